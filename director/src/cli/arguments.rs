@@ -1,0 +1,137 @@
+//! What can stand on the command line.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use tracing_subscriber::filter::LevelFilter;
+
+use crate::config::XdpMode;
+use crate::datapath::DEFAULT_BPFFS;
+
+/// Where the configuration is by convention.
+const DEFAULT_CONFIG: &str = "/etc/director/director.yaml";
+
+/// A Layer-4 load balancer for bare-metal Linux: NAT, direct routing and tunnels, in XDP.
+#[derive(Debug, Parser)]
+#[command(version, propagate_version = true, max_term_width = 100)]
+pub(super) struct Arguments {
+    #[command(subcommand)]
+    pub(super) command: Command,
+    /// How much is logged on standard error: off, error, warn, info, debug or trace.
+    #[arg(
+        long,
+        global = true,
+        env = "DIRECTOR_LOG",
+        default_value = "info",
+        value_name = "LEVEL"
+    )]
+    pub(super) log_level: LevelFilter,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Balance: attach the packet path to the configured interfaces until SIGTERM.
+    #[command(after_help = "\
+Examples:
+  director run
+  director run --config ./web.yaml --log-level debug
+
+Signals:
+  SIGHUP           load the configuration again; one that is wrong leaves the present one in force
+  SIGTERM, SIGINT  detach, remove all tables, end; every connection is forgotten
+  SIGKILL          the packet path goes on as it is; the next `director run` takes it over with all connections
+
+Exit codes: 0 stopped as asked, 1 cannot run, 2 the configuration or the command line is wrong.")]
+    Run {
+        /// The configuration.
+        #[arg(long, short, default_value = DEFAULT_CONFIG, value_name = "FILE")]
+        config: PathBuf,
+        /// Where the BPF file system is; it is mounted there if it is not.
+        #[arg(long, default_value = DEFAULT_BPFFS, value_name = "DIRECTORY")]
+        bpffs: PathBuf,
+    },
+    /// Load the configuration, say what it means, touch nothing.
+    #[command(after_help = "\
+Examples:
+  director check --config ./web.yaml
+  director check --json | jq '.services[].name'
+
+Exit codes: 0 it is right, 2 it is wrong.")]
+    Check {
+        /// The configuration.
+        #[arg(long, short, default_value = DEFAULT_CONFIG, value_name = "FILE")]
+        config: PathBuf,
+        /// Print it with all defaults applied, as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Ask the running director how it is.
+    #[command(after_help = "\
+Examples:
+  director status
+  director status --socket /run/director/main.sock --json
+
+Exit codes: 0 it answers, 2 the configuration is wrong, 3 no director answers.")]
+    Status {
+        /// The configuration that says where its socket is.
+        #[arg(long, short, default_value = DEFAULT_CONFIG, value_name = "FILE", conflicts_with = "socket")]
+        config: PathBuf,
+        /// Its socket.
+        #[arg(long, value_name = "PATH")]
+        socket: Option<PathBuf>,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print the JSON Schema of the configuration, for editors.
+    #[command(after_help = "Example:\n  director schema > director.schema.json")]
+    Schema,
+    /// On a real server: take tunnels (IPIP, GUE, GRE) off, where the kernel has no modules for them.
+    #[command(after_help = "\
+Examples:
+  director decap --interface eth0
+  director decap --interface eth0 --address 10.0.0.11 --gue-port 5555 --mode generic
+
+The virtual addresses must be the real server's own, without answering ARP for them:
+  ip address add 192.0.2.10/32 dev lo
+
+It runs until SIGTERM or SIGINT and then detaches.")]
+    Decap(DecapArguments),
+}
+
+/// What `decap` is told.
+#[derive(Debug, Args)]
+pub(super) struct DecapArguments {
+    /// Interface that tunnels arrive by; may be given several times.
+    #[arg(long, short, required = true, value_name = "NAME")]
+    pub(super) interface: Vec<String>,
+    /// Address at which tunnels end; may be given several times. By default the interfaces' own.
+    #[arg(long, value_name = "ADDRESS")]
+    pub(super) address: Vec<IpAddr>,
+    /// UDP port of GUE.
+    #[arg(long, default_value_t = 6080, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(super) gue_port: u16,
+    /// How the program is attached.
+    #[arg(long, value_enum, default_value_t = Mode::Native)]
+    pub(super) mode: Mode,
+}
+
+/// How a program is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Mode {
+    /// In the driver.
+    Native,
+    /// In the kernel's generic receive path: works with every driver, several times slower.
+    Generic,
+}
+
+impl From<Mode> for XdpMode {
+    fn from(mode: Mode) -> Self {
+        match mode {
+            Mode::Native => XdpMode::Native,
+            Mode::Generic => XdpMode::Generic,
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! The command line.
+
+mod arguments;
+mod check;
+mod decap;
+mod status;
+
+use std::io::IsTerminal;
+use std::process::ExitCode;
+
+use clap::Parser;
+use tracing_subscriber::filter::LevelFilter;
+
+use self::arguments::{Arguments, Command};
+use crate::config::{self, ConfigError};
+use crate::run::{RunOptions, run};
+
+/// Something failed while running.
+const FAILED: u8 = 1;
+/// The command line or the configuration is wrong.
+const WRONG: u8 = 2;
+/// No director answers.
+const SILENT: u8 = 3;
+
+/// Reads the command line and does what it says.
+#[must_use]
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    log_to_stderr(arguments.log_level);
+    let result = match &arguments.command {
+        Command::Run { config, bpffs } => run(&RunOptions {
+            config: config.clone(),
+            bpffs: bpffs.clone(),
+        })
+        .map(|()| ExitCode::SUCCESS),
+        Command::Check { config, json } => check::check(config, *json),
+        Command::Status {
+            config,
+            socket,
+            json,
+        } => status::status(config, socket.as_deref(), *json),
+        Command::Schema => schema(),
+        Command::Decap(options) => decap::decap(options).map(|()| ExitCode::SUCCESS),
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("director: {}", in_words(&error));
+        ExitCode::from(if error.is::<ConfigError>() {
+            WRONG
+        } else {
+            FAILED
+        })
+    })
+}
+
+fn schema() -> anyhow::Result<ExitCode> {
+    println!("{}", serde_json::to_string_pretty(&config::schema())?);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// An error and its causes, without those whose text stands there already.
+fn in_words(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if text.contains(&cause) {
+            continue;
+        }
+        if !text.is_empty() {
+            text.push_str(": ");
+        }
+        text.push_str(&cause);
+    }
+    text
+}
+
+fn log_to_stderr(level: LevelFilter) {
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_max_level(level)
+        .with_target(false)
+        .init();
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn causes_are_not_repeated() {
+        let cause = std::io::Error::other("no such thing");
+        let error = anyhow::Error::new(cause).context("cannot do it: no such thing");
+        assert_eq!(in_words(&error), "cannot do it: no such thing");
+        let error = anyhow::anyhow!("no such thing").context("cannot do it");
+        assert_eq!(in_words(&error), "cannot do it: no such thing");
+    }
+}

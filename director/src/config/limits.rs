@@ -1,0 +1,109 @@
+//! The limits of a configuration, in one table, and the check against them.
+
+use xdp_ebpf::layout::limits as tables;
+
+use super::error::{Mistake, Place};
+
+/// Largest configuration file, in bytes.
+pub const FILE_BYTES: u64 = 16 << 20;
+/// Longest name of an instance (a directory) or of a service, in bytes.
+pub const NAME_BYTES: usize = 64;
+/// Longest name of a network interface, in bytes (`IFNAMSIZ` less the final zero).
+pub const INTERFACE_NAME_BYTES: usize = 15;
+/// Longest path of a Unix socket, in bytes (`sun_path` less the final zero).
+pub const SOCKET_PATH_BYTES: usize = 107;
+/// Largest weight, as in IPVS.
+pub const WEIGHT: u64 = i32::MAX as u64;
+/// Most connections of one address family: an IPv4 table for them takes 4 GiB.
+pub const CONNECTIONS: u64 = 100_000_000;
+/// Most ICMP messages in a second from one CPU.
+pub const ICMP_PER_SECOND: u64 = 1_000_000;
+/// Shortest and longest time that fragments are followed, in milliseconds.
+pub const FRAGMENT_TIMEOUT_MS: std::ops::RangeInclusive<u64> = 10..=60_000;
+/// Mistakes that are shown at once; the rest is counted.
+pub const MISTAKES_SHOWN: usize = 20;
+
+/// Something of which there can be too many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limit {
+    /// What is counted, in the plural.
+    pub what: &'static str,
+    /// How many there can be.
+    pub maximum: usize,
+}
+
+/// Network interfaces.
+pub const INTERFACES: Limit = Limit {
+    what: "interfaces",
+    maximum: tables::INTERFACES as usize,
+};
+/// Virtual services; id 0 means none.
+pub const SERVICES: Limit = Limit {
+    what: "services",
+    maximum: tables::SERVICES as usize - 1,
+};
+/// Real servers of one service.
+pub const REAL_SERVERS_PER_SERVICE: Limit = Limit {
+    what: "real servers in one service",
+    maximum: 4096,
+};
+/// Real servers, counted once for each service they stand in; id 0 means none.
+pub const REAL_SERVERS: Limit = Limit {
+    what: "real servers in all services together",
+    maximum: tables::DESTINATIONS as usize - 1,
+};
+/// Services that share a real server under NAT: a reply is searched in each of them.
+pub const SERVICES_PER_REAL_SERVER: Limit = Limit {
+    what: "services with this real server under nat",
+    maximum: tables::SERVICES_PER_REAL_SERVER,
+};
+/// Entries of all scheduling tables: half of what there is, as old and new ones stand side by side during a reload.
+pub const SLOTS: Limit = Limit {
+    what: "scheduling-table slots of all services together",
+    maximum: tables::SLOTS as usize / 2,
+};
+
+/// All limits on numbers of things, for people.
+pub const ALL: [Limit; 6] = [
+    INTERFACES,
+    SERVICES,
+    REAL_SERVERS_PER_SERVICE,
+    REAL_SERVERS,
+    SERVICES_PER_REAL_SERVER,
+    SLOTS,
+];
+
+impl Limit {
+    /// A mistake at `place` if `found` are too many.
+    pub(super) fn check(self, found: usize, place: Place) -> Option<Mistake> {
+        let Self { what, maximum } = self;
+        (found > maximum).then(|| {
+            Mistake::new(
+                place,
+                format!("too many: {found} {what}"),
+                format!("at most {maximum}"),
+            )
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_limit_itself_is_allowed() {
+        for limit in ALL {
+            assert_eq!(
+                limit.check(limit.maximum, Place::default()),
+                None,
+                "{limit:?}"
+            );
+            let mistake = limit.check(limit.maximum + 1, Place::default()).unwrap();
+            assert!(
+                mistake.expected.contains(&limit.maximum.to_string()),
+                "{mistake:?}"
+            );
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! From a path or a text to the resolved configuration.
+
+use std::fs;
+use std::io::Read;
+use std::path::Path;
+
+use super::error::{ConfigError, Mistake, Mistakes, Place};
+use super::model::Config;
+use super::{limits, resolve, yaml};
+
+/// Loads a configuration file.
+///
+/// # Errors
+/// The file cannot be read or is too large, or its text is wrong: then with every mistake's line and column.
+pub fn load(path: &Path) -> Result<Config, ConfigError> {
+    let failed = |source| ConfigError::Read {
+        path: path.to_owned(),
+        source,
+    };
+    let mut bytes = Vec::new();
+    // Not the size that the file system tells: that of a pipe is 0.
+    let file = fs::File::open(path).map_err(failed)?;
+    file.take(limits::FILE_BYTES + 1)
+        .read_to_end(&mut bytes)
+        .map_err(failed)?;
+    if bytes.len() as u64 > limits::FILE_BYTES {
+        return Err(ConfigError::TooLarge {
+            path: path.to_owned(),
+        });
+    }
+    let file_name = path.display().to_string();
+    match String::from_utf8(bytes) {
+        Ok(text) => parse(&file_name, &text),
+        Err(error) => {
+            let valid =
+                String::from_utf8_lossy(&error.as_bytes()[..error.utf8_error().valid_up_to()])
+                    .into_owned();
+            let line = valid.bytes().filter(|byte| *byte == b'\n').count() + 1;
+            let column = valid.rsplit('\n').next().unwrap_or("").chars().count() + 1;
+            let place = Place { line, column };
+            let mistake = Mistake::new(
+                place,
+                "a byte here is not part of any character in UTF-8",
+                "text in UTF-8",
+            );
+            Err(ConfigError::Mistakes(Mistakes::new(
+                &file_name,
+                &valid,
+                vec![mistake],
+            )))
+        }
+    }
+}
+
+/// Reads a configuration's text; `file_name` only stands in the errors.
+///
+/// # Errors
+/// The text is wrong: [`ConfigError::Mistakes`].
+pub fn parse(file_name: &str, text: &str) -> Result<Config, ConfigError> {
+    yaml::read(text)
+        .map_err(|mistake| vec![mistake])
+        .and_then(|file| resolve::resolve(&file))
+        .map_err(|mistakes| ConfigError::Mistakes(Mistakes::new(file_name, text, mistakes)))
+}

@@ -1,0 +1,35 @@
+//! The YAML configuration: model, loading with errors for people, limits, schema.
+//!
+//! ```text
+//!  text ──► yaml ──► file: as written, every value ──► resolve ──► model
+//!                     │     with its place               │ defaults, across (several services)
+//!                     │     (value, kinds, addresses)    └──► error: all mistakes; limits
+//!                     └──► schema
+//! ```
+//!
+//! The rest of the director sees only the model: addresses parsed, defaults applied, everything checked that can be
+//! checked without looking at the machine.
+
+mod across;
+mod addresses;
+mod defaults;
+mod error;
+mod file;
+mod kinds;
+pub mod limits;
+mod load;
+mod model;
+mod resolve;
+mod schema;
+#[cfg(test)]
+mod tests;
+mod value;
+mod yaml;
+
+pub use error::{ConfigError, Mistake, Mistakes, Place};
+pub use load::{load, parse};
+pub use model::{
+    Config, ConnectionLimits, Interface, Method, Protocol, RealServer, Scheduler, Tunnel,
+    TunnelSettings, VirtualService, XdpMode,
+};
+pub use schema::schema;

@@ -1,0 +1,227 @@
+//! Texts without mistakes, and what they mean.
+
+use super::*;
+
+const HEAD: &str = "interfaces: [eth0]\nservices:\n";
+
+/// Checks what one service (with a head before it) means.
+fn check(sentence: &str, service: &str, expected: impl Fn(&VirtualService) -> bool) {
+    let config = good(sentence, &format!("{HEAD}{service}"));
+    let found = &config.services[0];
+    assert!(expected(found), "{sentence}: {found:#?}");
+}
+
+fn method(service: &VirtualService, real_server: usize) -> Method {
+    service.real_servers[real_server].method
+}
+
+#[test]
+fn defaults_of_last_resort() {
+    let config = good(
+        "a bare one",
+        &format!("{HEAD}- {{address: 192.0.2.10, port: 80, real_servers: [10.0.0.1]}}"),
+    );
+    let expected = Config {
+        instance: "default".to_owned(),
+        interfaces: vec![Interface {
+            name: "eth0".to_owned(),
+            mode: XdpMode::Native,
+        }],
+        services: vec![VirtualService {
+            name: "tcp/192.0.2.10:80".to_owned(),
+            address: "192.0.2.10".parse().unwrap(),
+            port: 80,
+            protocol: Protocol::Tcp,
+            scheduler: Scheduler::Wrr,
+            real_servers: vec![RealServer {
+                address: "10.0.0.1".parse().unwrap(),
+                port: 80,
+                weight: 1,
+                method: Method::Nat,
+            }],
+        }],
+        tunnel: TunnelSettings {
+            source_ipv4: "198.18.0.0/16".parse().unwrap(),
+            source_ipv6: "100::/64".parse().unwrap(),
+        },
+        connections: ConnectionLimits {
+            ipv4: 1_000_000,
+            ipv6: 250_000,
+        },
+        icmp_per_second: 100,
+        fragment_timeout_ms: 1000,
+        control_socket: PathBuf::from("/run/director/default.sock"),
+    };
+    assert_eq!(config, expected);
+}
+
+#[test]
+fn services_and_real_servers() {
+    check(
+        "IPv6 plain",
+        "- {address: '2001:db8::1', port: 80}",
+        |service| service.name == "tcp/[2001:db8::1]:80" && service.real_servers.is_empty(),
+    );
+    check(
+        "IPv6 in brackets",
+        "- {address: '[2001:db8::1]', port: 80}",
+        |service| service.address.to_string() == "2001:db8::1",
+    );
+    check(
+        "no real servers under their key",
+        "- address: 192.0.2.1\n  port: 80\n  real_servers:\n",
+        |service| service.real_servers.is_empty(),
+    );
+    check(
+        "a quoted number",
+        "- {address: 192.0.2.1, port: '80'}",
+        |service| service.port == 80,
+    );
+    check(
+        "real servers in one word",
+        "- address: 2001:db8::1\n  port: 80\n  real_servers: ['2001:db8::2', '[2001:db8::2]:81', '[2001:db8::3]']",
+        |service| {
+            let found: Vec<String> = service
+                .real_servers
+                .iter()
+                .map(|server| server.socket_address().to_string())
+                .collect();
+            found == ["[2001:db8::2]:80", "[2001:db8::2]:81", "[2001:db8::3]:80"]
+        },
+    );
+    check(
+        "the real server's own weight, the service's weight, quiesced",
+        "- address: 192.0.2.1\n  port: 80\n  weight: 5\n  real_servers: [10.0.0.1, {address: 10.0.0.2, weight: 0}]",
+        |service| {
+            service
+                .real_servers
+                .iter()
+                .map(|server| server.weight)
+                .eq([5, 0])
+        },
+    );
+    check(
+        "one real server at two ports",
+        "- {address: 192.0.2.1, port: 80, real_servers: ['10.0.0.1:1', '10.0.0.1:2']}",
+        |service| service.real_servers.len() == 2,
+    );
+    check(
+        "the same port, said twice, under DR",
+        "- {address: 192.0.2.1, port: 80, method: dr, real_servers: ['10.0.0.1:80']}",
+        |service| method(service, 0) == Method::Dr,
+    );
+    check(
+        "a flag of mh",
+        "- {address: 192.0.2.1, port: 80, scheduler: mh, flags: [mh-port]}",
+        |service| service.scheduler == Scheduler::Mh { port: true },
+    );
+    check(
+        "no flag of mh",
+        "- {address: 192.0.2.1, port: 80, scheduler: mh}",
+        |service| service.scheduler == Scheduler::Mh { port: false },
+    );
+}
+
+#[test]
+fn tunnels() {
+    check(
+        "each kind, and mixed families",
+        "- address: 192.0.2.1
+  port: 80
+  method: tun
+  tunnel: gre
+  real_servers:
+    - 10.0.0.1
+    - {address: '2001:db8::1', tunnel: ipip}
+    - {address: 10.0.0.2, tunnel: gue}
+    - {address: 10.0.0.3, tunnel: {type: gue, port: 5555}}
+    - {address: 10.0.0.4, method: dr}",
+        |service| {
+            let methods: Vec<Method> = service
+                .real_servers
+                .iter()
+                .map(|server| server.method)
+                .collect();
+            methods
+                == [
+                    Method::Tun(Tunnel::Gre),
+                    Method::Tun(Tunnel::Ipip),
+                    Method::Tun(Tunnel::Gue { port: 6080 }),
+                    Method::Tun(Tunnel::Gue { port: 5555 }),
+                    Method::Dr,
+                ]
+        },
+    );
+    check(
+        "a service's tunnel for the one real server that has the method",
+        "- {address: 192.0.2.1, port: 80, tunnel: gre, real_servers: [{address: 10.0.0.1, method: tun}]}",
+        |service| method(service, 0) == Method::Tun(Tunnel::Gre),
+    );
+    let own = good(
+        "outer sources of one's own",
+        "interfaces: [eth0]\ntunnel: {source_ipv4: 10.0.0.9, source_ipv6: 2001:db8::/96}",
+    );
+    assert_eq!(own.tunnel.source_ipv4.to_string(), "10.0.0.9/32");
+    assert_eq!(own.tunnel.source_ipv6.to_string(), "2001:db8::/96");
+}
+
+#[test]
+fn defaults_are_written_once_and_overridden() {
+    let text = "
+interfaces: [eth0]
+defaults: {port: 443, protocol: udp, scheduler: mh, flags: [mh-port], method: tun, tunnel: gue, weight: 7}
+services:
+  - {address: 192.0.2.1, real_servers: [10.0.0.1]}
+  - {address: 192.0.2.2, port: 1, protocol: tcp, scheduler: rr, method: nat, weight: 2, real_servers: [10.0.0.1]}
+  - {address: 192.0.2.3, flags: [], tunnel: gre, real_servers: [{address: 10.0.0.1, method: dr, weight: 3}, 10.0.0.2]}
+";
+    let services = good("defaults", text).services;
+    let found: Vec<String> = services
+        .iter()
+        .map(|service| {
+            let servers: Vec<String> = service
+                .real_servers
+                .iter()
+                .map(|s| format!("{} {} {}", s.socket_address(), s.method, s.weight))
+                .collect();
+            format!(
+                "{} {}: {}",
+                service.name,
+                service.scheduler,
+                servers.join(", ")
+            )
+        })
+        .collect();
+    assert_eq!(
+        found,
+        [
+            "udp/192.0.2.1:443 mh (mh-port): 10.0.0.1:443 tun (gue) 7",
+            "tcp/192.0.2.2:1 rr: 10.0.0.1:1 nat 2",
+            "udp/192.0.2.3:443 mh: 10.0.0.1:443 dr 3, 10.0.0.2:443 tun (gre) 7",
+        ]
+    );
+}
+
+#[test]
+fn anchors_and_empty_sections() {
+    let mut text = "interfaces: [eth0]\ndefaults:\ntunnel:\nconnections:\nservices:\n".to_owned();
+    text.push_str("- {address: 192.0.2.1, port: 1, real_servers: &pool [10.0.0.1, 10.0.0.2]}\n");
+    for port in 2..=500 {
+        text.push_str(&format!(
+            "- {{address: 192.0.2.1, port: {port}, real_servers: *pool}}\n"
+        ));
+    }
+    let services = good("one list of real servers for many services", &text).services;
+    assert_eq!(services.len(), 500);
+    assert!(
+        services
+            .iter()
+            .all(|service| service.real_servers.len() == 2)
+    );
+
+    let merged = "interfaces: [eth0]\nservices:\n- &web {address: 192.0.2.1, port: 80}\n- {<<: *web, port: 81}\n";
+    assert_eq!(
+        good("a merged mapping", merged).services[1].name,
+        "tcp/192.0.2.1:81"
+    );
+}

@@ -1,0 +1,320 @@
+//! A status as tables for people.
+
+use std::fmt::Write;
+use std::net::SocketAddr;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::status::{Health, RealServerStatus, Status, TableStatus};
+
+/// Lays a status out for a terminal.
+#[must_use]
+pub fn render(status: &Status, now: SystemTime) -> String {
+    let mut text = String::new();
+    let now_s = now
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or(Duration::ZERO)
+        .as_secs();
+    let loaded = span(now_s.saturating_sub(status.config.loaded_at_s));
+    let adopted = if status.adopted {
+        ", took over a running data path"
+    } else {
+        ""
+    };
+    line(
+        &mut text,
+        format_args!(
+            "director {}, instance {}, process {}, up {}{adopted}",
+            status.version,
+            status.instance,
+            status.pid,
+            span(status.uptime_s)
+        ),
+    );
+    line(
+        &mut text,
+        format_args!("configuration {}, loaded {loaded} ago", status.config.file),
+    );
+    if let Some(error) = &status.config.reload_error {
+        line(
+            &mut text,
+            format_args!(
+                "\nThe last reload was refused, the configuration before it is in force:\n{error}"
+            ),
+        );
+    }
+    for warning in &status.warnings {
+        line(&mut text, format_args!("warning: {warning}"));
+    }
+
+    let mut interfaces = Table::new(&["interface", "XDP", "link"], &[]);
+    for interface in &status.interfaces {
+        let link = if interface.up { "up" } else { "down" };
+        interfaces.row([
+            interface.name.clone(),
+            interface.mode.clone().unwrap_or("-".into()),
+            link.into(),
+        ]);
+    }
+    let _ = write!(text, "\n{interfaces}");
+
+    let mut tables = Table::new(&["connections", "entries", "places", "full"], &[1, 2, 3]);
+    for (name, table) in [
+        ("IPv4", &status.connections.ipv4),
+        ("IPv6", &status.connections.ipv6),
+    ] {
+        tables.row([
+            name.into(),
+            table.entries.to_string(),
+            table.places.to_string(),
+            percent(table),
+        ]);
+    }
+    let _ = write!(text, "\n{tables}");
+
+    for service in &status.services {
+        line(
+            &mut text,
+            format_args!(
+                "\n{}  {} {}  {}",
+                service.name,
+                service.protocol,
+                SocketAddr::new(service.address, service.port),
+                service.scheduler
+            ),
+        );
+        let header = [
+            "  real server",
+            "method",
+            "weight",
+            "next hop",
+            "active",
+            "inactive",
+            "connections",
+            "in packets",
+            "in bytes",
+            "out packets",
+            "out bytes",
+        ];
+        let mut servers = Table::new(&header, &[2, 4, 5, 6, 7, 8, 9, 10]);
+        for server in &service.real_servers {
+            servers.row(real_server(server));
+        }
+        if service.real_servers.is_empty() {
+            line(&mut text, format_args!("  no real servers"));
+        } else {
+            let _ = write!(text, "{servers}");
+        }
+    }
+
+    let mut reasons = Table::new(&["not forwarded, because", "packets"], &[1]);
+    let counted: Vec<_> = status
+        .reasons
+        .iter()
+        .filter(|reason| reason.packets > 0)
+        .collect();
+    counted
+        .iter()
+        .for_each(|reason| reasons.row([reason.name.clone(), reason.packets.to_string()]));
+    if !counted.is_empty() {
+        let _ = write!(text, "\n{reasons}");
+    }
+    text
+}
+
+fn real_server(server: &RealServerStatus) -> [String; 11] {
+    let next_hop = match &server.next_hop {
+        Health::Ready => "ready".to_owned(),
+        Health::Unresolved => "unresolved".to_owned(),
+        Health::Kernel(why) => why.clone(),
+    };
+    [
+        format!("  {}", SocketAddr::new(server.address, server.port)),
+        server.method.clone(),
+        if server.removed {
+            "removed".to_owned()
+        } else {
+            server.weight.to_string()
+        },
+        next_hop,
+        server.active.to_string(),
+        server.inactive.to_string(),
+        server.connections.to_string(),
+        server.in_packets.to_string(),
+        server.in_bytes.to_string(),
+        server.out_packets.to_string(),
+        server.out_bytes.to_string(),
+    ]
+}
+
+fn line(text: &mut String, arguments: std::fmt::Arguments<'_>) {
+    // Writing to a string cannot fail.
+    let _ = writeln!(text, "{arguments}");
+}
+
+fn percent(table: &TableStatus) -> String {
+    if table.places == 0 {
+        return "-".to_owned();
+    }
+    format!(
+        "{:.1} %",
+        table.entries as f64 * 100.0 / table.places as f64
+    )
+}
+
+/// Seconds as the two largest units.
+fn span(seconds: u64) -> String {
+    let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds} s"),
+        (0, 0, _) => format!("{minutes} min {} s", seconds % 60),
+        (0, ..) => format!("{hours} h {minutes} min"),
+        _ => format!("{days} d {hours} h"),
+    }
+}
+
+/// Rows of cells, aligned.
+struct Table {
+    rows: Vec<Vec<String>>,
+    /// Columns of numbers.
+    right: Vec<usize>,
+}
+
+impl Table {
+    fn new(header: &[&str], right: &[usize]) -> Self {
+        Self {
+            rows: vec![header.iter().map(|cell| (*cell).to_owned()).collect()],
+            right: right.to_vec(),
+        }
+    }
+
+    fn row(&mut self, cells: impl IntoIterator<Item = String>) {
+        self.rows.push(cells.into_iter().collect());
+    }
+}
+
+impl std::fmt::Display for Table {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
+        let widths: Vec<usize> = (0..columns)
+            .map(|column| {
+                self.rows
+                    .iter()
+                    .filter_map(|row| row.get(column))
+                    .map(|cell| cell.chars().count())
+                    .max()
+            })
+            .map(Option::unwrap_or_default)
+            .collect();
+        for row in &self.rows {
+            let mut text = String::new();
+            for (column, (cell, width)) in row.iter().zip(&widths).enumerate() {
+                let gap = if column == 0 { "" } else { "  " };
+                if self.right.contains(&column) {
+                    let _ = write!(text, "{gap}{cell:>width$}");
+                } else {
+                    let _ = write!(text, "{gap}{cell:<width$}");
+                }
+            }
+            writeln!(f, "{}", text.trim_end())?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::{
+        ConfigStatus, ConnectionsStatus, InterfaceStatus, ReasonStatus, ServiceStatus,
+    };
+
+    #[test]
+    fn a_status_for_people() {
+        let server = |address: &str, removed: bool| RealServerStatus {
+            address: address.parse().unwrap(),
+            port: 8080,
+            weight: u32::from(!removed),
+            method: "nat".into(),
+            removed,
+            next_hop: if removed {
+                Health::Unresolved
+            } else {
+                Health::Ready
+            },
+            active: 3,
+            inactive: 14,
+            connections: 100,
+            in_packets: 1000,
+            in_bytes: 64_000,
+            out_packets: 900,
+            out_bytes: 1_000_000,
+        };
+        let status = Status {
+            version: "0.1.0".into(),
+            instance: "main".into(),
+            pid: 7,
+            uptime_s: 3700,
+            adopted: true,
+            config: ConfigStatus {
+                file: "/etc/director/director.yaml".into(),
+                loaded_at_s: 1000,
+                reload_error: None,
+            },
+            interfaces: vec![InterfaceStatus {
+                name: "eth0".into(),
+                mode: Some("native".into()),
+                up: true,
+            }],
+            connections: ConnectionsStatus {
+                ipv4: TableStatus {
+                    entries: 17,
+                    places: 1000,
+                },
+                ipv6: TableStatus::default(),
+                cpus: 2,
+            },
+            services: vec![ServiceStatus {
+                name: "web".into(),
+                address: "2001:db8::1".parse().unwrap(),
+                port: 80,
+                protocol: "tcp".into(),
+                scheduler: "wrr".into(),
+                real_servers: vec![server("10.0.0.1", false), server("10.0.0.200", true)],
+            }],
+            reasons: vec![
+                ReasonStatus {
+                    name: "malformed".into(),
+                    packets: 0,
+                },
+                ReasonStatus {
+                    name: "no_real_server".into(),
+                    packets: 5,
+                },
+            ],
+            warnings: vec![],
+        };
+        let expected = "\
+director 0.1.0, instance main, process 7, up 1 h 1 min, took over a running data path
+configuration /etc/director/director.yaml, loaded 1 min 1 s ago
+
+interface  XDP     link
+eth0       native  up
+
+connections  entries  places   full
+IPv4              17    1000  1.7 %
+IPv6               0       0      -
+
+web  tcp [2001:db8::1]:80  wrr
+  real server      method   weight  next hop    active  inactive  connections  in packets  in bytes  out packets  out bytes
+  10.0.0.1:8080    nat           1  ready            3        14          100        1000     64000          900    1000000
+  10.0.0.200:8080  nat     removed  unresolved       3        14          100        1000     64000          900    1000000
+
+not forwarded, because  packets
+no_real_server                5
+";
+        assert_eq!(
+            render(&status, UNIX_EPOCH + Duration::from_secs(1061)),
+            expected
+        );
+    }
+}

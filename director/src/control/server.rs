@@ -1,0 +1,184 @@
+//! The server's end of the socket.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::net::UnixStream as StdUnixStream;
+use std::path::{Path, PathBuf};
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::routing::get;
+use axum::{Json, Router};
+use tokio::net::UnixListener;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+
+use super::status::Status;
+
+/// Questions that may wait at once; more must wait for their turn.
+const QUEUE: usize = 16;
+
+/// What the run loop is asked.
+#[derive(Debug)]
+pub enum Question {
+    /// How are things?
+    Status(oneshot::Sender<Status>),
+}
+
+/// Why there is no socket.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    /// Somebody listens there already.
+    #[error("another director already listens on {}: stop it first, or give this one another `control`", path.display())]
+    InUse {
+        /// The socket.
+        path: PathBuf,
+    },
+    /// Something else has the path.
+    #[error("{} is there and is not a socket, so it is left alone: remove it, or give this director another `control`", path.display())]
+    NotASocket {
+        /// The path.
+        path: PathBuf,
+    },
+    /// The system refuses.
+    #[error("cannot {action} the control socket {}: {source}", path.display())]
+    Socket {
+        /// What was being done.
+        action: &'static str,
+        /// The socket.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+}
+
+/// The socket and the task that serves it.
+#[derive(Debug)]
+pub struct Control {
+    path: PathBuf,
+    questions: mpsc::Receiver<Question>,
+    task: JoinHandle<()>,
+}
+
+impl Control {
+    /// Listens. Must be called within a tokio runtime. A socket that a killed director left is replaced.
+    ///
+    /// # Errors
+    /// When somebody listens there already, or the socket cannot be made.
+    pub fn start(path: &Path) -> Result<Self, ControlError> {
+        let failed = |action| {
+            move |source| ControlError::Socket {
+                action,
+                path: path.to_owned(),
+                source,
+            }
+        };
+        if StdUnixStream::connect(path).is_ok() {
+            return Err(ControlError::InUse {
+                path: path.to_owned(),
+            });
+        }
+        if let Some(parent) = path.parent() {
+            fs::create_dir_all(parent).map_err(failed("make the directory of"))?;
+        }
+        if let Ok(standing) = fs::symlink_metadata(path)
+            && !standing.file_type().is_socket()
+        {
+            return Err(ControlError::NotASocket {
+                path: path.to_owned(),
+            });
+        }
+        match fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(failed("replace")(error));
+            }
+            Ok(()) | Err(_) => {}
+        }
+        let listener = UnixListener::bind(path).map_err(failed("make"))?;
+        fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(failed("protect"))?;
+        let (sender, questions) = mpsc::channel(QUEUE);
+        let router = Router::new()
+            .route("/v1/status", get(status))
+            .with_state(sender);
+        let task = tokio::spawn(async move {
+            if let Err(error) = axum::serve(listener, router).await {
+                tracing::error!(%error, "the control socket is closed");
+            }
+        });
+        Ok(Self {
+            path: path.to_owned(),
+            questions,
+            task,
+        })
+    }
+
+    /// The next question. Never, once the socket is closed.
+    pub async fn next(&mut self) -> Question {
+        match self.questions.recv().await {
+            Some(question) => question,
+            None => std::future::pending().await,
+        }
+    }
+}
+
+impl Drop for Control {
+    fn drop(&mut self) {
+        self.task.abort();
+        if let Err(error) = fs::remove_file(&self.path) {
+            tracing::debug!(%error, path = %self.path.display(), "the control socket stays behind");
+        }
+    }
+}
+
+async fn status(
+    State(questions): State<mpsc::Sender<Question>>,
+) -> Result<Json<Status>, StatusCode> {
+    let (sender, answer) = oneshot::channel();
+    // Both fail only while the director stops.
+    questions
+        .send(Question::Status(sender))
+        .await
+        .map_err(|_| StatusCode::SERVICE_UNAVAILABLE)?;
+    answer
+        .await
+        .map(Json)
+        .map_err(|_| StatusCode::SERVICE_UNAVAILABLE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_may_stand_in_the_sockets_place() {
+        let directory =
+            std::env::temp_dir().join(format!("director-control-{}", std::process::id()));
+        fs::create_dir_all(&directory).unwrap();
+        let at = |name: &str| directory.join(name);
+
+        fs::write(at("file"), "precious").unwrap();
+        let refused = Control::start(&at("file")).unwrap_err();
+        assert!(
+            matches!(refused, ControlError::NotASocket { .. }),
+            "{refused}"
+        );
+        assert_eq!(fs::read_to_string(at("file")).unwrap(), "precious");
+
+        std::os::unix::fs::symlink(at("file"), at("link")).unwrap();
+        let refused = Control::start(&at("link")).unwrap_err();
+        assert!(
+            matches!(refused, ControlError::NotASocket { .. }),
+            "{refused}"
+        );
+
+        // Left by a director that was killed.
+        drop(std::os::unix::net::UnixListener::bind(at("left")).unwrap());
+        let control = Control::start(&at("left")).unwrap();
+        let second = Control::start(&at("left")).unwrap_err();
+        assert!(matches!(second, ControlError::InUse { .. }), "{second}");
+        drop(control);
+        assert!(!at("left").exists());
+        fs::remove_dir_all(directory).unwrap();
+    }
+}

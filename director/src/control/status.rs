@@ -1,0 +1,143 @@
+//! What `director status` knows. Field names are an interface: they may be added to, not changed.
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+/// The whole director at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// Version of the program.
+    pub version: String,
+    /// Name of this director on its node.
+    pub instance: String,
+    /// Process id.
+    pub pid: u32,
+    /// Seconds since the process started.
+    pub uptime_s: u64,
+    /// Whether it took over tables and connections of a director before it.
+    pub adopted: bool,
+    /// The configuration in force.
+    pub config: ConfigStatus,
+    /// The interfaces of the configuration.
+    pub interfaces: Vec<InterfaceStatus>,
+    /// The connection tables.
+    pub connections: ConnectionsStatus,
+    /// The services of the configuration, in its order.
+    pub services: Vec<ServiceStatus>,
+    /// Packets that were neither passed nor forwarded, by reason.
+    pub reasons: Vec<ReasonStatus>,
+    /// What an operator should look at.
+    pub warnings: Vec<String>,
+}
+
+/// The configuration in force.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConfigStatus {
+    /// The file.
+    pub file: String,
+    /// When it was loaded, in seconds since 1970.
+    pub loaded_at_s: u64,
+    /// Why the last reload was refused; none if it was not.
+    pub reload_error: Option<String>,
+}
+
+/// An interface.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InterfaceStatus {
+    /// Its name.
+    pub name: String,
+    /// `native` or `generic`, as the kernel says; none while nothing is attached.
+    pub mode: Option<String>,
+    /// Switched on and with a carrier.
+    pub up: bool,
+}
+
+/// The connection tables.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConnectionsStatus {
+    /// IPv4.
+    pub ipv4: TableStatus,
+    /// IPv6.
+    pub ipv6: TableStatus,
+    /// CPUs that have tables.
+    pub cpus: u32,
+}
+
+/// The tables of one family, all CPUs together.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TableStatus {
+    /// Places taken.
+    pub entries: u64,
+    /// Places.
+    pub places: u64,
+}
+
+/// A virtual service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceStatus {
+    /// Its name.
+    pub name: String,
+    /// Virtual address.
+    pub address: IpAddr,
+    /// Virtual port.
+    pub port: u16,
+    /// `tcp` or `udp`.
+    pub protocol: String,
+    /// The scheduler.
+    pub scheduler: String,
+    /// Its real servers: the configured ones in their order, then removed ones that still have connections.
+    pub real_servers: Vec<RealServerStatus>,
+}
+
+/// A real server of a service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RealServerStatus {
+    /// Its address.
+    pub address: IpAddr,
+    /// Its port.
+    pub port: u16,
+    /// Its weight; 0 for a removed one.
+    pub weight: u32,
+    /// How packets reach it.
+    pub method: String,
+    /// Removed from the configuration, kept until its last connection ends.
+    pub removed: bool,
+    /// Where its packets go.
+    pub next_hop: Health,
+    /// Half-open and established connections.
+    pub active: u64,
+    /// Closing connections and UDP.
+    pub inactive: u64,
+    /// Connections scheduled to it so far.
+    pub connections: u64,
+    /// Packets from clients.
+    pub in_packets: u64,
+    /// Bytes from clients.
+    pub in_bytes: u64,
+    /// Packets to clients (NAT only).
+    pub out_packets: u64,
+    /// Bytes to clients (NAT only).
+    pub out_bytes: u64,
+}
+
+/// Whether packets to a real server can leave.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Health {
+    /// Yes, in the packet path.
+    Ready,
+    /// Its link-layer address is not known; it is being asked for.
+    Unresolved,
+    /// The kernel has to forward them, or nobody can: why.
+    Kernel(String),
+}
+
+/// Packets counted under a reason.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReasonStatus {
+    /// Its name.
+    pub name: String,
+    /// How many.
+    pub packets: u64,
+}

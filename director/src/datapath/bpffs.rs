@@ -1,0 +1,254 @@
+//! The directory of pins: what is there, whose it is, and that nobody else uses it.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use aya::maps::{Array, Map, MapData};
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+use nix::mount::{MsFlags, mount};
+use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
+use xdp_ebpf::layout::{LAYOUT_VERSION, maps};
+
+use super::error::DatapathError;
+use super::sys;
+
+/// Where the BPF file system is by convention.
+pub const DEFAULT_BPFFS: &str = "/sys/fs/bpf";
+/// A map of our own: version, buckets of an IPv4 table, buckets of an IPv6 table, CPUs.
+const LAYOUT: &str = "LAYOUT";
+/// What pins of links begin with.
+const LINK_PREFIX: &str = "link-";
+
+/// Sizes of the connection tables that stand there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Sizes {
+    pub(super) buckets4: u32,
+    pub(super) buckets6: u32,
+    pub(super) cpus: u32,
+}
+
+/// The directory of one instance, locked.
+#[derive(Debug)]
+pub(super) struct PinDirectory {
+    path: PathBuf,
+    /// Held, never read: the kernel lets go of it when the process ends, however it ends.
+    _lock: Flock<File>,
+}
+
+impl PinDirectory {
+    /// Makes or opens the directory. Gives the sizes of the tables in it, if there are any to adopt.
+    pub(super) fn open(
+        bpffs: &Path,
+        instance: &str,
+    ) -> Result<(Self, Option<Sizes>), DatapathError> {
+        ensure_mounted(bpffs)?;
+        let path = bpffs.join("director").join(instance);
+        let failed = |action| {
+            let path = path.clone();
+            move |source| DatapathError::Pin {
+                action,
+                path,
+                source,
+            }
+        };
+        fs::create_dir_all(&path).map_err(failed("make directory"))?;
+        let directory = File::open(&path).map_err(failed("open"))?;
+        let lock =
+            Flock::lock(directory, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| {
+                match errno {
+                    Errno::EWOULDBLOCK => DatapathError::Locked {
+                        instance: instance.to_owned(),
+                        path: path.clone(),
+                    },
+                    errno => failed("lock")(errno.into()),
+                }
+            })?;
+        let directory = Self { path, _lock: lock };
+        let sizes = directory.adoptable()?;
+        Ok((directory, sizes))
+    }
+
+    /// Path of a map's pin.
+    pub(super) fn map(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    /// Path of the pin of an interface's link.
+    pub(super) fn link(&self, interface: &str) -> PathBuf {
+        self.path.join(format!("{LINK_PREFIX}{interface}"))
+    }
+
+    /// Names of the interfaces that have a pinned link.
+    pub(super) fn links(&self) -> Result<Vec<String>, DatapathError> {
+        let names = self.entries()?.into_iter();
+        let mut links: Vec<String> = names
+            .filter_map(|name| Some(name.strip_prefix(LINK_PREFIX)?.to_owned()))
+            .collect();
+        links.sort_unstable();
+        Ok(links)
+    }
+
+    /// Says that the tables are whole, and what they are like. From now on they can be adopted.
+    pub(super) fn mark(&self, sizes: Sizes) -> Result<(), DatapathError> {
+        let failed = |source| DatapathError::Map {
+            action: "make",
+            map: LAYOUT,
+            source: Box::new(source),
+        };
+        let mut layout = Array::<MapData, u32>::create(4, 0).map_err(failed)?;
+        let Sizes {
+            buckets4,
+            buckets6,
+            cpus,
+        } = sizes;
+        for (index, value) in (0..).zip([LAYOUT_VERSION, buckets4, buckets6, cpus]) {
+            layout.set(index, value, 0).map_err(failed)?;
+        }
+        layout
+            .pin(self.path.join(LAYOUT))
+            .map_err(|error| DatapathError::Pin {
+                action: "pin",
+                path: self.path.join(LAYOUT),
+                source: io::Error::other(error),
+            })
+    }
+
+    /// Removes everything: programs are detached and tables freed.
+    pub(super) fn remove(self) -> Result<(), DatapathError> {
+        // Links first, or for a moment there would be programs without their tail calls.
+        for interface in self.links()? {
+            self.detach(&interface)?;
+        }
+        self.remove_maps()?;
+        fs::remove_dir(&self.path).map_err(|source| DatapathError::Pin {
+            action: "remove",
+            path: self.path.clone(),
+            source,
+        })?;
+        // Other instances may stand beside this one.
+        if let Some(parent) = self.path.parent() {
+            let _ = fs::remove_dir(parent);
+        }
+        Ok(())
+    }
+
+    /// Detaches an interface's program and removes the link's pin.
+    pub(super) fn detach(&self, interface: &str) -> Result<(), DatapathError> {
+        let path = self.link(interface);
+        // Refused only for a link whose interface is gone; what is left then ends with the pin.
+        if let Err(error) = sys::detach(&path) {
+            tracing::debug!(interface, %error, "a link cannot be detached");
+        }
+        self.unpin(&path)
+    }
+
+    /// Removes a pin. One that is not there is no error.
+    fn unpin(&self, path: &Path) -> Result<(), DatapathError> {
+        match fs::remove_file(path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => Err(DatapathError::Pin {
+                action: "remove",
+                path: path.to_owned(),
+                source,
+            }),
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
+    fn remove_maps(&self) -> Result<(), DatapathError> {
+        self.entries()?
+            .iter()
+            .try_for_each(|name| self.unpin(&self.path.join(name)))
+    }
+
+    fn entries(&self) -> Result<Vec<String>, DatapathError> {
+        let failed = |source| DatapathError::Pin {
+            action: "read",
+            path: self.path.clone(),
+            source,
+        };
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&self.path).map_err(failed)? {
+            names.push(
+                entry
+                    .map_err(failed)?
+                    .file_name()
+                    .to_string_lossy()
+                    .into_owned(),
+            );
+        }
+        Ok(names)
+    }
+
+    fn adoptable(&self) -> Result<Option<Sizes>, DatapathError> {
+        let entries = self.entries()?;
+        let has = |name: &str| entries.iter().any(|entry| entry == name);
+        if !has(LAYOUT) {
+            if self.links()?.is_empty() {
+                // A director ended before it had everything in place. Nothing uses this.
+                self.remove_maps()?;
+                return Ok(None);
+            }
+            return Err(DatapathError::Incomplete {
+                path: self.path.clone(),
+                missing: LAYOUT.to_owned(),
+            });
+        }
+        let failed = |source| DatapathError::Map {
+            action: "read",
+            map: LAYOUT,
+            source: Box::new(source),
+        };
+        let layout = MapData::from_pin(self.path.join(LAYOUT)).map_err(failed)?;
+        let layout: Array<MapData, u32> = Map::from_map_data(layout)
+            .and_then(Array::try_from)
+            .map_err(failed)?;
+        let version = layout.get(&0, 0).map_err(failed)?;
+        if version != LAYOUT_VERSION {
+            return Err(DatapathError::Layout {
+                path: self.path.clone(),
+                found: version,
+                expected: LAYOUT_VERSION,
+            });
+        }
+        if let Some(missing) = maps::ALL.into_iter().find(|name| !has(name)) {
+            return Err(DatapathError::Incomplete {
+                path: self.path.clone(),
+                missing: missing.to_owned(),
+            });
+        }
+        let get = |index| layout.get(&index, 0).map_err(failed);
+        Ok(Some(Sizes {
+            buckets4: get(1)?,
+            buckets6: get(2)?,
+            cpus: get(3)?,
+        }))
+    }
+}
+
+/// Mounts the BPF file system if nobody has. Not every distribution does.
+fn ensure_mounted(path: &Path) -> Result<(), DatapathError> {
+    let is_bpffs =
+        |path: &Path| statfs(path).is_ok_and(|facts| facts.filesystem_type() == BPF_FS_MAGIC);
+    if is_bpffs(path) {
+        return Ok(());
+    }
+    let mounted = mount(
+        Some("bpf"),
+        path,
+        Some("bpf"),
+        MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC,
+        Some("mode=0700"),
+    );
+    match mounted {
+        Ok(()) => {
+            tracing::info!(path = %path.display(), "mounted the BPF file system, which was not there");
+            Ok(())
+        }
+        Err(errno) => Err(DatapathError::Mount {
+            path: path.to_owned(),
+            source: errno.into(),
+        }),
+    }
+}

@@ -1,0 +1,251 @@
+//! The running data path.
+
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use aya::maps::{Map, MapData, ProgramArray};
+use aya::programs::Xdp;
+use aya::{Ebpf, EbpfLoader};
+use xdp_ebpf::connection::{Bucket4, Bucket6};
+use xdp_ebpf::layout::{Stage, limits, maps, programs};
+
+use super::attach::{Attached, Links};
+use super::bpffs::{PinDirectory, Sizes};
+use super::error::DatapathError;
+use super::maps::{Maps, failed, take};
+use super::memory::Mapped;
+use super::{objects, privileges};
+use crate::config::Interface;
+
+/// What the data path is made for.
+#[derive(Clone, Copy, Debug)]
+pub struct Options<'a> {
+    /// Where the BPF file system is or will be mounted.
+    pub bpffs: &'a Path,
+    /// Name of this director on its node.
+    pub instance: &'a str,
+    /// CPUs that get a connection table.
+    pub cpus: u32,
+    /// Buckets of one CPU's IPv4 table, a power of two.
+    pub buckets4: u32,
+    /// Buckets of one CPU's IPv6 table, a power of two.
+    pub buckets6: u32,
+}
+
+/// Programs and maps in the kernel.
+pub struct Datapath {
+    /// The maps.
+    pub maps: Maps,
+    /// The IPv4 connection tables.
+    pub connections4: Mapped<Bucket4>,
+    /// The IPv6 connection tables.
+    pub connections6: Mapped<Bucket6>,
+    object: Ebpf,
+    links: Links,
+    directory: PinDirectory,
+    sizes: Sizes,
+    adopted: bool,
+}
+
+impl Datapath {
+    /// Loads the programs, over the maps that a former director left or over new ones. Nothing is attached yet, so
+    /// the maps can be filled first; links that stand go on with the program they have until [`Self::attach`].
+    ///
+    /// # Errors
+    /// [`DatapathError`], each in words for the operator.
+    pub fn open(options: Options<'_>) -> Result<Self, DatapathError> {
+        let code = objects::DIRECTOR.ok_or(DatapathError::NotBuilt)?;
+        privileges::check()?;
+        let Options {
+            bpffs,
+            instance,
+            cpus,
+            buckets4,
+            buckets6,
+        } = options;
+        let (directory, standing) = PinDirectory::open(bpffs, instance)?;
+        let sizes = standing.unwrap_or(Sizes {
+            buckets4,
+            buckets6,
+            cpus,
+        });
+        match Self::assemble(code, &directory, sizes) {
+            Ok((object, maps, connections4, connections6)) => {
+                if standing.is_none() {
+                    directory.mark(sizes)?;
+                }
+                Ok(Self {
+                    maps,
+                    connections4,
+                    connections6,
+                    object,
+                    links: Links::default(),
+                    directory,
+                    sizes,
+                    adopted: standing.is_some(),
+                })
+            }
+            Err(error) => {
+                // What was begun is of no use to anybody; what stood there before goes on.
+                if standing.is_none()
+                    && let Err(leftover) = directory.remove()
+                {
+                    tracing::warn!("{leftover}");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn assemble(
+        code: &[u8],
+        directory: &PinDirectory,
+        sizes: Sizes,
+    ) -> Result<(Ebpf, Maps, Mapped<Bucket4>, Mapped<Bucket6>), DatapathError> {
+        let mut object = load(code, directory, sizes)?;
+
+        // The programs name the maps by descriptors that close when a map is taken out: so load all of them first.
+        let stages = Stage::ALL.into_iter().map(|(_, name)| name);
+        for name in stages.chain([programs::DIRECTOR]) {
+            load_program(program(&mut object, name)?, name)?;
+        }
+        let interfaces = MapData::from_pin(directory.map(maps::INTERFACES))
+            .map_err(failed("open", maps::INTERFACES))?;
+        let mut stages: ProgramArray<MapData> = take(&mut object, maps::STAGES)?;
+        let connections4 = mapped(&mut object, maps::CONNECTIONS4, sizes.buckets4 * sizes.cpus)?;
+        let connections6 = mapped(&mut object, maps::CONNECTIONS6, sizes.buckets6 * sizes.cpus)?;
+        let tables = Maps::take(&mut object, interfaces)?;
+        for (stage, name) in Stage::ALL {
+            let fd = program(&mut object, name)?
+                .fd()
+                .map_err(|cause| DatapathError::Program {
+                    name,
+                    cause: Box::new(cause),
+                })?;
+            stages
+                .set(stage as u32, fd, 0)
+                .map_err(failed("write", maps::STAGES))?;
+        }
+        if !privileges::has_live_frames() {
+            tracing::warn!(
+                "this kernel is older than Linux 5.18: fragments that overtake their datagram's first one are lost"
+            );
+        }
+        Ok((object, tables, connections4, connections6))
+    }
+
+    /// Whether the maps of a former director were found.
+    #[must_use]
+    pub fn was_adopted(&self) -> bool {
+        self.adopted
+    }
+
+    /// CPUs that have a connection table.
+    #[must_use]
+    pub fn cpus(&self) -> u32 {
+        self.sizes.cpus
+    }
+
+    /// Buckets of one CPU's IPv4 table.
+    #[must_use]
+    pub fn buckets4(&self) -> u32 {
+        self.sizes.buckets4
+    }
+
+    /// Buckets of one CPU's IPv6 table.
+    #[must_use]
+    pub fn buckets6(&self) -> u32 {
+        self.sizes.buckets6
+    }
+
+    /// Attaches the program to these interfaces and to no others.
+    ///
+    /// # Errors
+    /// At the first interface that refuses; those before it stay attached.
+    pub fn attach(&mut self, interfaces: &[Interface]) -> Result<(), DatapathError> {
+        let program = program(&mut self.object, programs::DIRECTOR)?;
+        self.links.set(program, &self.directory, interfaces)
+    }
+
+    /// The interfaces it is attached to.
+    pub fn attached(&self) -> impl Iterator<Item = &Attached> {
+        self.links.attached()
+    }
+
+    /// Index of an interface in this network namespace.
+    ///
+    /// # Errors
+    /// [`DatapathError::NoInterface`].
+    pub fn ifindex(name: &str) -> Result<u32, DatapathError> {
+        super::link::ifindex(name)
+    }
+
+    /// The entry program.
+    pub(super) fn entry(&self) -> Option<&Xdp> {
+        self.object.program(programs::DIRECTOR)?.try_into().ok()
+    }
+
+    /// Detaches everywhere and frees everything.
+    ///
+    /// # Errors
+    /// When a pin cannot be removed.
+    pub fn stop(mut self) -> Result<(), DatapathError> {
+        self.links.release();
+        self.directory.remove()
+    }
+}
+
+/// CPUs that packets may arrive on: one more than the highest number of one that is switched on.
+#[must_use]
+pub fn online_cpus() -> u32 {
+    let online = aya::util::online_cpus().unwrap_or_default();
+    let highest = online.into_iter().max().unwrap_or(0);
+    (highest + 1).min(limits::CPUS)
+}
+
+fn load(code: &[u8], directory: &PinDirectory, sizes: Sizes) -> Result<Ebpf, DatapathError> {
+    let mut loader = EbpfLoader::new();
+    for name in maps::ALL {
+        loader.map_pin_path(name, directory.map(name));
+    }
+    loader
+        .map_max_entries(maps::CONNECTIONS4, sizes.buckets4 * sizes.cpus)
+        .map_max_entries(maps::CONNECTIONS6, sizes.buckets6 * sizes.cpus)
+        .load(code)
+        .map_err(|error| DatapathError::Load(Box::new(error)))
+}
+
+fn mapped<T: super::memory::Shared>(
+    object: &mut Ebpf,
+    name: &'static str,
+    elements: u32,
+) -> Result<Mapped<T>, DatapathError> {
+    match object.take_map(name) {
+        Some(Map::Array(map)) => Mapped::new(map.fd().as_fd(), elements)
+            .map_err(|source| DatapathError::Memory { map: name, source }),
+        Some(_) | None => Err(DatapathError::Object {
+            kind: "array map",
+            name: name.to_owned(),
+        }),
+    }
+}
+
+pub(super) fn program<'a>(
+    object: &'a mut Ebpf,
+    name: &'static str,
+) -> Result<&'a mut Xdp, DatapathError> {
+    object
+        .program_mut(name)
+        .and_then(|program| program.try_into().ok())
+        .ok_or_else(|| DatapathError::Object {
+            kind: "XDP program",
+            name: name.to_owned(),
+        })
+}
+
+pub(super) fn load_program(program: &mut Xdp, name: &'static str) -> Result<(), DatapathError> {
+    program.load().map_err(|cause| DatapathError::Program {
+        name,
+        cause: Box::new(cause),
+    })
+}

@@ -1,0 +1,230 @@
+//! The maps that the director writes, and one write.
+
+use std::os::fd::AsFd;
+
+use aya::Ebpf;
+use aya::maps::lpm_trie::{Key, LpmTrie};
+use aya::maps::xdp::DevMap;
+use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuValues, RingBuf};
+use aya::util::nr_cpus;
+use nix::libc;
+use xdp_ebpf::layout::{
+    Counters, Destination, Endpoint4, Endpoint6, Fragment, FragmentKey4, FragmentKey6, Neighbour4,
+    Neighbour6, NextHop, Route, Service, Settings, SharedBy, maps,
+};
+
+use super::error::{DatapathError, os_error};
+use super::plain::Plain;
+use super::sys;
+use crate::plan::Write;
+
+type Table<K, V> = HashMap<MapData, Plain<K>, V>;
+
+/// Every map that the director writes or reads, by its name in [`xdp_ebpf::layout::maps`].
+pub struct Maps {
+    pub(super) settings: Array<MapData, Plain<Settings>>,
+    pub(super) services4: Table<Endpoint4, u32>,
+    pub(super) services6: Table<Endpoint6, u32>,
+    pub(super) services: Array<MapData, Plain<Service>>,
+    pub(super) slots: Array<MapData, u32>,
+    pub(super) destinations: Array<MapData, Plain<Destination>>,
+    pub(super) counters: PerCpuArray<MapData, Plain<Counters>>,
+    pub(super) reasons: PerCpuArray<MapData, u64>,
+    pub(super) real_servers4: Table<Endpoint4, Plain<SharedBy>>,
+    pub(super) real_servers6: Table<Endpoint6, Plain<SharedBy>>,
+    pub(super) addresses4: HashMap<MapData, [u8; 4], u32>,
+    pub(super) addresses6: HashMap<MapData, [u8; 16], u32>,
+    pub(super) routes4: LpmTrie<MapData, [u8; 4], Plain<Route>>,
+    pub(super) routes6: LpmTrie<MapData, [u8; 16], Plain<Route>>,
+    pub(super) next_hops: Array<MapData, Plain<NextHop>>,
+    pub(super) neighbours4: Table<Neighbour4, Plain<NextHop>>,
+    pub(super) neighbours6: Table<Neighbour6, Plain<NextHop>>,
+    pub(super) interfaces: DevMap<MapData>,
+    interfaces_fd: MapData,
+    pub(super) egress: HashMap<MapData, u32, u32>,
+    pub(super) fragments4: Table<FragmentKey4, Plain<Fragment>>,
+    pub(super) fragments6: Table<FragmentKey6, Plain<Fragment>>,
+    pub(super) held: RingBuf<MapData>,
+    cpus: usize,
+}
+
+/// Takes a map out of a loaded object, as the type it should have.
+pub(super) fn take<T>(object: &mut Ebpf, name: &'static str) -> Result<T, DatapathError>
+where
+    T: TryFrom<Map, Error = MapError>,
+{
+    let map = object.take_map(name).ok_or_else(|| DatapathError::Object {
+        kind: "map",
+        name: name.to_owned(),
+    })?;
+    T::try_from(map).map_err(failed("use", name))
+}
+
+pub(super) fn failed(
+    action: &'static str,
+    map: &'static str,
+) -> impl Fn(MapError) -> DatapathError {
+    move |source| DatapathError::Map {
+        action,
+        map,
+        source: Box::new(source),
+    }
+}
+
+impl Maps {
+    /// Takes them out of the object. `interfaces` is a second descriptor of the devmap, for what the library lacks.
+    pub(super) fn take(object: &mut Ebpf, interfaces: MapData) -> Result<Self, DatapathError> {
+        Ok(Self {
+            settings: take(object, maps::SETTINGS)?,
+            services4: take(object, maps::SERVICES4)?,
+            services6: take(object, maps::SERVICES6)?,
+            services: take(object, maps::SERVICES)?,
+            slots: take(object, maps::SLOTS)?,
+            destinations: take(object, maps::DESTINATIONS)?,
+            counters: take(object, maps::COUNTERS)?,
+            reasons: take(object, maps::REASONS)?,
+            real_servers4: take(object, maps::REAL_SERVERS4)?,
+            real_servers6: take(object, maps::REAL_SERVERS6)?,
+            addresses4: take(object, maps::ADDRESSES4)?,
+            addresses6: take(object, maps::ADDRESSES6)?,
+            routes4: take(object, maps::ROUTES4)?,
+            routes6: take(object, maps::ROUTES6)?,
+            next_hops: take(object, maps::NEXT_HOPS)?,
+            neighbours4: take(object, maps::NEIGHBOURS4)?,
+            neighbours6: take(object, maps::NEIGHBOURS6)?,
+            interfaces: take(object, maps::INTERFACES)?,
+            interfaces_fd: interfaces,
+            egress: take(object, maps::EGRESS)?,
+            fragments4: take(object, maps::FRAGMENTS4)?,
+            fragments6: take(object, maps::FRAGMENTS6)?,
+            held: take(object, maps::HELD)?,
+            cpus: nr_cpus()
+                .map_err(|(_, source)| failed("size", maps::COUNTERS)(MapError::IoError(source)))?,
+        })
+    }
+
+    /// Makes one write.
+    ///
+    /// # Errors
+    /// When the kernel refuses it: a full hash map, most likely.
+    pub fn apply(&mut self, write: &Write) -> Result<(), DatapathError> {
+        match write {
+            Write::Settings(settings) => self
+                .settings
+                .set(0, Plain(*settings), 0)
+                .map_err(failed("write", maps::SETTINGS)),
+            Write::ServiceKey4(key, id) => {
+                put(&mut self.services4, maps::SERVICES4, Plain(*key), *id)
+            }
+            Write::ServiceKey6(key, id) => {
+                put(&mut self.services6, maps::SERVICES6, Plain(*key), *id)
+            }
+            Write::Service(id, record) => self
+                .services
+                .set(*id, Plain(record.unwrap_or_default()), 0)
+                .map_err(failed("write", maps::SERVICES)),
+            Write::Slots(first, table) => (*first..)
+                .zip(table.iter())
+                .try_for_each(|(slot, destination)| self.slots.set(slot, destination, 0))
+                .map_err(failed("write", maps::SLOTS)),
+            Write::Destination(id, record) => self
+                .destinations
+                .set(*id, Plain(record.unwrap_or_default()), 0)
+                .map_err(failed("write", maps::DESTINATIONS)),
+            Write::ResetCounters(id) => {
+                let zeroes = PerCpuValues::try_from(vec![Plain(Counters::default()); self.cpus])
+                    .map_err(|source| failed("clear", maps::COUNTERS)(MapError::IoError(source)))?;
+                self.counters
+                    .set(*id, zeroes, 0)
+                    .map_err(failed("clear", maps::COUNTERS))
+            }
+            Write::RealServer4(key, shared) => put(
+                &mut self.real_servers4,
+                maps::REAL_SERVERS4,
+                Plain(*key),
+                shared.map(Plain),
+            ),
+            Write::RealServer6(key, shared) => put(
+                &mut self.real_servers6,
+                maps::REAL_SERVERS6,
+                Plain(*key),
+                shared.map(Plain),
+            ),
+            Write::Address4(key, flags) => {
+                put(&mut self.addresses4, maps::ADDRESSES4, *key, *flags)
+            }
+            Write::Address6(key, flags) => {
+                put(&mut self.addresses6, maps::ADDRESSES6, *key, *flags)
+            }
+            Write::Route4((length, address), route) => {
+                route_to(&mut self.routes4, maps::ROUTES4, *length, *address, *route)
+            }
+            Write::Route6((length, address), route) => {
+                route_to(&mut self.routes6, maps::ROUTES6, *length, *address, *route)
+            }
+            Write::NextHop(id, hop) => self
+                .next_hops
+                .set(*id, Plain(hop.unwrap_or_default()), 0)
+                .map_err(failed("write", maps::NEXT_HOPS)),
+            Write::Neighbour4(key, hop) => put(
+                &mut self.neighbours4,
+                maps::NEIGHBOURS4,
+                Plain(*key),
+                hop.map(Plain),
+            ),
+            Write::Neighbour6(key, hop) => put(
+                &mut self.neighbours6,
+                maps::NEIGHBOURS6,
+                Plain(*key),
+                hop.map(Plain),
+            ),
+            Write::Interface(slot, Some(ifindex)) => self
+                .interfaces
+                .set(*slot, *ifindex, None, 0)
+                .map_err(|error| {
+                    failed("write", maps::INTERFACES)(MapError::IoError(std::io::Error::other(
+                        error,
+                    )))
+                }),
+            Write::Interface(slot, None) => sys::delete(self.interfaces_fd.fd().as_fd(), *slot)
+                .map_err(|source| failed("clear", maps::INTERFACES)(MapError::IoError(source))),
+            Write::Egress(ifindex, slot) => put(&mut self.egress, maps::EGRESS, *ifindex, *slot),
+        }
+    }
+}
+
+fn put<K: aya::Pod, V: aya::Pod>(
+    map: &mut HashMap<MapData, K, V>,
+    name: &'static str,
+    key: K,
+    value: Option<V>,
+) -> Result<(), DatapathError> {
+    match value {
+        Some(value) => map.insert(key, value, 0).map_err(failed("write", name)),
+        None => absent_is_fine(map.remove(&key)).map_err(failed("remove from", name)),
+    }
+}
+
+fn route_to<K: aya::Pod>(
+    map: &mut LpmTrie<MapData, K, Plain<Route>>,
+    name: &'static str,
+    length: u8,
+    address: K,
+    route: Option<Route>,
+) -> Result<(), DatapathError> {
+    let key = Key::new(u32::from(length), address);
+    match route {
+        Some(route) => map
+            .insert(&key, Plain(route), 0)
+            .map_err(failed("write", name)),
+        None => absent_is_fine(map.remove(&key)).map_err(failed("remove from", name)),
+    }
+}
+
+fn absent_is_fine(result: Result<(), MapError>) -> Result<(), MapError> {
+    match result {
+        Err(error) if os_error(&error) == Some(libc::ENOENT) => Ok(()),
+        Err(MapError::KeyNotFound) => Ok(()),
+        other => other,
+    }
+}

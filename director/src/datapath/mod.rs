@@ -1,0 +1,39 @@
+//! Loading, pinning and adopting the BPF programs and maps. The only module that talks to the kernel's BPF side.
+//!
+//! ```text
+//!  /sys/fs/bpf/director/<instance>/   LAYOUT        what the tables look like; pinned last, so its presence means whole
+//!                                     SETTINGS, …   every map of `layout::maps`
+//!                                     link-<name>   the program attached to that interface
+//! ```
+//!
+//! All of it outlives the process: a director that was killed goes on forwarding, and the next one adopts what stands
+//! there. Only [`Datapath::stop`] takes it away. The directory is locked while a director runs.
+//!
+//! It decides nothing: what the maps should hold is the business of [`crate::plan`].
+
+mod attach;
+mod bpffs;
+mod decap;
+mod error;
+mod held;
+mod inject;
+mod link;
+mod load;
+mod maps;
+mod memory;
+mod objects {
+    include!(concat!(env!("OUT_DIR"), "/objects.rs"));
+}
+mod plain;
+mod privileges;
+mod read;
+mod sys;
+
+pub use attach::Attached;
+pub use bpffs::DEFAULT_BPFFS;
+pub use decap::{Decap, DecapOptions};
+pub use error::DatapathError;
+pub use held::{Datagram, HeldFragment, Waiting};
+pub use load::{Datapath, Options, online_cpus};
+pub use maps::Maps;
+pub use memory::Mapped;

@@ -1,0 +1,204 @@
+//! What the maps hold: for adopting them, and for telling an operator.
+
+use std::collections::BTreeMap;
+
+use aya::maps::lpm_trie::LpmTrie;
+use aya::maps::{HashMap, MapData, MapError};
+use xdp_ebpf::layout::{
+    Counters, Fragment, FragmentKey4, FragmentKey6, NextHop, Reason, Route, limits, maps,
+};
+
+use super::error::DatapathError;
+use super::maps::{Maps, failed};
+use super::plain::Plain;
+use crate::plan::Tables;
+
+impl Maps {
+    /// Reads everything back that the director writes.
+    ///
+    /// # Errors
+    /// When the kernel refuses a read.
+    pub fn read(&self) -> Result<Tables, DatapathError> {
+        let mut tables = Tables {
+            settings: self
+                .settings
+                .get(&0, 0)
+                .map_err(failed("read", maps::SETTINGS))?
+                .0,
+            services4: contents(&self.services4, maps::SERVICES4, |key| key.0, |id| id)?,
+            services6: contents(&self.services6, maps::SERVICES6, |key| key.0, |id| id)?,
+            real_servers4: contents(
+                &self.real_servers4,
+                maps::REAL_SERVERS4,
+                |key| key.0,
+                |shared| shared.0,
+            )?,
+            real_servers6: contents(
+                &self.real_servers6,
+                maps::REAL_SERVERS6,
+                |key| key.0,
+                |shared| shared.0,
+            )?,
+            addresses4: contents(&self.addresses4, maps::ADDRESSES4, |key| key, |flags| flags)?,
+            addresses6: contents(&self.addresses6, maps::ADDRESSES6, |key| key, |flags| flags)?,
+            routes4: routes(&self.routes4, maps::ROUTES4)?,
+            routes6: routes(&self.routes6, maps::ROUTES6)?,
+            neighbours4: contents(
+                &self.neighbours4,
+                maps::NEIGHBOURS4,
+                |key| key.0,
+                |hop| hop.0,
+            )?,
+            neighbours6: contents(
+                &self.neighbours6,
+                maps::NEIGHBOURS6,
+                |key| key.0,
+                |hop| hop.0,
+            )?,
+            egress: contents(&self.egress, maps::EGRESS, |ifindex| ifindex, |slot| slot)?,
+            ..Tables::default()
+        };
+        for slot in 0..limits::INTERFACES {
+            match self.interfaces.get(slot, 0) {
+                Ok(interface) => drop(tables.interfaces.insert(slot, interface.if_index)),
+                Err(MapError::KeyNotFound) => {}
+                Err(error) => return Err(failed("read", maps::INTERFACES)(error)),
+            }
+        }
+        for id in 0..limits::NEXT_HOPS {
+            let hop = self
+                .next_hops
+                .get(&id, 0)
+                .map_err(failed("read", maps::NEXT_HOPS))?
+                .0;
+            if hop != NextHop::default() {
+                tables.next_hops.insert(id, hop);
+            }
+        }
+        for id in 1..limits::DESTINATIONS {
+            let record = self
+                .destinations
+                .get(&id, 0)
+                .map_err(failed("read", maps::DESTINATIONS))?
+                .0;
+            if record.method != 0 {
+                tables.destinations.insert(id, record);
+            }
+        }
+        for id in 1..limits::SERVICES {
+            let record = self
+                .services
+                .get(&id, 0)
+                .map_err(failed("read", maps::SERVICES))?
+                .0;
+            if record.family == 0 {
+                continue;
+            }
+            if record.slots > 0 {
+                let slots = record.first_slot..record.first_slot.saturating_add(record.slots);
+                let table = slots
+                    .map(|slot| self.slots.get(&slot, 0))
+                    .collect::<Result<Vec<u32>, _>>()
+                    .map_err(failed("read", maps::SLOTS))?;
+                tables.slots.insert(record.first_slot, table.into());
+            }
+            tables.services.insert(id, record);
+        }
+        Ok(tables)
+    }
+
+    /// Traffic of a destination, over all CPUs.
+    ///
+    /// # Errors
+    /// When the kernel refuses a read.
+    pub fn counters(&self, destination: u32) -> Result<Counters, DatapathError> {
+        let values = self
+            .counters
+            .get(&destination, 0)
+            .map_err(failed("read", maps::COUNTERS))?;
+        let mut sum = Counters::default();
+        for Plain(value) in values.iter() {
+            sum.connections += value.connections;
+            sum.in_packets += value.in_packets;
+            sum.in_bytes += value.in_bytes;
+            sum.out_packets += value.out_packets;
+            sum.out_bytes += value.out_bytes;
+        }
+        Ok(sum)
+    }
+
+    /// Packets counted under each reason, over all CPUs.
+    ///
+    /// # Errors
+    /// When the kernel refuses a read.
+    pub fn reasons(&self) -> Result<Vec<(Reason, u64)>, DatapathError> {
+        Reason::ALL
+            .iter()
+            .map(|reason| {
+                let values = self
+                    .reasons
+                    .get(&(*reason as u32), 0)
+                    .map_err(failed("read", maps::REASONS))?;
+                Ok((*reason, values.iter().sum()))
+            })
+            .collect()
+    }
+
+    /// Whether the first fragment of a datagram has been seen, and what it decided still holds.
+    #[must_use]
+    pub fn knows_fragment4(&self, key: &FragmentKey4, now_ns: u64) -> bool {
+        let known = self.fragments4.get(&Plain(*key), 0);
+        known.is_ok_and(|known| holds(&known.0, now_ns))
+    }
+
+    /// As [`Self::knows_fragment4`].
+    #[must_use]
+    pub fn knows_fragment6(&self, key: &FragmentKey6, now_ns: u64) -> bool {
+        let known = self.fragments6.get(&Plain(*key), 0);
+        known.is_ok_and(|known| holds(&known.0, now_ns))
+    }
+}
+
+/// Whether the packet path still follows this. One that is over stands in the map until its room is needed; a fragment
+/// handed in because of it would come straight back, round and round.
+const fn holds(known: &Fragment, now_ns: u64) -> bool {
+    now_ns < known.expires_ns
+}
+
+fn contents<K: aya::Pod, V: aya::Pod, Key: Ord, Value>(
+    map: &HashMap<MapData, K, V>,
+    name: &'static str,
+    key: impl Fn(K) -> Key,
+    value: impl Fn(V) -> Value,
+) -> Result<BTreeMap<Key, Value>, DatapathError> {
+    map.iter()
+        .map(|entry| entry.map(|(k, v)| (key(k), value(v))))
+        .collect::<Result<_, _>>()
+        .map_err(failed("read", name))
+}
+
+fn routes<const N: usize>(
+    map: &LpmTrie<MapData, [u8; N], Plain<Route>>,
+    name: &'static str,
+) -> Result<BTreeMap<(u8, [u8; N]), Route>, DatapathError> {
+    map.iter()
+        .map(|entry| entry.map(|(key, route)| ((key.prefix_len() as u8, key.data()), route.0)))
+        .collect::<Result<_, _>>()
+        .map_err(failed("read", name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_first_fragment_decided_holds_until_it_expires() {
+        let known = Fragment {
+            expires_ns: 1000,
+            ..Fragment::default()
+        };
+        for (now_ns, expected) in [(0, true), (999, true), (1000, false), (u64::MAX, false)] {
+            assert_eq!(holds(&known, now_ns), expected, "at {now_ns}");
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! Calls of the kernel's BPF interface that the library has no function for.
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use nix::libc;
+
+/// Commands of `bpf(2)` (`enum bpf_cmd` in `linux/bpf.h`).
+const BPF_MAP_DELETE_ELEM: libc::c_int = 3;
+const BPF_OBJ_GET: libc::c_int = 7;
+const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
+const BPF_LINK_DETACH: libc::c_int = 34;
+
+/// The start of `union bpf_attr`, as words of 8 bytes; the kernel takes what is not given as zero.
+fn bpf(command: libc::c_int, attributes: &mut [u64; 4]) -> io::Result<libc::c_long> {
+    // SAFETY: the attributes are valid for their size, and what they point to is the callers' business.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            command,
+            attributes.as_mut_ptr(),
+            size_of_val(attributes),
+        )
+    };
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(result)
+    }
+}
+
+/// Two 4-byte fields that stand side by side in an 8-byte word.
+fn pair(first: u32, second: u32) -> u64 {
+    let mut bytes = [0; 8];
+    bytes[..4].copy_from_slice(&first.to_ne_bytes());
+    bytes[4..].copy_from_slice(&second.to_ne_bytes());
+    u64::from_ne_bytes(bytes)
+}
+
+fn number(fd: BorrowedFd<'_>) -> u32 {
+    // Descriptors are never negative.
+    fd.as_raw_fd().cast_unsigned()
+}
+
+/// Removes an element of a map with `u32` keys. One that is not there is no error.
+pub(super) fn delete(map: BorrowedFd<'_>, key: u32) -> io::Result<()> {
+    let mut attributes = [u64::from(number(map)), (&raw const key) as u64, 0, 0];
+    match bpf(BPF_MAP_DELETE_ELEM, &mut attributes) {
+        Ok(_) => Ok(()),
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// A pinned object.
+fn open(path: &Path) -> io::Result<OwnedFd> {
+    let name = CString::new(path.as_os_str().as_bytes())?;
+    let result = bpf(BPF_OBJ_GET, &mut [name.as_ptr() as u64, 0, 0, 0])?;
+    let fd = i32::try_from(result).map_err(io::Error::other)?;
+    // SAFETY: the kernel has just made it, and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Detaches a pinned link at once. Removing its pin alone lets the kernel do it some time later.
+pub(super) fn detach(path: &Path) -> io::Result<()> {
+    let link = open(path)?;
+    bpf(
+        BPF_LINK_DETACH,
+        &mut [pair(number(link.as_fd()), 0), 0, 0, 0],
+    )
+    .map(|_| ())
+}
+
+/// Interface index that a pinned XDP link is attached to; 0 when the interface is gone.
+pub(super) fn link_ifindex(path: &Path) -> io::Result<u32> {
+    let link = open(path)?;
+    // `struct bpf_link_info`: type, id, program id, padding, then for XDP the interface index.
+    let mut info = [0_u32; 32];
+    let length = size_of_val(&info) as u32;
+    let fd = number(link.as_fd());
+    bpf(
+        BPF_OBJ_GET_INFO_BY_FD,
+        &mut [pair(fd, length), info.as_mut_ptr() as u64, 0, 0],
+    )?;
+    Ok(info[4])
+}

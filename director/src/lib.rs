@@ -1,0 +1,22 @@
+//! The userspace side of Director: reads the YAML, keeps the packet path's tables, talks to operators.
+//!
+//! ```text
+//!  config ──► plan (desired tables, diff) ──► datapath ──► maps ──► packet path
+//!             ▲         ▲                        │
+//!  scheduler ─┘         │                        ▼
+//!                   next_hop ◄── netlink      upkeep (mapped connection table)
+//!
+//!  run: the loop that joins them · control: what an operator asks and is told · cli: the commands
+//! ```
+//!
+//! It does **not** know how a packet is parsed or rewritten (`xdp-ebpf`), nor who is in charge (`heartbeat`).
+
+pub mod cli;
+pub mod config;
+pub mod control;
+pub mod datapath;
+pub mod next_hop;
+pub mod plan;
+pub mod run;
+pub mod scheduler;
+pub mod upkeep;

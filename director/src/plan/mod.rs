@@ -1,0 +1,27 @@
+//! What the packet path's tables should hold, and how to get there. No I/O.
+//!
+//! ```text
+//!  configuration, next hops, ids in use ──► desired ──► Tables ──┐
+//!                                                                ├──► diff ──► writes, in a safe order
+//!  what the maps hold (read back, or remembered) ─────► Tables ──┘
+//! ```
+//!
+//! Ids are not remembered anywhere but in the tables: a service's record says its address, port and protocol, a
+//! destination's its service, address and port. So the same function serves a first start, a reload, and a director
+//! that adopts what a killed one left behind.
+
+mod derived;
+mod desired;
+mod diff;
+mod network;
+mod slots;
+mod tables;
+
+pub use derived::release;
+pub use desired::{Inputs, PlanError, desired};
+pub use diff::diff;
+pub use network::{NetworkView, assign_slots, refresh};
+pub use tables::{Key, Tables, Write, destination_address, endpoint, service_address};
+
+#[cfg(test)]
+mod tests;

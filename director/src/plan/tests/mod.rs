@@ -1,0 +1,260 @@
+//! A sentence for each rule, and random walks during which no single write may leave something dangling.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use xdp_ebpf::layout::{NextHop, address, destination, method};
+
+use super::*;
+use crate::config::{
+    Config, ConnectionLimits, Interface, Method, Protocol, RealServer, Scheduler, Tunnel,
+    TunnelSettings, VirtualService, XdpMode,
+};
+use crate::next_hop::Resolution;
+
+mod support;
+mod walks;
+
+use support::*;
+
+const RR: Scheduler = Scheduler::Rr;
+
+#[test]
+fn a_first_start() {
+    let config = config(vec![
+        service(
+            "192.0.2.10",
+            80,
+            RR,
+            vec![
+                server("10.0.0.1", 8080, 1, Method::Nat),
+                server("10.0.0.2", 80, 0, Method::Dr),
+            ],
+        ),
+        service(
+            "2001:db8::10",
+            443,
+            Scheduler::Mh { port: true },
+            vec![server(
+                "10.0.0.3",
+                443,
+                1,
+                Method::Tun(Tunnel::Gue { port: 6080 }),
+            )],
+        ),
+    ]);
+    let view = view(&[
+        ("10.0.0.1", Resolution::Ready(hop(7, 0, 1))),
+        ("10.0.0.2", Resolution::NoRoute),
+    ]);
+    let tables = plan(&Tables::default(), &config, &view);
+
+    assert_eq!(tables.settings.seed, 5);
+    assert_eq!(
+        (
+            tables.settings.cpus,
+            tables.settings.buckets4_mask,
+            tables.settings.buckets6_mask
+        ),
+        (2, 63, 127)
+    );
+    assert_eq!(tables.settings.spread4_mask, 0xffff);
+    assert_eq!(tables.services4.values().copied().collect::<Vec<_>>(), [1]);
+    assert_eq!(tables.services6.values().copied().collect::<Vec<_>>(), [2]);
+    let nat = tables.destinations[&1];
+    assert_eq!(
+        (nat.method, nat.port, nat.service, nat.next_hop),
+        (method::NAT, [0x1f, 0x90], 1, hop(7, 0, 1))
+    );
+    let quiesced = tables.destinations[&2];
+    assert_eq!((quiesced.flags, quiesced.next_hop), (0, NextHop::default()));
+    let tunnel = tables.destinations[&3];
+    assert_eq!(
+        (tunnel.method, tunnel.tunnel_port),
+        (method::GUE, 6080_u16.to_be_bytes())
+    );
+    assert_eq!(tunnel.outer_source[..4], [172, 16, 0, 0]);
+    let table = &tables.slots[&tables.services[&1].first_slot];
+    assert_eq!(**table, [1], "weight 0 takes no new connection");
+    assert_eq!(tables.real_servers4.len(), 1);
+    assert_eq!(tables.addresses4[&[10, 0, 0, 1]], address::REAL);
+    assert_eq!(tables.addresses4[&[192, 0, 2, 10]], address::VIRTUAL);
+}
+
+#[test]
+fn ids_stay_and_only_what_changed_is_written() {
+    let one = |weight| {
+        config(vec![service(
+            "192.0.2.10",
+            80,
+            Scheduler::Wrr,
+            vec![
+                server("10.0.0.1", 80, 1, Method::Nat),
+                server("10.0.0.2", 80, weight, Method::Nat),
+            ],
+        )])
+    };
+    let view = view(&[]);
+    let first = plan(&Tables::default(), &one(1), &view);
+    let next = desired(&first, &inputs(&one(3), &view)).unwrap();
+    let writes = diff(&first, &next);
+    assert!(
+        matches!(
+            writes.as_slice(),
+            [Write::Slots(..), Write::Service(1, Some(_))]
+        ),
+        "{writes:?}"
+    );
+    assert_eq!(
+        diff(&first, &desired(&first, &inputs(&one(1), &view)).unwrap()),
+        [],
+        "nothing changed"
+    );
+}
+
+#[test]
+fn a_removed_real_server_stays_while_it_is_used_and_can_come_back() {
+    let with = |servers: &[&str]| {
+        config(vec![service(
+            "192.0.2.10",
+            80,
+            RR,
+            servers
+                .iter()
+                .map(|it| server(it, 80, 1, Method::Nat))
+                .collect(),
+        )])
+    };
+    let view = view(&[]);
+    let both = plan(&Tables::default(), &with(&["10.0.0.1", "10.0.0.2"]), &view);
+    let one = plan(&both, &with(&["10.0.0.2"]), &view);
+    assert_eq!(one.destinations[&1].flags, destination::RETIRED);
+    assert_eq!(
+        one.real_servers4.len(),
+        2,
+        "replies of its connections are still recognised"
+    );
+
+    assert_eq!(
+        release(&one, &BTreeSet::from([2])),
+        one,
+        "one that is not retired is never released"
+    );
+    let released = walk(&one, &release(&one, &BTreeSet::from([1, 2])));
+    assert_eq!(
+        released.destinations.keys().copied().collect::<Vec<_>>(),
+        [2]
+    );
+    assert_eq!(released.real_servers4.len(), 1);
+
+    let back = plan(&one, &with(&["10.0.0.1", "10.0.0.2"]), &view);
+    assert_eq!(back, both, "its connections go on under the same id");
+}
+
+#[test]
+fn a_removed_service_keeps_its_id_while_it_is_used() {
+    let all = config(vec![
+        service(
+            "192.0.2.10",
+            80,
+            RR,
+            vec![server("10.0.0.1", 80, 1, Method::Nat)],
+        ),
+        service("192.0.2.11", 80, RR, vec![]),
+    ]);
+    let other = config(vec![service("192.0.2.12", 80, RR, vec![])]);
+    let view = view(&[]);
+    let before = plan(&Tables::default(), &all, &view);
+    let after = plan(&before, &other, &view);
+    assert_eq!(
+        after.services4.values().copied().collect::<Vec<_>>(),
+        [3],
+        "neither 1, in use, nor 2, of this moment"
+    );
+    assert_eq!(after.services.keys().copied().collect::<Vec<_>>(), [1, 3]);
+    assert!(after.real_servers4.is_empty());
+    assert_eq!(
+        plan(&after, &all, &view)
+            .services4
+            .values()
+            .copied()
+            .collect::<Vec<_>>(),
+        [1, 2]
+    );
+
+    let released = walk(&after, &release(&after, &BTreeSet::from([1])));
+    assert_eq!(released.services.keys().copied().collect::<Vec<_>>(), [3]);
+}
+
+#[test]
+fn next_hops() {
+    let one = config(vec![service(
+        "192.0.2.10",
+        80,
+        RR,
+        vec![server("10.0.0.1", 80, 1, Method::Dr)],
+    )]);
+    let known = plan(
+        &Tables::default(),
+        &one,
+        &view(&[("10.0.0.1", Resolution::Ready(hop(7, 0, 1)))]),
+    );
+    let unresolved = Resolution::Unresolved {
+        ifindex: 7,
+        neighbour: ip("10.0.0.1"),
+    };
+    let moved = NetworkView {
+        interfaces: BTreeMap::from([(1, 8)]),
+        ..view(&[("10.0.0.1", unresolved)])
+    };
+    let cases = [
+        (
+            view(&[("10.0.0.1", Resolution::Ready(hop(7, 0, 2)))]),
+            hop(7, 0, 2),
+            "a new address",
+        ),
+        (
+            view(&[("10.0.0.1", unresolved)]),
+            hop(7, 0, 1),
+            "unresolved: the last known one",
+        ),
+        (view(&[]), hop(7, 0, 1), "nothing known: the last known one"),
+        (
+            moved,
+            NextHop::default(),
+            "unresolved, and the interface is no longer ours",
+        ),
+        (
+            view(&[("10.0.0.1", Resolution::NoRoute)]),
+            NextHop::default(),
+            "no route",
+        ),
+    ];
+    for (view, expected, what) in cases {
+        let mut tables = known.clone();
+        refresh(&mut tables, &view);
+        walk(&known, &tables);
+        assert_eq!(tables.destinations[&1].next_hop, expected, "{what}");
+    }
+}
+
+#[test]
+fn what_does_not_fit_is_refused() {
+    let shared = (0..17).map(|n| {
+        service(
+            &format!("192.0.2.{n}"),
+            80,
+            RR,
+            vec![server("10.0.0.1", 80, 1, Method::Nat)],
+        )
+    });
+    let shared = config(shared.collect());
+    let view = view(&[]);
+    let error = desired(&Tables::default(), &inputs(&shared, &view)).unwrap_err();
+    assert_eq!(
+        error,
+        PlanError::Shared {
+            address: ip("10.0.0.1"),
+            port: 80
+        }
+    );
+}

@@ -1,0 +1,215 @@
+//! Small configurations and networks, and what must hold after every write.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use xdp_ebpf::layout::{NextHop, address, destination, method};
+
+use super::*;
+
+pub(super) fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+pub(super) fn config(services: Vec<VirtualService>) -> Config {
+    Config {
+        instance: "main".into(),
+        interfaces: vec![Interface {
+            name: "eth0".into(),
+            mode: XdpMode::Native,
+        }],
+        services,
+        tunnel: TunnelSettings {
+            source_ipv4: "172.16.0.0/16".parse().unwrap(),
+            source_ipv6: "100::/64".parse().unwrap(),
+        },
+        connections: ConnectionLimits {
+            ipv4: 1000,
+            ipv6: 1000,
+        },
+        icmp_per_second: 100,
+        fragment_timeout_ms: 1000,
+        control_socket: "/run/director/main.sock".into(),
+    }
+}
+
+pub(super) fn service(
+    address: &str,
+    port: u16,
+    scheduler: Scheduler,
+    real_servers: Vec<RealServer>,
+) -> VirtualService {
+    let address = ip(address);
+    VirtualService {
+        name: format!("tcp/{address}:{port}"),
+        address,
+        port,
+        protocol: Protocol::Tcp,
+        scheduler,
+        real_servers,
+    }
+}
+
+pub(super) fn server(address: &str, port: u16, weight: u32, method: Method) -> RealServer {
+    RealServer {
+        address: ip(address),
+        port,
+        weight,
+        method,
+    }
+}
+
+pub(super) fn hop(ifindex: u32, egress: u16, last: u8) -> NextHop {
+    NextHop {
+        ifindex,
+        destination: [2, 0, 0, 0, 0, last],
+        source: [2; 6],
+        vlan: [0; 2],
+        mtu: 1500,
+        egress,
+    }
+}
+
+pub(super) fn view(resolutions: &[(&str, Resolution)]) -> NetworkView {
+    NetworkView {
+        resolutions: resolutions
+            .iter()
+            .map(|(address, resolution)| (ip(address), *resolution))
+            .collect(),
+        interfaces: BTreeMap::from([(0, 7)]),
+        ..NetworkView::default()
+    }
+}
+
+pub(super) fn inputs<'a>(config: &'a Config, view: &'a NetworkView) -> Inputs<'a> {
+    Inputs {
+        config,
+        view,
+        cpus: 2,
+        buckets4: 64,
+        buckets6: 128,
+        seed: 5,
+    }
+}
+
+pub(super) fn plan(current: &Tables, config: &Config, view: &NetworkView) -> Tables {
+    walk(current, &desired(current, &inputs(config, view)).unwrap())
+}
+
+/// Goes from one state to the other write by write, each of which must leave a consistent state.
+pub(super) fn walk(from: &Tables, to: &Tables) -> Tables {
+    let mut tables = from.clone();
+    for write in diff(from, to) {
+        if let Write::Slots(first, table) = &write {
+            let end = first + table.len() as u32;
+            for record in tables.services.values().filter(|record| record.slots > 0) {
+                let apart = end <= record.first_slot || record.first_slot + record.slots <= *first;
+                assert!(apart, "{write:?} writes into slots that {record:?} uses");
+            }
+        }
+        tables.apply(&write);
+        if let Err(what) = consistent(&tables) {
+            panic!("after {write:?}: {what}");
+        }
+    }
+    assert_eq!(&tables, to, "the writes do not lead to the desired state");
+    assert_eq!(diff(&tables, to), [], "there is nothing left to do");
+    for record in tables.destinations.values() {
+        // During the walk it may be: nothing points to it yet.
+        assert!(
+            tables.services.contains_key(&u32::from(record.service)),
+            "{record:?} is of an unused service"
+        );
+    }
+    tables
+}
+
+pub(super) fn consistent(tables: &Tables) -> Result<(), String> {
+    let keys4 = tables
+        .services4
+        .iter()
+        .map(|(key, id)| (Key::V4(*key), *id));
+    let keys6 = tables
+        .services6
+        .iter()
+        .map(|(key, id)| (Key::V6(*key), *id));
+    for (key, id) in keys4.chain(keys6) {
+        let record = tables
+            .services
+            .get(&id)
+            .ok_or(format!("{key:?} points to unused service {id}"))?;
+        if endpoint(service_address(record), record.port, record.protocol) != key {
+            return Err(format!("{key:?} points to {record:?}"));
+        }
+        let flags = match key {
+            Key::V4(key) => tables.addresses4.get(&key.address),
+            Key::V6(key) => tables.addresses6.get(&key.address),
+        };
+        if flags.is_none_or(|flags| flags & address::VIRTUAL == 0) {
+            return Err(format!("{key:?} is not among the addresses"));
+        }
+    }
+    for (id, record) in tables
+        .services
+        .iter()
+        .filter(|(_, record)| record.slots > 0)
+    {
+        let table = tables
+            .slots
+            .get(&record.first_slot)
+            .ok_or(format!("service {id} points to nothing"))?;
+        if table.len() != record.slots as usize {
+            return Err(format!(
+                "service {id} has {} slots of a table of {}",
+                record.slots,
+                table.len()
+            ));
+        }
+        for destination_id in table.iter() {
+            let target = tables
+                .destinations
+                .get(destination_id)
+                .ok_or(format!("{destination_id} is unused"))?;
+            if u32::from(target.service) != *id || target.flags & destination::RETIRED != 0 {
+                return Err(format!("a slot of service {id} holds {target:?}"));
+            }
+            if target.method == method::NAT {
+                let server = destination_address(target);
+                let shared = match endpoint(server, target.port, record.protocol) {
+                    Key::V4(key) => tables.real_servers4.get(&key),
+                    Key::V6(key) => tables.real_servers6.get(&key),
+                };
+                if shared.is_none_or(|shared| !shared.services.contains(&target.service)) {
+                    return Err(format!("replies of {server} would not be recognised"));
+                }
+            }
+        }
+    }
+    for record in tables.destinations.values() {
+        let hop = record.next_hop;
+        if hop.ifindex != 0 && tables.interfaces.get(&u32::from(hop.egress)) != Some(&hop.ifindex) {
+            return Err(format!("{record:?} leaves by a slot of another interface"));
+        }
+    }
+    let real4 = tables
+        .real_servers4
+        .keys()
+        .map(|key| tables.addresses4.get(&key.address));
+    let real6 = tables
+        .real_servers6
+        .keys()
+        .map(|key| tables.addresses6.get(&key.address));
+    if real4
+        .chain(real6)
+        .any(|flags| flags.is_none_or(|flags| flags & address::REAL == 0))
+    {
+        return Err("a real server is not among the addresses".into());
+    }
+    let routes = tables.routes4.values().chain(tables.routes6.values());
+    for route in routes.filter(|route| route.next_hop != 0) {
+        if !tables.next_hops.contains_key(&route.next_hop) {
+            return Err(format!("{route:?} has no next hop"));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,210 @@
+//! The loop: waits for whatever comes next and tells the node.
+
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+
+use super::node::Node;
+use super::system::monotonic_ns;
+use crate::control::{Control, Question};
+use crate::next_hop::{PROBE_TICK, Watch, WatchError};
+
+/// How long the kernel may take to tell what the network is like.
+const DUMP_PATIENCE: Duration = Duration::from_secs(10);
+/// How often the connection tables are walked on.
+const WALK_TICK: Duration = Duration::from_millis(100);
+/// How often the clock of the tables is looked at: it has whole seconds, and must not miss one.
+const CLOCK_TICK: Duration = Duration::from_millis(250);
+/// How often fragments that wait are looked at.
+const HELD_TICK: Duration = Duration::from_millis(2);
+/// Fragments taken in before the other events get their turn.
+const HELD_AT_ONCE: usize = 512;
+/// Pause after the network could not be followed.
+const WATCH_RETRY: Duration = Duration::from_secs(1);
+
+/// What `director run` is told.
+#[derive(Clone, Debug)]
+pub struct RunOptions {
+    /// The configuration file.
+    pub config: PathBuf,
+    /// Where the BPF file system is or will be mounted.
+    pub bpffs: PathBuf,
+}
+
+/// Runs until SIGTERM or SIGINT, then takes everything down again.
+///
+/// # Errors
+/// When the director cannot start. Once it runs, errors are logged and it goes on.
+pub fn run(options: &RunOptions) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    runtime.block_on(run_loop(options))
+}
+
+/// The signals that a director knows.
+struct Signals {
+    hangup: Signal,
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> anyhow::Result<Self> {
+        let listen = |kind| signal(kind).context("cannot listen for signals");
+        Ok(Self {
+            hangup: listen(SignalKind::hangup())?,
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+        })
+    }
+}
+
+async fn run_loop(options: &RunOptions) -> anyhow::Result<()> {
+    // Before anything else, so that a signal during the start does not leave half of it behind.
+    let mut signals = Signals::new()?;
+    let mut node = Node::open(&options.config, &options.bpffs)?;
+    let (mut watch, mut control) = match start(&mut node).await {
+        Ok(started) => started,
+        Err(error) => {
+            // An adopted data path goes on as it is; one of our own would only stand in the way.
+            if !node.datapath.was_adopted()
+                && let Err(leftover) = node.datapath.stop()
+            {
+                tracing::warn!("{leftover}");
+            }
+            return Err(error);
+        }
+    };
+    let held = node
+        .datapath
+        .held_descriptor()
+        .context("cannot wait for early fragments")?;
+    // SAFETY: an owned descriptor, which stays what it is until the `AsyncFd` drops it.
+    let held = unsafe { AsyncFd::register_with_interest(held, Interest::READABLE) }
+        .map_err(|refused| refused.into_parts().1)
+        .context("cannot wait for early fragments")?;
+    serve(&mut node, &mut watch, &mut control, &mut signals, &held).await;
+    drop(held);
+    tracing::info!("stopping: detaching and removing all tables");
+    node.datapath.stop()?;
+    Ok(())
+}
+
+async fn start(node: &mut Node) -> anyhow::Result<(Watch, Control)> {
+    let control = Control::start(&node.config.control_socket)?;
+    let mut watch = Watch::start()?;
+    let first = timeout(DUMP_PATIENCE, watch.next()).await;
+    let first = first.context("the kernel does not tell what the network is like")??;
+    node.on_network(first);
+    node.start()?;
+    Ok((watch, control))
+}
+
+async fn serve(
+    node: &mut Node,
+    watch: &mut Watch,
+    control: &mut Control,
+    signals: &mut Signals,
+    held: &AsyncFd<OwnedFd>,
+) {
+    let ticks = |period| {
+        let mut ticks = interval(period);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        ticks
+    };
+    let (mut probes, mut walks, mut clock) =
+        (ticks(PROBE_TICK), ticks(WALK_TICK), ticks(CLOCK_TICK));
+    loop {
+        tokio::select! {
+            _ = signals.terminate.recv() => return,
+            _ = signals.interrupt.recv() => return,
+            _ = signals.hangup.recv() => node.reload(),
+            events = watch.next() => follow(node, events).await,
+            _ = probes.tick() => probe(node, watch),
+            _ = clock.tick() => node.tick(),
+            _ = walks.tick() => node.walk(),
+            question = control.next() => match question {
+                // Whoever asked may have gone away.
+                Question::Status(answer) => drop(answer.send(node.status())),
+            },
+            ready = held.readable() => {
+                if let Ok(mut ready) = ready
+                    && take_held(node)
+                {
+                    ready.clear_ready();
+                }
+            }
+            () = sleep(HELD_TICK), if !node.waiting.is_empty() => {}
+        }
+        release_fragments(node);
+        if node.becomes_ready() {
+            tracing::info!(
+                instance = node.config.instance,
+                services = node.config.services.len(),
+                adopted = node.datapath.was_adopted(),
+                "ready"
+            );
+        }
+    }
+}
+
+/// Takes in the fragments that want to wait, and gives up nothing else for it: a flood of them refills the ring as fast
+/// as it is emptied. Whether the ring is empty now.
+fn take_held(node: &mut Node) -> bool {
+    for _ in 0..HELD_AT_ONCE {
+        match node.datapath.next_held() {
+            Some(fragment) => node.waiting.hold(fragment),
+            None => return true,
+        }
+    }
+    false
+}
+
+async fn follow(node: &mut Node, events: Result<Vec<crate::next_hop::Event>, WatchError>) {
+    match events {
+        Ok(events) => {
+            node.on_network(events);
+            node.follow_network();
+        }
+        Err(error) => {
+            tracing::error!("{error}; trying again");
+            sleep(WATCH_RETRY).await;
+        }
+    }
+}
+
+fn probe(node: &mut Node, watch: &Watch) {
+    for probe in node.probes() {
+        if let Err(error) = watch.probe(probe.ifindex, probe.address) {
+            tracing::warn!("{error}");
+        }
+    }
+}
+
+/// Hands the fragments whose turn has come back to the packet path.
+fn release_fragments(node: &mut Node) {
+    if node.waiting.is_empty() {
+        return;
+    }
+    let timeout_ns = u64::from(node.config.fragment_timeout_ms) * 1_000_000;
+    let datapath = &node.datapath;
+    let now_ns = monotonic_ns();
+    let released = node.waiting.release(now_ns, timeout_ns, |datagram| {
+        datapath.knows(datagram, now_ns)
+    });
+    for fragment in released {
+        if let Err(error) = datapath.inject(&fragment) {
+            tracing::warn!(
+                "a fragment that had waited for its datagram's first one is lost: {error}"
+            );
+        }
+    }
+}

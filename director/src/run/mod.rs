@@ -1,0 +1,17 @@
+//! The running director: one task that owns everything and takes one event after the other.
+//!
+//! ```text
+//!  network events ─┐
+//!  clock ──────────┤
+//!  signals ────────┼──► run loop ──► Node: configuration, network, tables ──► writes ──► datapath
+//!  questions ──────┤
+//!  early fragments ┘
+//! ```
+
+mod event_loop;
+mod node;
+mod reconcile;
+mod report;
+mod system;
+
+pub use event_loop::{RunOptions, run};

@@ -1,0 +1,215 @@
+//! What the running director knows and does. The event loop says when.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime};
+
+use xdp_ebpf::layout::destination;
+
+use super::reconcile::warn_of_other_sizes;
+use super::system;
+use crate::config::{self, Config};
+use crate::datapath::{Datapath, Options, Waiting, online_cpus};
+use crate::next_hop::{Event, Link, Network, Probe, Prober, Resolution};
+use crate::plan::{self, Tables, Write};
+use crate::upkeep::{Geometry, Report, Upkeep};
+
+/// How long the start waits for real servers to be resolved before it says that it is ready all the same.
+const READY_PATIENCE: Duration = Duration::from_secs(2);
+/// Slices of a pass over the connection tables, so that one takes about a second.
+const SLICES: usize = 10;
+/// Most buckets in a slice: some milliseconds.
+const SLICE_BUCKETS: usize = 1 << 18;
+
+/// Everything.
+pub(super) struct Node {
+    pub(super) file: PathBuf,
+    pub(super) config: Config,
+    pub(super) loaded_at: SystemTime,
+    pub(super) reload_error: Option<String>,
+    pub(super) started: Instant,
+    pub(super) datapath: Datapath,
+    /// What the maps hold.
+    pub(super) tables: Tables,
+    pub(super) network: Network,
+    /// Links as the kernel tells of them, by index.
+    pub(super) links: BTreeMap<u32, Link>,
+    prober: Prober,
+    upkeep: Upkeep,
+    pub(super) report: Report,
+    /// Retired destinations that the last pass found unused.
+    unused: BTreeSet<u32>,
+    /// Table clock at the start.
+    clock_base_s: u32,
+    /// Whether `config` has been put into force once.
+    pub(super) in_force: bool,
+    ready: bool,
+    /// Fragments that wait for their first one.
+    pub(super) waiting: Waiting,
+    pub(super) overflow_told: bool,
+}
+
+impl Node {
+    /// Loads the configuration and the data path. Nothing is attached or changed yet.
+    pub(super) fn open(file: &Path, bpffs: &Path) -> anyhow::Result<Self> {
+        // For whoever asks later, from another directory.
+        let file = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
+        let config = config::load(&file)?;
+        let cpus = online_cpus();
+        let datapath = Datapath::open(Options {
+            bpffs,
+            instance: &config.instance,
+            cpus,
+            buckets4: config.connections.buckets_per_cpu4(cpus),
+            buckets6: config.connections.buckets_per_cpu6(cpus),
+        })?;
+        let tables = if datapath.was_adopted() {
+            datapath.maps.read()?
+        } else {
+            Tables::default()
+        };
+        if datapath.was_adopted() {
+            tracing::info!(
+                services = tables.services4.len() + tables.services6.len(),
+                destinations = tables.destinations.len(),
+                "adopting the data path of a director before this one"
+            );
+            warn_of_other_sizes(&config, &datapath);
+        }
+        let upkeep = Upkeep::new(Geometry {
+            cpus: datapath.cpus(),
+            buckets4: datapath.buckets4(),
+            buckets6: datapath.buckets6(),
+            seed: tables.settings.seed,
+        });
+        Ok(Self {
+            file,
+            loaded_at: SystemTime::now(),
+            reload_error: None,
+            started: Instant::now(),
+            clock_base_s: tables.settings.now_s,
+            config,
+            datapath,
+            tables,
+            network: Network::new(),
+            links: BTreeMap::new(),
+            prober: Prober::default(),
+            upkeep,
+            report: Report::default(),
+            unused: BTreeSet::new(),
+            in_force: false,
+            ready: false,
+            waiting: Waiting::default(),
+            overflow_told: false,
+        })
+    }
+
+    /// Fills the maps and attaches the programs. The network must have been told once.
+    pub(super) fn start(&mut self) -> anyhow::Result<()> {
+        let config = self.config.clone();
+        self.configure(config)?;
+        self.upkeep = Upkeep::new(Geometry {
+            cpus: self.datapath.cpus(),
+            buckets4: self.datapath.buckets4(),
+            buckets6: self.datapath.buckets6(),
+            seed: self.tables.settings.seed,
+        });
+        system::warn_of_forwarding(&self.config);
+        Ok(())
+    }
+
+    /// Takes in what the kernel tells of the network.
+    pub(super) fn on_network(&mut self, events: Vec<Event>) {
+        for event in events {
+            match &event {
+                Event::Resync => self.links.clear(),
+                Event::Link(link) => drop(self.links.insert(link.ifindex, link.clone())),
+                Event::LinkGone { ifindex } => drop(self.links.remove(ifindex)),
+                _ => {}
+            }
+            self.network.apply(event);
+        }
+    }
+
+    /// Neighbours to ask for now.
+    pub(super) fn probes(&mut self) -> Vec<Probe> {
+        self.prober.due(&mut self.network, Instant::now())
+    }
+
+    /// Whether the director has just become ready: attached, and all real servers resolved or long enough waited for.
+    pub(super) fn becomes_ready(&mut self) -> bool {
+        if self.ready {
+            return false;
+        }
+        let unresolved = |address: &IpAddr| {
+            matches!(
+                self.network.resolve(*address),
+                Resolution::Unresolved { .. }
+            )
+        };
+        let waiting = self.real_servers(&self.config).iter().any(unresolved);
+        self.ready = !waiting || self.started.elapsed() >= READY_PATIENCE;
+        self.ready
+    }
+
+    /// Advances the clock of the connection tables.
+    pub(super) fn tick(&mut self) {
+        // The low 16 bits matter, so nothing happens when this wraps.
+        let now_s = self
+            .clock_base_s
+            .wrapping_add(self.started.elapsed().as_secs() as u32);
+        let settings = xdp_ebpf::layout::Settings {
+            now_s,
+            ..self.tables.settings
+        };
+        if settings == self.tables.settings {
+            return;
+        }
+        let write = Write::Settings(settings);
+        match self.datapath.maps.apply(&write) {
+            Ok(()) => self.tables.apply(&write),
+            Err(error) => {
+                tracing::error!("cannot advance the clock of the connection tables: {error}")
+            }
+        }
+    }
+
+    /// Walks on over the connection tables.
+    pub(super) fn walk(&mut self) {
+        let limit = self.upkeep.buckets().div_ceil(SLICES).min(SLICE_BUCKETS);
+        let (table4, table6) = (
+            self.datapath.connections4.as_slice(),
+            self.datapath.connections6.as_slice(),
+        );
+        let Some(report) = self
+            .upkeep
+            .step(table4, table6, self.tables.settings.now_s, limit)
+        else {
+            return;
+        };
+        let retired = self
+            .tables
+            .destinations
+            .iter()
+            .filter(|(_, record)| record.flags & destination::RETIRED != 0);
+        let unused: BTreeSet<u32> = retired
+            .map(|(id, _)| *id)
+            .filter(|id| !report.destinations.contains_key(id))
+            .collect();
+        self.report = report;
+        let twice: BTreeSet<u32> = unused.intersection(&self.unused).copied().collect();
+        self.unused = unused;
+        if twice.is_empty() {
+            return;
+        }
+        tracing::info!(
+            count = twice.len(),
+            "removed real servers have no connections left and are forgotten"
+        );
+        let desired = plan::release(&self.tables, &twice);
+        if let Err(error) = self.write(&desired) {
+            tracing::error!("cannot take removed real servers out of the tables: {error:#}");
+        }
+    }
+}

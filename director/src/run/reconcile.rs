@@ -1,0 +1,219 @@
+//! Bringing maps and interfaces in line: with a configuration, and with the network.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::SystemTime;
+
+use anyhow::Context;
+
+use super::node::Node;
+use super::system;
+use crate::config::{self, Config, Interface};
+use crate::datapath::{Datapath, online_cpus};
+use crate::plan::{self, Inputs, NetworkView, Tables};
+
+impl Node {
+    /// Puts a configuration into force. If that fails, the one before it is put back.
+    pub(super) fn configure(&mut self, config: Config) -> anyhow::Result<()> {
+        match self.try_configure(&config) {
+            Ok(()) => {
+                self.config = config;
+                self.in_force = true;
+                Ok(())
+            }
+            Err(error) => {
+                if self.in_force {
+                    let present = self.config.clone();
+                    if let Err(worse) = self.try_configure(&present) {
+                        tracing::error!("the configuration before cannot be put back: {worse:#}");
+                    }
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Maps first, then the interfaces.
+    fn try_configure(&mut self, config: &Config) -> anyhow::Result<()> {
+        let slots = self.slots(&config.interfaces)?;
+        self.tell_network(config, &slots);
+        let view = self.view(config, &slots);
+        let desired = plan::desired(
+            &self.tables,
+            &Inputs {
+                config,
+                view: &view,
+                cpus: self.datapath.cpus(),
+                buckets4: self.datapath.buckets4(),
+                buckets6: self.datapath.buckets6(),
+                seed: system::random().context("cannot make a secret for the connection tables")?,
+            },
+        )?;
+        self.write(&desired)?;
+        self.datapath.attach(&config.interfaces)?;
+        Ok(())
+    }
+
+    /// Egress slots of interfaces, all of which must be there.
+    fn slots(&self, interfaces: &[Interface]) -> anyhow::Result<BTreeMap<u32, u32>> {
+        let indexes: Vec<u32> = interfaces
+            .iter()
+            .map(|it| Datapath::ifindex(&it.name))
+            .collect::<Result<_, _>>()?;
+        Ok(plan::assign_slots(&self.tables.interfaces, &indexes))
+    }
+
+    fn tell_network(&mut self, config: &Config, slots: &BTreeMap<u32, u32>) {
+        // Slots are below `limits::INTERFACES`.
+        let interfaces: Vec<(u32, u16)> = slots
+            .iter()
+            .map(|(slot, ifindex)| (*ifindex, *slot as u16))
+            .collect();
+        self.network.configure(&interfaces);
+        self.network.want(self.real_servers(config));
+    }
+
+    /// Addresses of all real servers: configured ones, and removed ones that still have connections.
+    pub(super) fn real_servers(&self, config: &Config) -> BTreeSet<IpAddr> {
+        let configured = config
+            .services
+            .iter()
+            .flat_map(|service| &service.real_servers)
+            .map(|server| server.address);
+        configured
+            .chain(
+                self.tables
+                    .destinations
+                    .values()
+                    .map(plan::destination_address),
+            )
+            .collect()
+    }
+
+    fn view(&mut self, config: &Config, slots: &BTreeMap<u32, u32>) -> NetworkView {
+        let servers = self.real_servers(config);
+        let view = NetworkView::of(&mut self.network, &servers, slots);
+        let overflow = view.forwarding.overflow;
+        if !overflow.is_none() && !self.overflow_told {
+            tracing::warn!(
+                ?overflow,
+                "more routes or neighbours than the packet path's tables take: packets for them go through the kernel"
+            );
+        }
+        self.overflow_told = !overflow.is_none();
+        view
+    }
+
+    /// Makes the maps hold what is desired. After an error they hold a consistent part of it.
+    pub(super) fn write(&mut self, desired: &Tables) -> anyhow::Result<()> {
+        for write in plan::diff(&self.tables, desired) {
+            tracing::trace!(?write, "map");
+            self.datapath.maps.apply(&write)?;
+            self.tables.apply(&write);
+        }
+        Ok(())
+    }
+
+    /// Brings maps and interfaces in line with the network.
+    pub(super) fn follow_network(&mut self) {
+        if let Err(error) = self.follow_interfaces() {
+            tracing::error!("{error:#}");
+        }
+        let (config, slots) = (self.config.clone(), self.tables.interfaces.clone());
+        let view = self.view(&config, &slots);
+        let mut desired = self.tables.clone();
+        plan::refresh(&mut desired, &view);
+        if let Err(error) = self.write(&desired) {
+            tracing::error!("cannot bring the tables in line with the network: {error:#}");
+        }
+    }
+
+    /// An interface that went away and came back has another index: it needs its program and its slot anew.
+    fn follow_interfaces(&mut self) -> anyhow::Result<()> {
+        let present: Vec<Interface> = self
+            .config
+            .interfaces
+            .iter()
+            .filter(|interface| self.links.values().any(|link| link.name == interface.name))
+            .cloned()
+            .collect();
+        let changed = present.iter().any(|interface| {
+            let attached = self
+                .datapath
+                .attached()
+                .find(|attached| attached.name == interface.name);
+            !self.links.values().any(|link| {
+                link.name == interface.name
+                    && attached.is_some_and(|attached| attached.ifindex == link.ifindex)
+            })
+        });
+        if !changed {
+            return Ok(());
+        }
+        tracing::info!("an interface came back: attaching to it");
+        let slots = self.slots(&present)?;
+        let config = self.config.clone();
+        self.tell_network(&config, &slots);
+        let view = self.view(&config, &slots);
+        let mut desired = self.tables.clone();
+        plan::refresh(&mut desired, &view);
+        self.write(&desired)?;
+        self.datapath.attach(&present)?;
+        Ok(())
+    }
+
+    /// Loads the configuration again. One that does not load, or does not fit, leaves the present one in force.
+    pub(super) fn reload(&mut self) {
+        match self.try_reload() {
+            Ok(()) => {
+                self.reload_error = None;
+                self.loaded_at = SystemTime::now();
+                tracing::info!(file = %self.file.display(), services = self.config.services.len(), "reloaded");
+            }
+            Err(error) => {
+                tracing::error!(
+                    "reload refused, the configuration before it stays in force: {error:#}"
+                );
+                self.reload_error = Some(format!("{error:#}"));
+            }
+        }
+    }
+
+    fn try_reload(&mut self) -> anyhow::Result<()> {
+        let mut config = config::load(&self.file)?;
+        if config.instance != self.config.instance {
+            tracing::warn!(
+                instance = self.config.instance,
+                "another instance name takes effect after a stop and a start"
+            );
+            config.instance.clone_from(&self.config.instance);
+        }
+        if config.control_socket != self.config.control_socket {
+            tracing::warn!("another control socket takes effect after a stop and a start");
+            config
+                .control_socket
+                .clone_from(&self.config.control_socket);
+        }
+        if config.connections != self.config.connections {
+            warn_of_other_sizes(&config, &self.datapath);
+        }
+        self.configure(config)?;
+        system::warn_of_forwarding(&self.config);
+        Ok(())
+    }
+}
+
+pub(super) fn warn_of_other_sizes(config: &Config, datapath: &Datapath) {
+    let cpus = online_cpus();
+    let wanted = (
+        config.connections.buckets_per_cpu4(cpus),
+        config.connections.buckets_per_cpu6(cpus),
+        cpus,
+    );
+    if wanted != (datapath.buckets4(), datapath.buckets6(), datapath.cpus()) {
+        tracing::warn!(
+            "the connection tables were made for other sizes or CPUs than configured and keep them: the change takes \
+             effect when the director is stopped (SIGTERM) and started again"
+        );
+    }
+}

@@ -1,0 +1,218 @@
+//! The status that an operator is told.
+
+use std::net::IpAddr;
+use std::time::UNIX_EPOCH;
+
+use xdp_ebpf::connection::{Bucket, Bucket4, Bucket6};
+use xdp_ebpf::layout::{Counters, Destination, Service, destination, method};
+
+use super::node::Node;
+use super::system;
+use crate::config::{RealServer, VirtualService};
+use crate::control::{
+    ConfigStatus, ConnectionsStatus, Health, InterfaceStatus, RealServerStatus, ReasonStatus,
+    ServiceStatus, Status, TableStatus,
+};
+use crate::next_hop::Resolution;
+use crate::plan::{destination_address, service_address};
+
+impl Node {
+    /// How things are.
+    pub(super) fn status(&self) -> Status {
+        let datapath = &self.datapath;
+        let places = |buckets: u32, ways: usize| {
+            u64::from(buckets) * u64::from(datapath.cpus()) * ways as u64
+        };
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            instance: self.config.instance.clone(),
+            pid: std::process::id(),
+            uptime_s: self.started.elapsed().as_secs(),
+            adopted: datapath.was_adopted(),
+            config: ConfigStatus {
+                file: self.file.display().to_string(),
+                loaded_at_s: self
+                    .loaded_at
+                    .duration_since(UNIX_EPOCH)
+                    .unwrap_or_default()
+                    .as_secs(),
+                reload_error: self.reload_error.clone(),
+            },
+            interfaces: self
+                .config
+                .interfaces
+                .iter()
+                .map(|interface| self.interface_status(&interface.name))
+                .collect(),
+            connections: ConnectionsStatus {
+                ipv4: TableStatus {
+                    entries: self.report.entries4,
+                    places: places(datapath.buckets4(), Bucket4::WAYS),
+                },
+                ipv6: TableStatus {
+                    entries: self.report.entries6,
+                    places: places(datapath.buckets6(), Bucket6::WAYS),
+                },
+                cpus: datapath.cpus(),
+            },
+            services: self
+                .config
+                .services
+                .iter()
+                .map(|service| self.service_status(service))
+                .collect(),
+            reasons: self.reasons(),
+            warnings: system::forwarding_warnings(&self.config),
+        }
+    }
+
+    fn interface_status(&self, name: &str) -> InterfaceStatus {
+        let attached = self
+            .datapath
+            .attached()
+            .find(|attached| attached.name == name);
+        InterfaceStatus {
+            name: name.to_owned(),
+            mode: attached.map(|attached| attached.mode.to_string()),
+            up: self.links.values().any(|link| link.name == name && link.up),
+        }
+    }
+
+    fn service_status(&self, service: &VirtualService) -> ServiceStatus {
+        let is_it = |record: &Service| {
+            (service_address(record), record.port, record.protocol)
+                == (
+                    service.address,
+                    service.port.to_be_bytes(),
+                    service.protocol.number(),
+                )
+        };
+        let id = self
+            .tables
+            .services
+            .iter()
+            .find(|(_, record)| is_it(record))
+            .map(|(id, _)| *id);
+        let of_service = self
+            .tables
+            .destinations
+            .iter()
+            .filter(|(_, record)| Some(u32::from(record.service)) == id);
+        let destinations: Vec<_> = of_service.collect();
+        let configured = service.real_servers.iter().map(|server| {
+            let same = |record: &Destination| {
+                (destination_address(record), record.port)
+                    == (server.address, server.port.to_be_bytes())
+            };
+            let destination = destinations
+                .iter()
+                .find(|(_, record)| same(record))
+                .map(|(id, _)| **id);
+            self.server_status(destination, server)
+        });
+        let removed = destinations
+            .iter()
+            .filter(|(_, record)| record.flags & destination::RETIRED != 0)
+            .map(|(id, record)| self.removed_status(**id, record));
+        ServiceStatus {
+            name: service.name.clone(),
+            address: service.address,
+            port: service.port,
+            protocol: service.protocol.to_string(),
+            scheduler: service.scheduler.to_string(),
+            real_servers: configured.chain(removed).collect(),
+        }
+    }
+
+    fn server_status(&self, id: Option<u32>, server: &RealServer) -> RealServerStatus {
+        let status = self.traffic(id, server.address, server.port);
+        RealServerStatus {
+            weight: server.weight,
+            method: server.method.to_string(),
+            ..status
+        }
+    }
+
+    fn removed_status(&self, id: u32, record: &Destination) -> RealServerStatus {
+        let method = match record.method {
+            method::NAT => "nat",
+            method::DR => "dr",
+            method::IPIP => "tun (ipip)",
+            method::GUE => "tun (gue)",
+            method::GRE => "tun (gre)",
+            _ => "-",
+        };
+        let status = self.traffic(
+            Some(id),
+            destination_address(record),
+            u16::from_be_bytes(record.port),
+        );
+        RealServerStatus {
+            method: method.to_owned(),
+            removed: true,
+            ..status
+        }
+    }
+
+    fn traffic(&self, id: Option<u32>, address: IpAddr, port: u16) -> RealServerStatus {
+        let counters = match id.map(|id| self.datapath.maps.counters(id)) {
+            Some(Ok(counters)) => counters,
+            Some(Err(error)) => {
+                tracing::warn!("{error}");
+                Counters::default()
+            }
+            None => Counters::default(),
+        };
+        let counts = id
+            .and_then(|id| self.report.destinations.get(&id))
+            .copied()
+            .unwrap_or_default();
+        RealServerStatus {
+            address,
+            port,
+            weight: 0,
+            method: String::new(),
+            removed: false,
+            next_hop: self.health(address),
+            active: counts.active,
+            inactive: counts.inactive,
+            connections: counters.connections,
+            in_packets: counters.in_packets,
+            in_bytes: counters.in_bytes,
+            out_packets: counters.out_packets,
+            out_bytes: counters.out_bytes,
+        }
+    }
+
+    fn health(&self, address: IpAddr) -> Health {
+        match self.network.resolve(address) {
+            Resolution::Ready(_) => Health::Ready,
+            Resolution::Unresolved { .. } => Health::Unresolved,
+            Resolution::NoRoute => Health::Kernel("no route".to_owned()),
+            Resolution::NotOurs { ifindex } => {
+                let name = self
+                    .links
+                    .get(&ifindex)
+                    .map_or_else(|| ifindex.to_string(), |link| link.name.clone());
+                Health::Kernel(format!("by {name}, which is not configured"))
+            }
+            Resolution::Kernel(left) => Health::Kernel(left.reason().to_owned()),
+        }
+    }
+
+    fn reasons(&self) -> Vec<ReasonStatus> {
+        match self.datapath.maps.reasons() {
+            Ok(reasons) => reasons
+                .into_iter()
+                .map(|(reason, packets)| ReasonStatus {
+                    name: reason.name().to_owned(),
+                    packets,
+                })
+                .collect(),
+            Err(error) => {
+                tracing::warn!("{error}");
+                Vec::new()
+            }
+        }
+    }
+}

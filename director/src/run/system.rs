@@ -1,0 +1,68 @@
+//! Small things that the system is asked for.
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::net::IpAddr;
+
+use nix::time::{ClockId, clock_gettime};
+
+use crate::config::{Config, Method};
+
+/// A random number for a secret.
+pub(super) fn random() -> io::Result<u64> {
+    let mut bytes = [0; 8];
+    File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    // 0 means "none yet" in the settings.
+    Ok(u64::from_ne_bytes(bytes).max(1))
+}
+
+/// The kernel's monotonic clock, the one that `bpf_ktime_get_ns` reads.
+pub(super) fn monotonic_ns() -> u64 {
+    clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(0, |time| {
+        time.tv_sec().cast_unsigned() * 1_000_000_000 + time.tv_nsec().cast_unsigned()
+    })
+}
+
+/// What is wrong with the kernel's forwarding for the services that need it.
+pub(super) fn forwarding_warnings(config: &Config) -> Vec<String> {
+    let families = [
+        (
+            true,
+            "net.ipv4.ip_forward",
+            "/proc/sys/net/ipv4/ip_forward",
+            "IPv4",
+        ),
+        (
+            false,
+            "net.ipv6.conf.all.forwarding",
+            "/proc/sys/net/ipv6/conf/all/forwarding",
+            "IPv6",
+        ),
+    ];
+    let is_nat = |ipv4: bool| {
+        let mut servers = config
+            .services
+            .iter()
+            .flat_map(|service| &service.real_servers);
+        servers.any(|server| {
+            server.method == Method::Nat && matches!(server.address, IpAddr::V4(_)) == ipv4
+        })
+    };
+    families
+        .into_iter()
+        .filter(|(ipv4, _, file, _)| is_nat(*ipv4) && fs::read_to_string(file).is_ok_and(|value| value.trim() == "0"))
+        .map(|(_, name, _, family)| {
+            format!(
+                "{name} is 0 although there are {family} NAT real servers: packets whose next hop is not resolved yet are \
+                 left to the kernel, which drops them; set it with `sysctl -w {name}=1`"
+            )
+        })
+        .collect()
+}
+
+/// Logs them.
+pub(super) fn warn_of_forwarding(config: &Config) {
+    forwarding_warnings(config)
+        .iter()
+        .for_each(|warning| tracing::warn!("{warning}"));
+}

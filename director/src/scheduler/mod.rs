@@ -1,0 +1,110 @@
+//! Scheduling tables: rr, wrr, mh. No I/O.
+//!
+//! The packet path takes the entries of a table in turn (`rr`, `wrr`) or at the client's hash (`mh`); the
+//! table is what makes the difference between the schedulers. Names and meanings are those of IPVS.
+
+mod maglev;
+mod round_robin;
+
+use std::net::IpAddr;
+
+use crate::config::Scheduler;
+
+/// Largest scheduling table of one service with up to 4096 real servers.
+pub const MAX_SLOTS_PER_SERVICE: usize = maglev::LARGEST_TABLE;
+
+/// A real server as a scheduler sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// What is written into the table: the destination's id.
+    pub destination: u32,
+    /// Share of new connections; 0 takes none.
+    pub weight: u32,
+    /// Address and port: what `mh` hashes, so that every node makes the same table.
+    pub identity: (IpAddr, u16),
+}
+
+/// The scheduling table of a service: destination ids in the order of its slots. Empty when no member has a weight.
+#[must_use]
+pub fn table(scheduler: &Scheduler, members: &[Member]) -> Vec<u32> {
+    match scheduler {
+        Scheduler::Rr => round_robin::plain(members),
+        Scheduler::Wrr => round_robin::weighted(members),
+        Scheduler::Mh { .. } => maglev::table(members),
+    }
+}
+
+/// Number of slots that [`table`] gives for members of these weights, without making it.
+#[must_use]
+pub fn table_length(scheduler: &Scheduler, weights: &[u32]) -> usize {
+    match scheduler {
+        Scheduler::Rr => weights.iter().filter(|weight| **weight > 0).count(),
+        Scheduler::Wrr => round_robin::weighted_length(weights),
+        Scheduler::Mh { .. } if weights.iter().all(|weight| *weight == 0) => 0,
+        Scheduler::Mh { .. } => maglev::table_size(weights.len()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn members(weights: &[u32]) -> Vec<Member> {
+        (1u32..)
+            .zip(weights)
+            .map(|(id, weight)| Member {
+                destination: id,
+                weight: *weight,
+                identity: (IpAddr::from((0x0a00_0000 + id).to_be_bytes()), 80),
+            })
+            .collect()
+    }
+
+    const ALL: [Scheduler; 4] = [
+        Scheduler::Rr,
+        Scheduler::Wrr,
+        Scheduler::Mh { port: false },
+        Scheduler::Mh { port: true },
+    ];
+
+    #[test]
+    fn without_a_weight_there_is_no_slot() {
+        for scheduler in ALL {
+            for weights in [&[][..], &[0, 0]] {
+                assert!(
+                    table(&scheduler, &members(weights)).is_empty(),
+                    "{scheduler} with weights {weights:?}"
+                );
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn length_is_told_in_advance(weights in proptest::collection::vec(prop_oneof![0u32..5, any::<u32>()], 0..50)) {
+            for scheduler in ALL {
+                let table = table(&scheduler, &members(&weights));
+                prop_assert_eq!(table.len(), table_length(&scheduler, &weights));
+                prop_assert!(table.len() <= MAX_SLOTS_PER_SERVICE);
+            }
+        }
+
+        #[test]
+        fn whoever_has_a_weight_has_a_slot_and_nobody_else(
+            weights in proptest::collection::vec(prop_oneof![0u32..5, any::<u32>()], 0..50),
+        ) {
+            for scheduler in ALL {
+                let members = members(&weights);
+                let table = table(&scheduler, &members);
+                for member in &members {
+                    let has_slot = table.contains(&member.destination);
+                    prop_assert_eq!(has_slot, member.weight > 0, "{:?} under {}", member, scheduler);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,288 @@
+//! Tables laid out by hand: what a pass keeps, frees and counts.
+
+use std::sync::atomic::Ordering;
+
+use xdp_ebpf::connection::{Bucket, Bucket4, Bucket6, State, Value, key4, key6};
+use xdp_ebpf::table::candidates;
+
+use super::{Counts, Geometry, Report, Upkeep};
+
+const NOW_S: u32 = 100_000;
+const GEOMETRY: Geometry = Geometry {
+    cpus: 2,
+    buckets4: 64,
+    buckets6: 64,
+    seed: 3,
+};
+
+struct Tables {
+    four: Vec<Bucket4>,
+    six: Vec<Bucket6>,
+}
+
+impl Tables {
+    fn new() -> Self {
+        Self {
+            four: (0..128).map(|_| Bucket4::default()).collect(),
+            six: (0..128).map(|_| Bucket6::default()).collect(),
+        }
+    }
+
+    fn put(&self, entry: &Entry) {
+        let Entry {
+            cpu,
+            client,
+            second,
+            idle_s,
+            state,
+            flags,
+        } = *entry;
+        let value = Value::new(9, (NOW_S - idle_s) as u16, state, flags);
+        place(&self.four, cpu, key4(client, 80, 1), second, value);
+        place(
+            &self.six,
+            cpu,
+            key6([client, 0, 0, 1], 80, 1),
+            second,
+            value,
+        );
+    }
+
+    fn pass(&self, upkeep: &mut Upkeep) -> Report {
+        loop {
+            if let Some(report) = upkeep.step(&self.four, &self.six, NOW_S, 7) {
+                return report;
+            }
+        }
+    }
+
+    /// Values in the IPv4 and the IPv6 tables.
+    fn entries(&self) -> (usize, usize) {
+        fn used<B: Bucket>(table: &[B]) -> usize {
+            let places = table
+                .iter()
+                .flat_map(|bucket| (0..B::WAYS).map(|way| bucket.value(way)));
+            places
+                .filter(|value| value.load(Ordering::Relaxed) != 0)
+                .count()
+        }
+        (used(&self.four), used(&self.six))
+    }
+}
+
+fn place<B: Bucket>(table: &[B], cpu: u32, key: B::Key, second: bool, value: Value) {
+    let (first_bucket, second_bucket) = candidates(B::hash(key, GEOMETRY.seed), 63, cpu * 64);
+    let bucket = &table[if second { second_bucket } else { first_bucket } as usize];
+    let way = (0..B::WAYS).find(|way| bucket.is_free(*way)).unwrap();
+    bucket.fill(way, key, value);
+}
+
+#[derive(Clone, Copy)]
+struct Entry {
+    cpu: u32,
+    client: u32,
+    /// In the second of its two buckets.
+    second: bool,
+    idle_s: u32,
+    state: State,
+    flags: u8,
+}
+
+const fn entry(cpu: u32, client: u32, idle_s: u32, state: State) -> Entry {
+    Entry {
+        cpu,
+        client,
+        second: false,
+        idle_s,
+        state,
+        flags: 0,
+    }
+}
+
+const fn copy(cpu: u32, client: u32, idle_s: u32, state: State) -> Entry {
+    Entry {
+        cpu,
+        client,
+        second: true,
+        idle_s,
+        state,
+        flags: Value::COPY,
+    }
+}
+
+#[test]
+fn what_a_pass_keeps_and_counts() {
+    use State::{Close, Established, FinWait, SynReceived, Udp};
+    // (entries, kept, active, inactive, what)
+    let cases: &[(&[Entry], usize, u64, u64, &str)] = &[
+        (&[], 0, 0, 0, "nothing"),
+        (&[entry(0, 1, 0, Established)], 1, 1, 0, "a live connection"),
+        (
+            &[entry(1, 1, 900, Established)],
+            1,
+            1,
+            0,
+            "one at its timeout",
+        ),
+        (
+            &[entry(1, 1, 901, Established)],
+            0,
+            0,
+            0,
+            "one beyond its timeout",
+        ),
+        (
+            &[entry(0, 1, 60, SynReceived), entry(0, 2, 61, SynReceived)],
+            1,
+            1,
+            0,
+            "half-open",
+        ),
+        (
+            &[entry(0, 1, 120, FinWait), entry(0, 2, 121, FinWait)],
+            1,
+            0,
+            1,
+            "closing",
+        ),
+        (
+            &[entry(0, 1, 10, Close), entry(0, 2, 11, Close)],
+            1,
+            0,
+            1,
+            "reset",
+        ),
+        (
+            &[entry(0, 1, 300, Udp), entry(0, 2, 301, Udp)],
+            1,
+            0,
+            1,
+            "UDP",
+        ),
+        (
+            &[entry(0, 1, 0, Established), copy(1, 1, 0, Established)],
+            2,
+            1,
+            0,
+            "a copy is not counted",
+        ),
+        (
+            &[entry(1, 1, 0, Established), copy(0, 1, 0, Established)],
+            2,
+            1,
+            0,
+            "whichever comes first",
+        ),
+        (
+            &[entry(0, 1, 5, Established), copy(1, 1, 902, Established)],
+            2,
+            1,
+            0,
+            "an old copy lives with its original",
+        ),
+        (
+            &[entry(0, 1, 902, Established), copy(1, 1, 5, Established)],
+            2,
+            1,
+            0,
+            "an old original lives by its copy",
+        ),
+        (
+            &[entry(0, 1, 902, Established), copy(1, 1, 901, Established)],
+            0,
+            0,
+            0,
+            "both too old",
+        ),
+        (
+            &[entry(0, 1, 130, Established), copy(1, 1, 121, FinWait)],
+            0,
+            0,
+            0,
+            "the later one knows that it was closed",
+        ),
+        (
+            &[entry(0, 1, 121, Established), copy(1, 1, 121, FinWait)],
+            0,
+            0,
+            0,
+            "in the same second too",
+        ),
+        (
+            &[entry(0, 1, 119, Established), copy(1, 1, 121, FinWait)],
+            2,
+            1,
+            0,
+            "used after the other side's FIN",
+        ),
+        (
+            &[copy(0, 1, 5, Established), copy(1, 1, 6, Established)],
+            2,
+            1,
+            0,
+            "copies that lost their original count once",
+        ),
+        (
+            &[entry(0, 1, 5, Established), entry(1, 1, 901, Established)],
+            1,
+            1,
+            0,
+            "an original that another one replaced",
+        ),
+    ];
+    for (entries, kept, active, inactive, what) in cases {
+        let tables = Tables::new();
+        entries.iter().for_each(|entry| tables.put(entry));
+        let mut upkeep = Upkeep::new(GEOMETRY);
+        // What a copy says of an original that the walk has passed already is seen in the second pass.
+        let freed = tables.pass(&mut upkeep).expired;
+        let report = tables.pass(&mut upkeep);
+        assert_eq!(tables.entries(), (*kept, *kept), "{what}");
+        assert_eq!(freed, 2 * (entries.len() - kept) as u64, "{what}: freed");
+        assert_eq!(
+            (report.entries4, report.entries6),
+            (*kept as u64, *kept as u64),
+            "{what}"
+        );
+        let counts = report.destinations.get(&9).copied().unwrap_or_default();
+        // The same connections stand in the tables of both families.
+        let expected = Counts {
+            active: 2 * active,
+            inactive: 2 * inactive,
+            entries: 2 * *kept as u64,
+        };
+        assert_eq!(counts, expected, "{what}");
+        assert_eq!(
+            report.states.iter().sum::<u64>(),
+            2 * (active + inactive),
+            "{what}: states"
+        );
+    }
+}
+
+#[test]
+fn another_real_servers_entry_keeps_nothing_alive() {
+    let tables = Tables::new();
+    let value = |destination, idle_s| {
+        Value::new(destination, (NOW_S - idle_s) as u16, State::Established, 0)
+    };
+    place(&tables.four, 0, key4(1, 80, 1), false, value(8, 901));
+    place(&tables.four, 1, key4(1, 80, 1), false, value(9, 5));
+    let report = tables.pass(&mut Upkeep::new(GEOMETRY));
+    assert_eq!((report.expired, tables.entries()), (1, (1, 0)));
+    assert_eq!(report.destinations.keys().collect::<Vec<_>>(), [&9]);
+}
+
+#[test]
+fn an_unknown_state_is_freed() {
+    let tables = Tables::new();
+    place(&tables.four, 0, key4(1, 80, 1), false, Value(77 << 48 | 9));
+    let report = tables.pass(&mut Upkeep::new(GEOMETRY));
+    assert_eq!((report.expired, tables.entries()), (1, (0, 0)));
+}
+
+#[test]
+fn a_table_shorter_than_said_is_no_disaster() {
+    let report = Upkeep::new(GEOMETRY).step(&[], &[], NOW_S, usize::MAX);
+    assert_eq!(report, Some(Report::default()));
+}

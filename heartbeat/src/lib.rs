@@ -1,0 +1,17 @@
+//! Who is in charge: decides which director serves a group of virtual addresses, and moves them.
+//!
+//! Nothing lives here yet but this plan. What will:
+//!
+//! ```text
+//!  links (VRRP, UDP, serial line) ──► wire ──► machine ──► actions ──► takeover (addresses, gratuitous ARP)
+//!                                              ▲
+//!                                             now
+//! ```
+//!
+//! * `wire`: VRRP version 2 and 3 (RFC 3768, RFC 9568) and Director's own heartbeats as codecs without I/O.
+//! * `machine`: the failover rules. They take a message or the time and return what to do.
+//! * `link`: sockets and the serial line.
+//! * `config`: nodes, links, groups of virtual addresses.
+//!
+//! It does **not** know about packets of virtual services, BPF, health checks or the director's
+//! configuration file: it must be usable alone.

@@ -1,0 +1,245 @@
+//! `cargo xtask demo`: real requests through the load balancer, for NAT, then DR, then TUN.
+
+use std::collections::BTreeMap;
+use std::io::IsTerminal;
+use std::net::SocketAddr;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::director::{self, Service};
+use crate::http::{self, Response};
+use crate::lab::plan::{CLIENT4, VIRTUAL4};
+use crate::lab::{Gateway, Host, Lab, LabOptions, NAMED, Process, Topology};
+use crate::{PATIENCE, paths, wait_until};
+
+const REQUESTS: usize = 12;
+const PORT: u16 = 80;
+/// NAT translates to another port, so that it shows.
+const NAT_PORT: u16 = 8080;
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// One part of the demonstration.
+struct Act {
+    method: &'static str,
+    title: &'static str,
+    gateway: Gateway,
+    real_port: u16,
+    /// A program on the real servers takes the tunnel off.
+    decapsulate: bool,
+}
+
+const ACTS: [Act; 3] = [
+    Act {
+        method: "nat",
+        title: "NAT: address and port rewritten; replies come back through the director",
+        gateway: Gateway::Director,
+        real_port: NAT_PORT,
+        decapsulate: false,
+    },
+    Act {
+        method: "dr",
+        title: "DR: only the MAC address rewritten; replies go straight to the client",
+        gateway: Gateway::Router,
+        real_port: PORT,
+        decapsulate: false,
+    },
+    Act {
+        method: "tun",
+        title: "TUN: encapsulated, unwrapped by XDP on the real server; replies go straight to the client",
+        gateway: Gateway::Router,
+        real_port: PORT,
+        decapsulate: true,
+    },
+];
+
+/// Runs the demonstration; with `keep` the lab stays up afterwards.
+///
+/// # Errors
+/// Something could not be started, a request was not answered, or not every real server answered.
+pub fn run(keep: bool) -> Result<()> {
+    let started = Instant::now();
+    if keep && Lab::take_down(NAMED)? {
+        println!("(the lab that was up has been taken down)");
+    }
+    heading("Lab: client ─ router ─ director ─ s1 s2 s3, each a network namespace");
+    let lab = Lab::up(&LabOptions {
+        id: keep.then(|| NAMED.to_owned()),
+        ..LabOptions::default()
+    })?;
+    let mut running = start_http_servers(&lab)?;
+    println!("up in {:.1} s", started.elapsed().as_secs_f64());
+
+    let mut last = None;
+    for act in &ACTS {
+        // The one before must be gone: its program is attached to the same interfaces.
+        if let Some(mut director) = last.take() {
+            stop(&mut director)?;
+        }
+        last = Some(perform(&lab, act, &mut running)?);
+    }
+
+    println!();
+    heading(&format!(
+        "All {} requests were answered, by all real servers, with all methods ({:.1} s)",
+        ACTS.len() * REQUESTS,
+        started.elapsed().as_secs_f64()
+    ));
+    if keep {
+        running.extend(last);
+        running.into_iter().for_each(Process::leave_running);
+        how_to_look_around(&lab);
+        return lab.keep();
+    }
+    if let Some(mut director) = last {
+        stop(&mut director)?;
+    }
+    drop(running);
+    lab.down()
+}
+
+/// Starts the built-in HTTP server on every real server of the lab.
+///
+/// # Errors
+/// One could not be started or does not answer.
+pub fn start_http_servers(lab: &Lab) -> Result<Vec<Process>> {
+    let program = paths::program("lab")?;
+    let mut servers = Vec::new();
+    for number in lab.servers() {
+        let host = Host::Server(number);
+        let mut command = Command::new(&program);
+        command
+            .arg("http-server")
+            .args(["--name", &host.to_string()]);
+        for port in [PORT, NAT_PORT] {
+            command.arg("--listen").arg(format!("[::]:{port}"));
+        }
+        let log = lab.directory().join(format!("http-{host}.log"));
+        let namespace = lab.host(host)?;
+        let mut server = namespace.spawn(command, log)?;
+        wait_until("the HTTP server answers", PATIENCE, || {
+            server.check_running()?;
+            let address = SocketAddr::from(([127, 0, 0, 1], NAT_PORT));
+            namespace
+                .run(|| http::get(address, "/", TIMEOUT))?
+                .map(drop)
+        })
+        .with_context(|| format!("on {host}"))?;
+        servers.push(server);
+    }
+    Ok(servers)
+}
+
+fn perform(lab: &Lab, act: &Act, running: &mut Vec<Process>) -> Result<Process> {
+    println!();
+    heading(act.title);
+    lab.set_gateway(act.gateway)?;
+    if act.decapsulate {
+        for number in lab.servers() {
+            running.push(director::start_decap(lab, number)?);
+        }
+    }
+    let service = Service {
+        address: VIRTUAL4[0].into(),
+        port: PORT,
+        protocol: "tcp",
+        scheduler: "rr",
+        method: act.method,
+        tunnel: act.decapsulate.then_some("ipip"),
+        real_port: act.real_port,
+        real_ipv6: false,
+    };
+    let yaml = director::yaml(lab, Topology::TwoInterfaces, &[service], "");
+    println!(
+        "director run --config {}",
+        lab.directory().join("director.yaml").display()
+    );
+    for line in yaml.lines() {
+        println!("    {line}");
+    }
+    let director = director::start(lab, &yaml)?;
+    show(lab, act, &director, running).with_context(|| {
+        let logs: String = running.iter().map(Process::log).collect();
+        format!("the director printed:\n{}{logs}", director.log())
+    })?;
+    Ok(director)
+}
+
+/// Sends the requests and shows who answered.
+fn show(lab: &Lab, act: &Act, director: &Process, running: &mut [Process]) -> Result<()> {
+    let client = lab.host(Host::Client)?;
+    let service = SocketAddr::from((VIRTUAL4[0], PORT));
+    let ask = || client.run(|| http::get(service, "/", TIMEOUT))?;
+    // Next hops may still be being asked for.
+    wait_until("the service answers", PATIENCE, || ask().map(drop))?;
+    for process in running {
+        process.check_running()?;
+    }
+
+    println!(
+        "{REQUESTS} requests from client {CLIENT4} to http://{service}/ (director is process {})",
+        director.id()
+    );
+    let mut answered: BTreeMap<String, Vec<Response>> = BTreeMap::new();
+    for nth in 1..=REQUESTS {
+        let response = ask().with_context(|| format!("request {nth} of {REQUESTS}"))?;
+        ensure!(
+            response.status == 200,
+            "request {nth} got status {}",
+            response.status
+        );
+        answered.entry(response.who()).or_default().push(response);
+    }
+    println!("    {:<12} {:>8}   last answer", "real server", "answered");
+    for (name, responses) in &answered {
+        let last = responses.last().map(Response::text).unwrap_or_default();
+        println!("    {name:<12} {:>8}   {last}", responses.len());
+    }
+    let servers = lab.servers().count();
+    ensure!(
+        answered.len() == servers,
+        "{} of {servers} real servers answered with method {}",
+        answered.len(),
+        act.method
+    );
+    Ok(())
+}
+
+fn stop(director: &mut Process) -> Result<()> {
+    let status = director.stop()?;
+    ensure!(
+        status.success(),
+        "the director did not end well ({status}); it printed:\n{}",
+        director.log()
+    );
+    Ok(())
+}
+
+fn how_to_look_around(lab: &Lab) {
+    let configuration = lab.directory().join("director.yaml");
+    let address = VIRTUAL4[0];
+    println!(
+        "
+The lab is still up. To look around:
+    cargo xtask lab status                  the hosts and what runs on them
+    cargo xtask lab get http://{address}/      a request from the client
+    cargo xtask lab shell client            a shell there; then for example: curl http://{address}/
+    cargo xtask lab shell director          a shell there; then for example:
+        {director} status --config {configuration}
+        less {log}
+    cargo xtask lab down                    take it down",
+        director = paths::program("director")
+            .map_or_else(|_| "director".into(), |path| path.display().to_string()),
+        configuration = configuration.display(),
+        log = lab.directory().join("director.log").display(),
+    );
+}
+
+fn heading(text: &str) {
+    if std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none() {
+        println!("\x1b[1m==> {text}\x1b[0m");
+    } else {
+        println!("==> {text}");
+    }
+}

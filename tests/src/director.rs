@@ -1,0 +1,214 @@
+//! `director` in the lab.
+
+use std::fs;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use crate::lab::plan::{director_interfaces, server4, server6};
+use crate::lab::{Host, Lab, Process, Topology};
+use crate::{PATIENCE, paths, wait_until};
+
+/// A service for [`yaml`]: all real servers of the lab behind one address.
+#[derive(Clone, Copy, Debug)]
+pub struct Service<'a> {
+    /// Virtual address.
+    pub address: IpAddr,
+    /// Virtual port.
+    pub port: u16,
+    /// `tcp` or `udp`.
+    pub protocol: &'a str,
+    /// `rr`, `wrr`, `mh`.
+    pub scheduler: &'a str,
+    /// The method as the configuration writes it: `nat`, `dr`, `tun`.
+    pub method: &'a str,
+    /// Encapsulation of the method `tun`: `ipip`, `gue`, `gre`.
+    pub tunnel: Option<&'a str>,
+    /// The real servers' port.
+    pub real_port: u16,
+    /// Reach the real servers by their IPv6 addresses.
+    pub real_ipv6: bool,
+}
+
+/// The configuration file of a director in this lab. `extra`: lines for the top level, each with its line end.
+#[must_use]
+pub fn yaml(lab: &Lab, topology: Topology, services: &[Service<'_>], extra: &str) -> String {
+    let servers: Vec<u8> = lab.servers().collect();
+    render(
+        &lab.instance_name(),
+        &control_socket(lab),
+        topology,
+        &servers,
+        services,
+        extra,
+    )
+}
+
+fn render(
+    instance: &str,
+    control: &Path,
+    topology: Topology,
+    servers: &[u8],
+    services: &[Service<'_>],
+    extra: &str,
+) -> String {
+    let mut lines = vec![
+        format!("instance: {instance}"),
+        format!("interfaces: [{}]", director_interfaces(topology).join(", ")),
+        format!("control: {}", control.display()),
+    ];
+    lines.extend(extra.lines().map(str::to_owned));
+    lines.push("services:".to_owned());
+    for service in services {
+        lines.push(format!("  - address: {}", service.address));
+        lines.push(format!("    port: {}", service.port));
+        lines.push(format!("    protocol: {}", service.protocol));
+        lines.push(format!("    scheduler: {}", service.scheduler));
+        lines.push(format!("    method: {}", service.method));
+        if let Some(tunnel) = service.tunnel {
+            lines.push(format!("    tunnel: {tunnel}"));
+        }
+        lines.push("    real_servers:".to_owned());
+        for &number in servers {
+            let address: IpAddr = if service.real_ipv6 {
+                server6(number).into()
+            } else {
+                server4(number).into()
+            };
+            let port = service.real_port;
+            lines.push(format!("      - {{address: \"{address}\", port: {port}}}"));
+        }
+    }
+    lines.push(String::new());
+    lines.join("\n")
+}
+
+/// Where a director of this lab listens to operators.
+#[must_use]
+pub fn control_socket(lab: &Lab) -> PathBuf {
+    lab.directory().join("director.sock")
+}
+
+/// Writes the configuration file; where it stands.
+///
+/// # Errors
+/// It cannot be written.
+pub fn write_configuration(lab: &Lab, yaml: &str) -> Result<PathBuf> {
+    let path = lab.directory().join("director.yaml");
+    fs::write(&path, yaml).with_context(|| format!("writing {}", path.display()))?;
+    Ok(path)
+}
+
+/// Starts `director run` with this configuration. It answers operators when this returns; ends when the guard is
+/// dropped.
+///
+/// # Errors
+/// It is not built, or ended; with what it said.
+pub fn start(lab: &Lab, yaml: &str) -> Result<Process> {
+    let configuration = write_configuration(lab, yaml)?;
+    // Left by one that was killed, it would look like the new one's.
+    let socket = control_socket(lab);
+    if socket.exists() {
+        fs::remove_file(&socket).with_context(|| format!("removing {}", socket.display()))?;
+    }
+    let mut command = Command::new(paths::program("director")?);
+    command.arg("run").arg("--config").arg(configuration);
+    let log = lab.directory().join("director.log");
+    let mut director = lab.host(Host::Director)?.spawn(command, log)?;
+    wait_until("the director answers operators", PATIENCE, || {
+        director.check_running()?;
+        std::os::unix::net::UnixStream::connect(&socket)
+            .map(drop)
+            .with_context(|| format!("connecting to {}", socket.display()))
+    })
+    .with_context(|| format!("the director printed:\n{}", director.log()))?;
+    Ok(director)
+}
+
+/// Runs another command of the director in its namespace, and gives what it printed.
+///
+/// # Errors
+/// It is not built or failed; with what it said.
+pub fn command(lab: &Lab, arguments: &[&str]) -> Result<String> {
+    let program = paths::program("director")?;
+    let program = program.to_str().context("the director's path is no text")?;
+    lab.host(Host::Director)?.output(program, arguments)
+}
+
+/// Starts the program that takes tunnels off on real server `number`. It ends when the guard is dropped.
+///
+/// # Errors
+/// It is not built or cannot be started.
+pub fn start_decap(lab: &Lab, number: u8) -> Result<Process> {
+    let host = Host::Server(number);
+    let mut command = Command::new(paths::program("director")?);
+    command.args(["decap", "--interface", "eth0"]);
+    let log = lab.directory().join(format!("decap-{host}.log"));
+    lab.host(host)?.spawn(command, log)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lab::plan::{VIRTUAL4, VIRTUAL6};
+
+    #[test]
+    fn the_director_reads_what_is_written_here() {
+        let plain = Service {
+            address: VIRTUAL4[0].into(),
+            port: 80,
+            protocol: "tcp",
+            scheduler: "rr",
+            method: "nat",
+            tunnel: None,
+            real_port: 8080,
+            real_ipv6: false,
+        };
+        let services = [
+            plain,
+            Service {
+                protocol: "udp",
+                scheduler: "mh",
+                ..plain
+            },
+            Service {
+                address: VIRTUAL6[0].into(),
+                method: "tun",
+                tunnel: Some("gue"),
+                real_port: 80,
+                real_ipv6: true,
+                ..plain
+            },
+            Service {
+                address: VIRTUAL4[1].into(),
+                method: "dr",
+                real_port: 80,
+                ..plain
+            },
+        ];
+        for (topology, interfaces) in [(Topology::TwoInterfaces, 2), (Topology::OneInterface, 1)] {
+            let yaml = render(
+                "lab-123n0",
+                Path::new("/run/lab/director.sock"),
+                topology,
+                &[1, 2, 3],
+                &services,
+                "icmp_per_second: 5\n",
+            );
+            let config = director::config::parse("lab.yaml", &yaml)
+                .unwrap_or_else(|e| panic!("{e}\n{yaml}"));
+            assert_eq!(config.instance, "lab-123n0");
+            assert_eq!(config.interfaces.len(), interfaces);
+            assert_eq!(config.icmp_per_second, 5);
+            assert_eq!(config.services.len(), services.len());
+            assert!(
+                config
+                    .services
+                    .iter()
+                    .all(|service| service.real_servers.len() == 3)
+            );
+        }
+    }
+}

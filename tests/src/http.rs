@@ -1,0 +1,260 @@
+//! A small HTTP server that says who it is, and a client to ask it. One request for each connection.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+
+/// Longest request head that is read, and longest wait for it.
+const MAX_HEAD_BYTES: u64 = 16 * 1024;
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// Most bytes that `/bytes/N` gives.
+const MAX_BODY_BYTES: usize = 1 << 30;
+
+/// Answers forever what comes in on `listener`, a thread for each connection.
+///
+/// Any path gives the line `NAME answered VIRTUAL-ADDRESS:PORT for CLIENT-ADDRESS:PORT`; `/bytes/N` gives N bytes of
+/// [`pattern`].
+pub fn serve(listener: &TcpListener, name: &str) {
+    for connection in listener.incoming() {
+        match connection {
+            Ok(stream) => {
+                let name = name.to_owned();
+                thread::spawn(move || {
+                    // A client that goes away in the middle is its own business.
+                    let _ = answer(stream, &name);
+                });
+            }
+            Err(error) => {
+                // Out of descriptors, most likely: accepting again at once would only spin.
+                eprintln!("accepting a connection: {error}");
+                thread::sleep(Duration::from_millis(50));
+            }
+        }
+    }
+}
+
+/// [`serve`] in a thread that lasts as long as the program. The port is open when this returns.
+///
+/// # Errors
+/// The address cannot be listened on.
+pub fn serve_in_background(listen: SocketAddr, name: &str) -> Result<()> {
+    let listener = TcpListener::bind(listen).with_context(|| format!("listening on {listen}"))?;
+    let name = name.to_owned();
+    thread::spawn(move || serve(&listener, &name));
+    Ok(())
+}
+
+/// Byte `position` of every body that `/bytes/N` gives: a period that is no power of two shows shifted pieces.
+#[must_use]
+pub fn pattern(position: usize) -> u8 {
+    // The remainder is below 251.
+    (position % 251) as u8
+}
+
+fn answer(stream: TcpStream, name: &str) -> Result<()> {
+    stream.set_read_timeout(Some(REQUEST_TIMEOUT))?;
+    stream.set_write_timeout(Some(REQUEST_TIMEOUT))?;
+    let mut reader = BufReader::new((&stream).take(MAX_HEAD_BYTES));
+    let mut request = String::new();
+    reader.read_line(&mut request)?;
+    let mut header = String::new();
+    while reader.read_line(&mut header)? > 2 {
+        header.clear();
+    }
+    let mut words = request.split_whitespace();
+    let (status, body) = match (words.next(), words.next()) {
+        (Some("GET"), Some(path)) => body(path, name, &stream)?,
+        _ => ("400 Bad Request", b"only GET is understood here\n".to_vec()),
+    };
+    let head = format!(
+        "HTTP/1.1 {status}\r\nContent-Type: text/plain\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+        body.len()
+    );
+    let mut stream = &stream;
+    stream.write_all(head.as_bytes())?;
+    stream.write_all(&body)?;
+    Ok(())
+}
+
+fn body(path: &str, name: &str, stream: &TcpStream) -> Result<(&'static str, Vec<u8>)> {
+    let Some(number) = path.strip_prefix("/bytes/") else {
+        let text = format!(
+            "{name} answered {} for {}\n",
+            plain(stream.local_addr()?),
+            plain(stream.peer_addr()?)
+        );
+        return Ok(("200 OK", text.into_bytes()));
+    };
+    Ok(match number.parse() {
+        Ok(count) if count <= MAX_BODY_BYTES => ("200 OK", (0..count).map(pattern).collect()),
+        _ => (
+            "400 Bad Request",
+            format!("/bytes/N: N is 0 to {MAX_BODY_BYTES}\n").into_bytes(),
+        ),
+    })
+}
+
+/// An IPv4 client of a socket that takes both families shows as `::ffff:…`: said the way people write it.
+fn plain(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+/// What a server said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Response {
+    /// The status code.
+    pub status: u16,
+    /// All of the body.
+    pub body: Vec<u8>,
+}
+
+impl Response {
+    /// The body as text, without the last line's end.
+    #[must_use]
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).trim_end().to_owned()
+    }
+
+    /// The first word of the text: who answered.
+    #[must_use]
+    pub fn who(&self) -> String {
+        self.text()
+            .split_whitespace()
+            .next()
+            .unwrap_or_default()
+            .to_owned()
+    }
+}
+
+/// Asks for `path` and reads the whole answer. `timeout`: for connecting, and for every pause in the answer.
+///
+/// # Errors
+/// No connection, no whole answer, or none that is HTTP.
+pub fn get(server: SocketAddr, path: &str, timeout: Duration) -> Result<Response> {
+    let stream = TcpStream::connect_timeout(&server, timeout)
+        .with_context(|| format!("connecting to {server}"))?;
+    stream.set_read_timeout(Some(timeout))?;
+    stream.set_write_timeout(Some(timeout))?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {server}\r\nConnection: close\r\n\r\n");
+    (&stream)
+        .write_all(request.as_bytes())
+        .with_context(|| format!("asking {server} for {path}"))?;
+    read_response(&mut BufReader::new(&stream))
+        .with_context(|| format!("reading the answer of {server} to {path}"))
+}
+
+/// Reads an answer whose length is given by `Content-Length` or by the connection's end.
+///
+/// # Errors
+/// It ends early or is not HTTP.
+pub fn read_response(reader: &mut impl BufRead) -> Result<Response> {
+    let mut line = String::new();
+    reader.read_line(&mut line)?;
+    let status = line
+        .strip_prefix("HTTP/1.")
+        .and_then(|rest| rest.split(' ').nth(1)?.trim().parse().ok())
+        .with_context(|| format!("this is not a status line: {line:?}"))?;
+    let mut length: Option<usize> = None;
+    loop {
+        line.clear();
+        ensure!(
+            reader.read_line(&mut line)? > 0,
+            "the connection ended within the headers"
+        );
+        let header = line.trim_end();
+        if header.is_empty() {
+            break;
+        }
+        if let Some((name, value)) = header.split_once(':')
+            && name.eq_ignore_ascii_case("content-length")
+        {
+            length = Some(
+                value
+                    .trim()
+                    .parse()
+                    .with_context(|| format!("in {header:?}"))?,
+            );
+        }
+    }
+    let mut body = Vec::new();
+    match length {
+        Some(length) => {
+            reader.take(length as u64).read_to_end(&mut body)?;
+            if body.len() != length {
+                bail!("the body ended after {} of {length} bytes", body.len());
+            }
+        }
+        None => {
+            reader.read_to_end(&mut body)?;
+        }
+    }
+    Ok(Response { status, body })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TIMEOUT: Duration = Duration::from_secs(5);
+
+    fn server() -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        thread::spawn(move || serve(&listener, "s7"));
+        address
+    }
+
+    #[test]
+    fn the_server_says_who_it_is_and_whom_it_saw() {
+        let address = server();
+        let response = get(address, "/", TIMEOUT).unwrap();
+        assert_eq!(response.status, 200);
+        assert_eq!(response.who(), "s7");
+        assert!(
+            response
+                .text()
+                .starts_with(&format!("s7 answered {address} for 127.0.0.1:"))
+        );
+    }
+
+    #[test]
+    fn bytes_come_whole_and_in_order() {
+        let address = server();
+        for count in [0, 1, 251, 1_000_000] {
+            let response = get(address, &format!("/bytes/{count}"), TIMEOUT).unwrap();
+            assert_eq!(response.body.len(), count);
+            assert!(
+                response
+                    .body
+                    .iter()
+                    .enumerate()
+                    .all(|(at, &byte)| byte == pattern(at))
+            );
+        }
+        for wrong in ["/bytes/", "/bytes/-1", "/bytes/1073741825", "/bytes/x"] {
+            assert_eq!(get(address, wrong, TIMEOUT).unwrap().status, 400, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn broken_answers_are_errors() {
+        let check = |text: &str, said: &str| {
+            let error = read_response(&mut text.as_bytes()).unwrap_err();
+            assert!(format!("{error:#}").contains(said), "{text:?}: {error:#}");
+        };
+        check("", "not a status line");
+        check("SSH-2.0\r\n", "not a status line");
+        check("HTTP/1.1 x\r\n\r\n", "not a status line");
+        check("HTTP/1.1 200 OK\r\n", "within the headers");
+        check(
+            "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nabc",
+            "after 3 of 5 bytes",
+        );
+        check("HTTP/1.1 200 OK\r\ncontent-length: five\r\n\r\n", "five");
+        let whole = read_response(&mut "HTTP/1.0 404 No\r\n\r\nabc".as_bytes()).unwrap();
+        assert_eq!((whole.status, whole.text().as_str()), (404, "abc"));
+    }
+}

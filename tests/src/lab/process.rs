@@ -1,0 +1,151 @@
+//! A program running in the lab.
+
+use std::fs::{File, OpenOptions};
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::command::shown;
+use super::interrupt;
+
+/// How long a program may take to end after being asked, before it is made to.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// A running program; ends when this is dropped.
+#[derive(Debug)]
+pub struct Process {
+    child: Child,
+    words: String,
+    log: PathBuf,
+    left_running: bool,
+}
+
+impl Process {
+    pub(super) fn start(mut command: Command, log: PathBuf) -> Result<Self> {
+        let _going_on = interrupt::going_on();
+        let words = shown(&command);
+        let output = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&log)
+            .with_context(|| format!("opening the log {}", log.display()))?;
+        let errors: File = output
+            .try_clone()
+            .context("duplicating the log's descriptor")?;
+        let child = command
+            .process_group(0)
+            .stdin(Stdio::null())
+            .stdout(output)
+            .stderr(errors)
+            .spawn()
+            .with_context(|| format!("could not start `{words}`"))?;
+        Ok(Self {
+            child,
+            words,
+            log,
+            left_running: false,
+        })
+    }
+
+    /// Its process id.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What it printed so far.
+    #[must_use]
+    pub fn log(&self) -> String {
+        match std::fs::read(&self.log) {
+            Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+            Err(error) => format!("(no log {}: {error})", self.log.display()),
+        }
+    }
+
+    /// An error with all it printed, if it has ended.
+    ///
+    /// # Errors
+    /// It is not running any more.
+    pub fn check_running(&mut self) -> Result<()> {
+        match self
+            .child
+            .try_wait()
+            .context("asking after a child process")?
+        {
+            None => Ok(()),
+            Some(status) => bail!(
+                "`{}` ended ({status}); it printed:\n{}",
+                self.words,
+                self.log()
+            ),
+        }
+    }
+
+    /// Sends it a signal.
+    ///
+    /// # Errors
+    /// It is gone.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        kill(self.pid(), signal).with_context(|| format!("sending {signal} to `{}`", self.words))
+    }
+
+    /// Asks it to end (SIGTERM), and makes it (SIGKILL) after a while.
+    ///
+    /// # Errors
+    /// It had to be made to.
+    pub fn stop(&mut self) -> Result<ExitStatus> {
+        if let Some(status) = self.child.try_wait()? {
+            return Ok(status);
+        }
+        self.signal(Signal::SIGTERM)?;
+        let deadline = Instant::now() + GRACE;
+        while Instant::now() < deadline {
+            if let Some(status) = self.child.try_wait()? {
+                return Ok(status);
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        self.kill()?;
+        bail!(
+            "`{}` did not end within {} s of SIGTERM; it printed:\n{}",
+            self.words,
+            GRACE.as_secs(),
+            self.log()
+        )
+    }
+
+    /// Ends it at once (SIGKILL), as a crash would.
+    ///
+    /// # Errors
+    /// The system call failed.
+    pub fn kill(&mut self) -> Result<ExitStatus> {
+        self.child.kill().context("ending a child process")?;
+        self.child.wait().context("waiting for a child process")
+    }
+
+    /// Lets it outlive this program. Taking the lab down ends it all the same.
+    pub fn leave_running(mut self) {
+        self.left_running = true;
+    }
+
+    fn pid(&self) -> Pid {
+        // Process ids fit: the kernel's own type is this one.
+        Pid::from_raw(self.child.id().cast_signed())
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if self.left_running {
+            return;
+        }
+        if let Err(error) = self.stop() {
+            eprintln!("warning: {error:#}");
+        }
+    }
+}

@@ -1,0 +1,358 @@
+//! The built object in the kernel, its maps filled from a fixture, frames run by `BPF_PROG_TEST_RUN`.
+//!
+//! A test run without a context says that frames came in by the loopback interface of the caller's network namespace,
+//! index 1. So the caller goes into a new, empty namespace first, where the kernel knows no route to anybody.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, bail, ensure};
+use aya::maps::lpm_trie::{Key, LpmTrie};
+use aya::maps::{
+    Array, DevMap, HashMap, MapData, PerCpuArray, PerCpuValues, ProgramArray, RingBuf,
+};
+use aya::programs::{ProgramFd, TestRun, TestRunOptions, Xdp};
+use aya::util::nr_cpus;
+use aya::{Ebpf, EbpfLoader, Pod};
+use nix::sched::{CloneFlags, CpuSet, sched_setaffinity, unshare};
+use nix::unistd::Pid;
+use xdp_ebpf::connection::{Bucket4, Bucket6};
+use xdp_ebpf::layout::{Counters, HeldFrame, Reason, Stage, limits, maps, programs};
+
+use super::fixture::{Fixture, INGRESS};
+use super::machine::{Action, Connection, Counts, Machine, Outcome, connections4, connections6};
+
+/// Longest frame that a test run takes.
+pub const LONGEST: usize = 3500;
+/// Room for what comes out.
+const OUT: usize = 4096;
+/// Buckets in each connection table: two CPUs' worth.
+const BUCKETS: u32 = 2 * limits::MIN_BUCKETS;
+
+/// The packet path in the kernel.
+pub struct Kernel {
+    object: Ebpf,
+    loaded: Fixture,
+    held: RingBuf<MapData>,
+    // Tail calls end when their array has no user any more.
+    _stages: ProgramArray<MapData>,
+}
+
+/// The bytes of plain data.
+fn raw<T: Copy, const N: usize>(value: &T) -> [u8; N] {
+    assert!(size_of::<T>() == N, "as many bytes as the type has");
+    // SAFETY: as many bytes as the type has; the types of `layout` have no padding that is not named.
+    unsafe { core::ptr::from_ref(value).cast::<[u8; N]>().read() }
+}
+
+/// Plain data of its bytes.
+///
+/// # Safety
+/// Any bytes must be a value of `T`.
+unsafe fn from_raw<T, const N: usize>(bytes: &[u8; N]) -> T {
+    assert!(size_of::<T>() == N, "as many bytes as the type has");
+    // SAFETY: as many bytes as the type has, and by the caller's word they are a value.
+    unsafe { bytes.as_ptr().cast::<T>().read_unaligned() }
+}
+
+/// Goes into a new network namespace: this thread only, until it ends.
+///
+/// # Errors
+/// Not root.
+pub fn enter_empty_namespace() -> Result<()> {
+    unshare(CloneFlags::CLONE_NEWNET).context("a new network namespace (is this root?)")
+}
+
+impl Kernel {
+    /// Loads the object and connects its stages.
+    ///
+    /// # Errors
+    /// Not root, or the kernel refuses the object.
+    pub fn load(object: &Path) -> Result<Self> {
+        enter_empty_namespace()?;
+        let mut loader = EbpfLoader::new();
+        loader
+            .map_max_entries(maps::CONNECTIONS4, BUCKETS)
+            .map_max_entries(maps::CONNECTIONS6, BUCKETS);
+        let mut object = loader
+            .load_file(object)
+            .with_context(|| format!("loading {}", object.display()))?;
+        let mut fds: Vec<(u32, ProgramFd)> = Vec::new();
+        for (stage, name) in Stage::ALL {
+            let program = load_program(&mut object, name)?;
+            fds.push((stage as u32, program.fd()?.try_clone()?));
+        }
+        load_program(&mut object, programs::DIRECTOR)?;
+        let mut stages = ProgramArray::try_from(take(&mut object, maps::STAGES)?)?;
+        for (index, fd) in &fds {
+            stages.set(*index, fd, 0)?;
+        }
+        let held = RingBuf::try_from(take(&mut object, maps::HELD)?)?;
+        Ok(Self {
+            object,
+            loaded: Fixture::empty(),
+            held,
+            _stages: stages,
+        })
+    }
+
+    fn array<V: Pod>(&mut self, name: &str) -> Result<Array<&mut MapData, V>> {
+        Ok(Array::try_from(self.map(name)?)?)
+    }
+
+    fn map(&mut self, name: &str) -> Result<&mut aya::maps::Map> {
+        self.object
+            .map_mut(name)
+            .with_context(|| format!("the object has no map {name}"))
+    }
+
+    fn set_array<V: Pod>(&mut self, name: &str, values: &[(u32, V)]) -> Result<()> {
+        let mut array = self.array::<V>(name)?;
+        for (index, value) in values {
+            array
+                .set(*index, *value, 0)
+                .with_context(|| format!("{name} {index}"))?;
+        }
+        Ok(())
+    }
+
+    fn set_hash<K: Pod, V: Pod>(&mut self, name: &str, pairs: &[(K, V)]) -> Result<()> {
+        let mut map = HashMap::<_, K, V>::try_from(self.map(name)?)?;
+        let old = map.keys().collect::<Result<Vec<K>, _>>()?;
+        for key in old {
+            map.remove(&key)?;
+        }
+        for (key, value) in pairs {
+            map.insert(key, value, 0).with_context(|| name.to_owned())?;
+        }
+        Ok(())
+    }
+
+    fn set_routes<K: Pod>(&mut self, name: &str, routes: &[(u8, K, [u8; 8])]) -> Result<()> {
+        let mut map = LpmTrie::<_, K, [u8; 8]>::try_from(self.map(name)?)?;
+        let old = map.keys().collect::<Result<Vec<Key<K>>, _>>()?;
+        for key in old {
+            map.remove(&key)?;
+        }
+        for (length, prefix, route) in routes {
+            map.insert(&Key::new(u32::from(*length), *prefix), route, 0)?;
+        }
+        Ok(())
+    }
+
+    fn fill(&mut self, fixture: &Fixture) -> Result<()> {
+        self.set_array::<[u8; 64]>(maps::SETTINGS, &[(0, raw(&fixture.settings))])?;
+        let gone = |old: Vec<u32>, new: &dyn Fn(u32) -> bool| -> Vec<u32> {
+            old.into_iter().filter(|id| !new(*id)).collect()
+        };
+        // Destinations before the services that name them.
+        let mut destinations: Vec<(u32, [u8; 64])> = fixture
+            .destinations
+            .iter()
+            .map(|(id, destination)| (*id, raw(destination)))
+            .collect();
+        destinations.extend(
+            gone(self.loaded.destinations.keys().copied().collect(), &|id| {
+                fixture.destinations.contains_key(&id)
+            })
+            .into_iter()
+            .map(|id| (id, [0; 64])),
+        );
+        self.set_array(maps::DESTINATIONS, &destinations)?;
+        let slots: Vec<(u32, u32)> = (0..).zip(fixture.slots.iter().copied()).collect();
+        self.set_array(maps::SLOTS, &slots)?;
+        let mut services: Vec<(u32, [u8; 32])> = fixture
+            .services
+            .iter()
+            .map(|(id, service)| (*id, raw(service)))
+            .collect();
+        services.extend(
+            gone(self.loaded.services.keys().copied().collect(), &|id| {
+                fixture.services.contains_key(&id)
+            })
+            .into_iter()
+            .map(|id| (id, [0; 32])),
+        );
+        self.set_array(maps::SERVICES, &services)?;
+        fn keys<K: Copy, V: Copy, const N: usize, const M: usize>(
+            pairs: Vec<(K, V)>,
+        ) -> Vec<([u8; N], [u8; M])> {
+            pairs
+                .iter()
+                .map(|(key, value)| (raw(key), raw(value)))
+                .collect()
+        }
+        self.set_hash::<[u8; 8], [u8; 4]>(maps::SERVICES4, &keys(fixture.services4()))?;
+        self.set_hash::<[u8; 20], [u8; 4]>(maps::SERVICES6, &keys(fixture.services6()))?;
+        self.set_hash::<[u8; 8], [u8; 32]>(maps::REAL_SERVERS4, &keys(fixture.real_servers4()))?;
+        self.set_hash::<[u8; 20], [u8; 32]>(maps::REAL_SERVERS6, &keys(fixture.real_servers6()))?;
+        self.set_hash::<[u8; 4], u32>(maps::ADDRESSES4, &fixture.addresses4())?;
+        self.set_hash::<[u8; 16], u32>(maps::ADDRESSES6, &fixture.addresses6())?;
+        self.set_hash::<[u8; 8], [u8; 24]>(maps::NEIGHBOURS4, &keys(fixture.neighbours4.clone()))?;
+        self.set_hash::<[u8; 20], [u8; 24]>(maps::NEIGHBOURS6, &keys(fixture.neighbours6.clone()))?;
+        let hops: Vec<(u32, [u8; 24])> = fixture
+            .next_hops
+            .iter()
+            .map(|(id, hop)| (*id, raw(hop)))
+            .collect();
+        self.set_array(maps::NEXT_HOPS, &hops)?;
+        let routes: Vec<_> = fixture
+            .routes4
+            .iter()
+            .map(|(length, prefix, route)| (*length, *prefix, raw(route)))
+            .collect();
+        self.set_routes(maps::ROUTES4, &routes)?;
+        let routes: Vec<_> = fixture
+            .routes6
+            .iter()
+            .map(|(length, prefix, route)| (*length, *prefix, raw(route)))
+            .collect();
+        self.set_routes(maps::ROUTES6, &routes)?;
+        let mut interfaces = DevMap::try_from(self.map(maps::INTERFACES)?)?;
+        for slot in &fixture.interfaces {
+            // The verdict is all that a test run makes of a redirect: any interface will do.
+            interfaces.set(*slot, INGRESS, None, 0)?;
+        }
+        self.loaded = fixture.clone();
+        Ok(())
+    }
+
+    /// Forgets connections, fragments, tokens and cursors.
+    fn forget(&mut self) -> Result<()> {
+        let buckets: Vec<(u32, [u8; 64])> = (0..BUCKETS).map(|index| (index, [0; 64])).collect();
+        self.set_array(maps::CONNECTIONS4, &buckets)?;
+        self.set_array(maps::CONNECTIONS6, &buckets)?;
+        let cursors: Vec<(u32, u64)> = self.loaded.services.keys().map(|id| (*id, 0)).collect();
+        self.set_array(maps::CURSORS, &cursors)?;
+        self.set_hash::<[u8; 12], [u8; 40]>(maps::FRAGMENTS4, &[])?;
+        self.set_hash::<[u8; 36], [u8; 40]>(maps::FRAGMENTS6, &[])?;
+        let empty: Vec<[u8; 16]> = vec![[0; 16]; cpus()?];
+        let mut limiter = PerCpuArray::<_, [u8; 16]>::try_from(self.map(maps::LIMITER)?)?;
+        limiter.set(0, PerCpuValues::try_from(empty)?, 0)?;
+        while self.held.next().is_some() {}
+        Ok(())
+    }
+}
+
+fn cpus() -> Result<usize> {
+    nr_cpus().map_err(|(what, error)| anyhow::anyhow!("{what}: {error}"))
+}
+
+fn take(object: &mut Ebpf, name: &str) -> Result<aya::maps::Map> {
+    object
+        .take_map(name)
+        .with_context(|| format!("the object has no map {name}"))
+}
+
+/// Loads one of an object's programs.
+fn load_program<'o>(object: &'o mut Ebpf, name: &str) -> Result<&'o mut Xdp> {
+    let program: &mut Xdp = object
+        .program_mut(name)
+        .with_context(|| format!("the object has no program {name}"))?
+        .try_into()?;
+    program.load().with_context(|| format!("loading {name}"))?;
+    Ok(program)
+}
+
+/// Runs a frame through a program.
+///
+/// # Errors
+/// The kernel refuses (fewer than 14 bytes), or the verdict is none of [`Action`].
+pub fn test_run(program: &Xdp, frame: &[u8]) -> Result<Outcome> {
+    let mut out = vec![0; OUT];
+    let result = program.test_run(TestRunOptions {
+        data_in: Some(frame),
+        data_out: Some(&mut out),
+        ..TestRunOptions::new()
+    })?;
+    out.truncate(result.data_size_out as usize);
+    let action = match result.return_value {
+        1 => Action::Drop,
+        2 => Action::Pass,
+        3 => Action::Transmit,
+        4 => Action::Redirect,
+        other => bail!("the program returned {other}"),
+    };
+    Ok(Outcome { action, frame: out })
+}
+
+impl Machine for Kernel {
+    fn name(&self) -> &'static str {
+        "kernel"
+    }
+
+    fn load(&mut self, fixture: &Fixture) -> Result<()> {
+        self.fill(fixture)?;
+        self.forget()?;
+        self.cpu(0)
+    }
+
+    fn change(&mut self, fixture: &Fixture) -> Result<()> {
+        self.fill(fixture)
+    }
+
+    fn cpu(&mut self, cpu: u32) -> Result<()> {
+        let mut set = CpuSet::new();
+        set.set(cpu as usize)?;
+        sched_setaffinity(Pid::from_raw(0), &set).with_context(|| format!("going to CPU {cpu}"))
+    }
+
+    fn run(&mut self, frame: &[u8]) -> Result<Outcome> {
+        ensure!(frame.len() <= LONGEST, "too long for a test run");
+        let program: &Xdp = self
+            .object
+            .program(programs::DIRECTOR)
+            .context("the entry was loaded")?
+            .try_into()?;
+        test_run(program, frame)
+    }
+
+    fn counts(&mut self) -> Result<Counts> {
+        let mut counts = Counts::default();
+        let reasons = PerCpuArray::<_, u64>::try_from(self.map(maps::REASONS)?)?;
+        for reason in Reason::ALL {
+            let sum = reasons.get(&(*reason as u32), 0)?.iter().sum();
+            counts.reasons.insert(*reason as u32, sum);
+        }
+        let ids: Vec<u32> = self.loaded.destinations.keys().copied().collect();
+        let traffic = PerCpuArray::<_, [u8; 64]>::try_from(self.map(maps::COUNTERS)?)?;
+        for id in ids {
+            for bytes in traffic.get(&id, 0)?.iter() {
+                // SAFETY: numbers: any bytes are a value.
+                let counters: Counters = unsafe { from_raw(bytes) };
+                counts.add(id, &counters);
+            }
+        }
+        Ok(counts)
+    }
+
+    fn take_held(&mut self) -> Result<Vec<Vec<u8>>> {
+        let mut frames = Vec::new();
+        while let Some(item) = self.held.next() {
+            let item = &*item;
+            ensure!(item.len() == size_of::<HeldFrame>(), "a held frame's size");
+            let length = u32::from_ne_bytes([item[4], item[5], item[6], item[7]]) as usize;
+            frames.push(item[16..16 + length].to_vec());
+        }
+        Ok(frames)
+    }
+
+    fn connections(&mut self) -> Result<Vec<Connection>> {
+        let four = self.array::<[u8; 64]>(maps::CONNECTIONS4)?;
+        let mut buckets4: Vec<Bucket4> = Vec::new();
+        for bytes in four.iter() {
+            // SAFETY: numbers: any bytes are a value.
+            buckets4.push(unsafe { from_raw(&bytes?) });
+        }
+        let six = self.array::<[u8; 64]>(maps::CONNECTIONS6)?;
+        let mut buckets6: Vec<Bucket6> = Vec::new();
+        for bytes in six.iter() {
+            // SAFETY: numbers: any bytes are a value.
+            buckets6.push(unsafe { from_raw(&bytes?) });
+        }
+        let per_cpu = limits::MIN_BUCKETS as usize;
+        let mut all = connections4(&buckets4, per_cpu);
+        all.extend(connections6(&buckets6, per_cpu));
+        all.sort();
+        Ok(all)
+    }
+}

@@ -1,0 +1,66 @@
+//! Packet cases: every row natively, and once more in the kernel by `BPF_PROG_TEST_RUN` on the built object.
+
+mod common;
+mod decap;
+mod dr;
+mod fragments;
+mod headers;
+mod icmp;
+mod malformed;
+mod nat;
+mod others;
+mod scheduling;
+mod spread;
+mod time;
+mod truncation;
+mod tunnel;
+mod vlan;
+
+use director_tests::packet::kernel::Kernel;
+use director_tests::packet::native::Native;
+use director_tests::packet::{Case, check_all, fixture};
+use director_tests::paths;
+
+/// All rows.
+fn cases() -> Vec<Case> {
+    [
+        nat::rows(),
+        dr::rows(),
+        tunnel::rows(),
+        vlan::rows(),
+        headers::rows(),
+        malformed::rows(),
+        others::rows(),
+        icmp::rows(),
+        fragments::rows(),
+        scheduling::rows(),
+    ]
+    .concat()
+}
+
+/// The packet path in the kernel, on the thread that calls.
+fn kernel() -> Kernel {
+    let object = paths::bpf_object("director-xdp.o").expect("the object is built");
+    Kernel::load(&object).expect("the kernel takes the object")
+}
+
+#[test]
+fn every_row_natively() {
+    let cases = cases();
+    assert!(cases.len() >= 120, "only {} rows are left", cases.len());
+    check_all(&mut Native::new(&fixture::site()), &cases);
+}
+
+#[test]
+#[ignore = "needs root and the BPF object: cargo xtask test runs it"]
+fn every_row_in_the_kernel() {
+    check_all(&mut kernel(), &cases());
+}
+
+#[test]
+fn every_row_says_something_else() {
+    let mut seen = std::collections::BTreeSet::new();
+    for case in cases() {
+        assert!(seen.insert(case.what.clone()), "twice: {}", case.what);
+    }
+}

@@ -1,0 +1,124 @@
+//! The director's programs: a thin shell that gives the packet path the real BPF maps.
+#![no_std]
+#![no_main]
+#![expect(
+    missing_docs,
+    unreachable_pub,
+    reason = "the macro that makes a function a program adds undocumented public ones"
+)]
+
+mod maps;
+
+use aya_ebpf::bindings::xdp_action;
+use aya_ebpf::macros::xdp;
+use aya_ebpf::programs::XdpContext;
+use xdp_ebpf::family::{V4, V6};
+use xdp_ebpf::kernel::Frame;
+use xdp_ebpf::layout::Reason;
+use xdp_ebpf::path::{self, Verdict};
+use xdp_ebpf::tables::Tables as _;
+
+use maps::Maps;
+
+/// The entry, attached to every interface.
+#[xdp]
+pub fn director(context: XdpContext) -> u32 {
+    let mut frame = Frame::new(context);
+    let verdict = path::enter(&mut frame, &Maps);
+    finish(&frame, verdict)
+}
+
+/// IPv6.
+#[xdp]
+pub fn ipv6(context: XdpContext) -> u32 {
+    let mut frame = Frame::new(context);
+    let verdict = path::ipv6(&mut frame, &Maps);
+    finish(&frame, verdict)
+}
+
+/// ICMP errors.
+#[xdp]
+pub fn icmp(context: XdpContext) -> u32 {
+    let mut frame = Frame::new(context);
+    let verdict = path::icmp::stage::<V4, _, _>(&mut frame, &Maps);
+    finish(&frame, verdict)
+}
+
+/// ICMPv6 errors.
+#[xdp]
+pub fn icmp6(context: XdpContext) -> u32 {
+    let mut frame = Frame::new(context);
+    let verdict = path::icmp::stage::<V6, _, _>(&mut frame, &Maps);
+    finish(&frame, verdict)
+}
+
+/// First fragments, IPv4.
+#[xdp]
+pub fn first_fragment(context: XdpContext) -> u32 {
+    let mut frame = Frame::new(context);
+    let verdict = path::fragment::first::<V4, _, _>(&mut frame, &Maps);
+    finish(&frame, verdict)
+}
+
+/// First fragments, IPv6.
+#[xdp]
+pub fn first_fragment6(context: XdpContext) -> u32 {
+    let mut frame = Frame::new(context);
+    let verdict = path::fragment::first::<V6, _, _>(&mut frame, &Maps);
+    finish(&frame, verdict)
+}
+
+/// Other fragments, IPv4.
+#[xdp]
+pub fn later_fragment(context: XdpContext) -> u32 {
+    let mut frame = Frame::new(context);
+    let verdict = path::fragment::later::<V4, _, _>(&mut frame, &Maps);
+    finish(&frame, verdict)
+}
+
+/// Other fragments, IPv6.
+#[xdp]
+pub fn later_fragment6(context: XdpContext) -> u32 {
+    let mut frame = Frame::new(context);
+    let verdict = path::fragment::later::<V6, _, _>(&mut frame, &Maps);
+    finish(&frame, verdict)
+}
+
+/// ICMP messages of the packet path's own.
+#[xdp]
+pub fn answer(context: XdpContext) -> u32 {
+    let mut frame = Frame::new(context);
+    let verdict = path::answer::stage(&mut frame, &Maps);
+    finish(&frame, verdict)
+}
+
+/// A verdict in the kernel's terms.
+#[inline(always)]
+fn finish(frame: &Frame, verdict: Verdict) -> u32 {
+    match verdict {
+        Verdict::Pass => xdp_action::XDP_PASS,
+        Verdict::Transmit => xdp_action::XDP_TX,
+        Verdict::Redirect(slot) => maps::redirect(slot),
+        Verdict::Drop(reason) => {
+            Maps.count(reason);
+            xdp_action::XDP_DROP
+        }
+        Verdict::Continue(stage) => {
+            maps::tail_call(frame.context(), stage);
+            // Comes back only if the program is not there.
+            Maps.count(Reason::StageMissing);
+            xdp_action::XDP_DROP
+        }
+    }
+}
+
+/// Nothing here panics; the compiler wants to know what would happen.
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
+
+/// Some helpers are only for programs under a licence compatible with the GPL.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

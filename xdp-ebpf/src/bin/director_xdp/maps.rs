@@ -1,0 +1,314 @@
+//! The maps, named and sized as `layout` says, and the packet path's view of them.
+//!
+//! The sizes of the connection tables are placeholders: the loader sets them from the configuration.
+
+use core::ptr::NonNull;
+use core::sync::atomic::AtomicU64;
+
+use aya_ebpf::helpers::generated::{bpf_get_smp_processor_id, bpf_ktime_get_ns};
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::lpm_trie::{Key, LpmTrie};
+use aya_ebpf::maps::{Array, DevMap, HashMap, LruHashMap, PerCpuArray, ProgramArray, RingBuf};
+use aya_ebpf::programs::XdpContext;
+use xdp_ebpf::connection::{Bucket4, Bucket6};
+use xdp_ebpf::layout::{
+    Counters, Destination, Endpoint4, Endpoint6, Fragment, FragmentKey4, FragmentKey6, HeldFrame,
+    Neighbour4, Neighbour6, NextHop, REASONS as REASON_COUNT, Reason, Route, STAGES as STAGE_COUNT,
+    Scratch, Service, Settings, SharedBy, Stage, TokenBucket, limits,
+};
+use xdp_ebpf::packet::Packet;
+use xdp_ebpf::tables::Tables;
+use xdp_ebpf::verifier::opaque;
+
+/// `BPF_F_MMAPABLE`: userspace maps the memory.
+const MMAPABLE: u32 = 1 << 10;
+
+#[map]
+static SETTINGS: Array<Settings> = Array::with_max_entries(1, 0);
+#[map]
+static SERVICES4: HashMap<Endpoint4, u32> = HashMap::with_max_entries(limits::SERVICES, 0);
+#[map]
+static SERVICES6: HashMap<Endpoint6, u32> = HashMap::with_max_entries(limits::SERVICES, 0);
+#[map]
+static SERVICES: Array<Service> = Array::with_max_entries(limits::SERVICES, 0);
+#[map]
+static CURSORS: Array<u64> = Array::with_max_entries(limits::SERVICES, 0);
+#[map]
+static SLOTS: Array<u32> = Array::with_max_entries(limits::SLOTS, 0);
+#[map]
+static DESTINATIONS: Array<Destination> = Array::with_max_entries(limits::DESTINATIONS, 0);
+#[map]
+static COUNTERS: PerCpuArray<Counters> = PerCpuArray::with_max_entries(limits::DESTINATIONS, 0);
+#[map]
+static REASONS: PerCpuArray<u64> = PerCpuArray::with_max_entries(REASON_COUNT, 0);
+#[map]
+static REAL_SERVERS4: HashMap<Endpoint4, SharedBy> =
+    HashMap::with_max_entries(limits::DESTINATIONS, 0);
+#[map]
+static REAL_SERVERS6: HashMap<Endpoint6, SharedBy> =
+    HashMap::with_max_entries(limits::DESTINATIONS, 0);
+#[map]
+static ADDRESSES4: HashMap<[u8; 4], u32> = HashMap::with_max_entries(limits::ADDRESSES, 0);
+#[map]
+static ADDRESSES6: HashMap<[u8; 16], u32> = HashMap::with_max_entries(limits::ADDRESSES, 0);
+#[map]
+static ROUTES4: LpmTrie<[u8; 4], Route> = LpmTrie::with_max_entries(limits::ROUTES, 0);
+#[map]
+static ROUTES6: LpmTrie<[u8; 16], Route> = LpmTrie::with_max_entries(limits::ROUTES, 0);
+#[map]
+static NEXT_HOPS: Array<NextHop> = Array::with_max_entries(limits::NEXT_HOPS, 0);
+#[map]
+static NEIGHBOURS4: HashMap<Neighbour4, NextHop> = HashMap::with_max_entries(limits::NEIGHBOURS, 0);
+#[map]
+static NEIGHBOURS6: HashMap<Neighbour6, NextHop> = HashMap::with_max_entries(limits::NEIGHBOURS, 0);
+#[map]
+static INTERFACES: DevMap = DevMap::with_max_entries(limits::INTERFACES, 0);
+#[map]
+static EGRESS: HashMap<u32, u32> = HashMap::with_max_entries(limits::INTERFACES, 0);
+#[map]
+static CONNECTIONS4: Array<Bucket4> = Array::with_max_entries(limits::MIN_BUCKETS, MMAPABLE);
+#[map]
+static CONNECTIONS6: Array<Bucket6> = Array::with_max_entries(limits::MIN_BUCKETS, MMAPABLE);
+#[map]
+static FRAGMENTS4: LruHashMap<FragmentKey4, Fragment> =
+    LruHashMap::with_max_entries(limits::FRAGMENTS, 0);
+#[map]
+static FRAGMENTS6: LruHashMap<FragmentKey6, Fragment> =
+    LruHashMap::with_max_entries(limits::FRAGMENTS, 0);
+#[map]
+static HELD: RingBuf = RingBuf::with_byte_size(limits::HELD_BYTES, 0);
+#[map]
+static LIMITER: PerCpuArray<TokenBucket> = PerCpuArray::with_max_entries(1, 0);
+#[map]
+static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
+#[map]
+static STAGES: ProgramArray = ProgramArray::with_max_entries(STAGE_COUNT, 0);
+
+/// Sends a frame out by another interface.
+#[inline(always)]
+pub(crate) fn redirect(slot: u32) -> u32 {
+    match INTERFACES.redirect(slot, 0) {
+        Ok(action) | Err(action) => action,
+    }
+}
+
+/// Goes to another stage; comes back only if it is not there.
+#[inline(always)]
+pub(crate) fn tail_call(context: &XdpContext, stage: Stage) {
+    // SAFETY: the array holds XDP programs only, by its first program's type.
+    unsafe { STAGES.tail_call(context, stage as u32) };
+}
+
+/// The packet path's view of the maps.
+pub(crate) struct Maps;
+
+// SAFETY: elements of arrays and per-CPU arrays are never moved or freed while a program runs; those of hash maps are
+// not freed before the program ends (RCU). Per-CPU elements are this CPU's: XDP programs are not preempted by another
+// on their CPU.
+unsafe impl Tables for Maps {
+    #[inline(always)]
+    fn cpu(&self) -> u32 {
+        // SAFETY: has no preconditions.
+        unsafe { bpf_get_smp_processor_id() }
+    }
+
+    #[inline(always)]
+    fn now_ns(&self) -> u64 {
+        // SAFETY: has no preconditions.
+        unsafe { bpf_ktime_get_ns() }
+    }
+
+    #[inline(always)]
+    fn settings(&self) -> Option<&Settings> {
+        SETTINGS.get(0)
+    }
+
+    #[inline(always)]
+    fn service4(&self, endpoint: &Endpoint4) -> Option<u32> {
+        // SAFETY: read at once; a value replaced meanwhile is either the old or the new 4 bytes.
+        unsafe { SERVICES4.get(endpoint) }.copied()
+    }
+
+    #[inline(always)]
+    fn service6(&self, endpoint: &Endpoint6) -> Option<u32> {
+        // SAFETY: as for IPv4.
+        unsafe { SERVICES6.get(endpoint) }.copied()
+    }
+
+    #[inline(always)]
+    fn service(&self, id: u32) -> Option<&Service> {
+        SERVICES.get(id)
+    }
+
+    #[inline(always)]
+    fn cursor(&self, service: u32) -> Option<&AtomicU64> {
+        let cursor = CURSORS.get_ptr_mut(service)?;
+        // SAFETY: an aligned word of an array's element, only ever touched atomically.
+        Some(unsafe { AtomicU64::from_ptr(cursor) })
+    }
+
+    #[inline(always)]
+    fn slot(&self, slot: u32) -> Option<u32> {
+        SLOTS.get(slot).copied()
+    }
+
+    #[inline(always)]
+    fn destination(&self, id: u32) -> Option<&Destination> {
+        DESTINATIONS.get(id)
+    }
+
+    #[inline(always)]
+    fn counters(&self, destination: u32) -> Option<NonNull<Counters>> {
+        COUNTERS.get_ptr_mut(destination).and_then(NonNull::new)
+    }
+
+    #[inline(always)]
+    fn count(&self, reason: Reason) {
+        if let Some(counter) = REASONS.get_ptr_mut(reason as u32) {
+            // SAFETY: this CPU's own element.
+            unsafe { *counter += 1 };
+        }
+    }
+
+    #[inline(always)]
+    fn real_server4(&self, endpoint: &Endpoint4) -> Option<&SharedBy> {
+        // SAFETY: the map's elements outlive the program's run.
+        unsafe { REAL_SERVERS4.get(endpoint) }
+    }
+
+    #[inline(always)]
+    fn real_server6(&self, endpoint: &Endpoint6) -> Option<&SharedBy> {
+        // SAFETY: as for IPv4.
+        unsafe { REAL_SERVERS6.get(endpoint) }
+    }
+
+    #[inline(always)]
+    fn address4(&self, address: [u8; 4]) -> u32 {
+        // SAFETY: read at once.
+        unsafe { ADDRESSES4.get(address) }.copied().unwrap_or(0)
+    }
+
+    #[inline(always)]
+    fn address6(&self, address: [u8; 16]) -> u32 {
+        // SAFETY: read at once.
+        unsafe { ADDRESSES6.get(address) }.copied().unwrap_or(0)
+    }
+
+    #[inline(always)]
+    fn route4(&self, address: [u8; 4]) -> Option<Route> {
+        ROUTES4.get(Key::new(32, address)).copied()
+    }
+
+    #[inline(always)]
+    fn route6(&self, address: [u8; 16]) -> Option<Route> {
+        ROUTES6.get(Key::new(128, address)).copied()
+    }
+
+    #[inline(always)]
+    fn next_hop(&self, id: u32) -> Option<&NextHop> {
+        NEXT_HOPS.get(id)
+    }
+
+    #[inline(always)]
+    fn neighbour4(&self, neighbour: &Neighbour4) -> Option<&NextHop> {
+        // SAFETY: the map's elements outlive the program's run.
+        unsafe { NEIGHBOURS4.get(neighbour) }
+    }
+
+    #[inline(always)]
+    fn neighbour6(&self, neighbour: &Neighbour6) -> Option<&NextHop> {
+        // SAFETY: as for IPv4.
+        unsafe { NEIGHBOURS6.get(neighbour) }
+    }
+
+    #[inline(always)]
+    fn egress(&self, ifindex: u32) -> Option<u32> {
+        // SAFETY: read at once.
+        unsafe { EGRESS.get(ifindex) }.copied()
+    }
+
+    #[inline(always)]
+    fn bucket4(&self, index: u32) -> Option<&Bucket4> {
+        CONNECTIONS4.get(index)
+    }
+
+    #[inline(always)]
+    fn bucket6(&self, index: u32) -> Option<&Bucket6> {
+        CONNECTIONS6.get(index)
+    }
+
+    #[inline(always)]
+    fn fragment4(&self, key: &FragmentKey4) -> Option<NonNull<Fragment>> {
+        FRAGMENTS4.get_ptr_mut(key).and_then(NonNull::new)
+    }
+
+    #[inline(always)]
+    fn fragment6(&self, key: &FragmentKey6) -> Option<NonNull<Fragment>> {
+        FRAGMENTS6.get_ptr_mut(key).and_then(NonNull::new)
+    }
+
+    #[inline(always)]
+    fn put_fragment4(&self, key: &FragmentKey4, fragment: &Fragment) -> bool {
+        FRAGMENTS4.insert(key, fragment, 0).is_ok()
+    }
+
+    #[inline(always)]
+    fn put_fragment6(&self, key: &FragmentKey6, fragment: &Fragment) -> bool {
+        FRAGMENTS6.insert(key, fragment, 0).is_ok()
+    }
+
+    #[inline(always)]
+    fn remove_fragment4(&self, key: &FragmentKey4) {
+        // Gone already is as good.
+        let _ = FRAGMENTS4.remove(key);
+    }
+
+    #[inline(always)]
+    fn remove_fragment6(&self, key: &FragmentKey6) {
+        // Gone already is as good.
+        let _ = FRAGMENTS6.remove(key);
+    }
+
+    #[inline(always)]
+    fn hold<P: Packet>(&self, packet: &P, now_ns: u64) -> bool {
+        // Opaque, so that the compiler leaves the comparison as it stands: the verifier must see that the length lies
+        // between 1 and the limit.
+        let less_one = opaque(opaque(packet.end() - packet.data()).wrapping_sub(1));
+        if less_one >= limits::HELD_FRAME_BYTES {
+            return false;
+        }
+        let length = less_one + 1;
+        let Some(mut entry) = HELD.reserve::<HeldFrame>(0) else {
+            return false;
+        };
+        let held = entry.as_mut_ptr();
+        // SAFETY: reserved for us and as large as a `HeldFrame`; no reference to uninitialised fields is made but to
+        // the bytes of the frame, which are plain.
+        let copied = unsafe {
+            (*held).ifindex = packet.ingress_ifindex();
+            (*held).length = length as u32;
+            (*held).at_ns = now_ns;
+            let frame = &mut (*held).frame;
+            match frame.get_mut(..length) {
+                Some(frame) => packet.copy_to(frame),
+                None => false,
+            }
+        };
+        if copied {
+            entry.submit(0);
+        } else {
+            entry.discard(0);
+        }
+        copied
+    }
+
+    #[inline(always)]
+    fn limiter(&self) -> Option<NonNull<TokenBucket>> {
+        LIMITER.get_ptr_mut(0).and_then(NonNull::new)
+    }
+
+    #[inline(always)]
+    fn scratch(&self) -> Option<NonNull<Scratch>> {
+        SCRATCH.get_ptr_mut(0).and_then(NonNull::new)
+    }
+}

@@ -1,0 +1,32 @@
+//! Limits of the tables, in one place. The configuration is checked against them before anything is loaded.
+
+/// Virtual services: a service id is 16 bits wide and 0 means none.
+pub const SERVICES: u32 = 4096;
+/// Real servers counted once for each service they stand in; id 0 means none.
+pub const DESTINATIONS: u32 = 65_536;
+/// Entries of all scheduling tables together, old and new ones side by side during a switch.
+pub const SLOTS: u32 = 1 << 22;
+/// Services that may share one real server (address, port, protocol) under NAT.
+pub const SERVICES_PER_REAL_SERVER: usize = 16;
+/// Network interfaces that a packet may leave by.
+pub const INTERFACES: u32 = 64;
+/// Routes mirrored from the kernel's main table, for each address family.
+pub const ROUTES: u32 = 16_384;
+/// Distinct next hops (gateways) of those routes; id 0 means "leave it to the kernel".
+pub const NEXT_HOPS: u32 = 4096;
+/// Neighbours on directly connected networks, for each address family.
+pub const NEIGHBOURS: u32 = 65_536;
+/// Addresses of virtual services and of NAT real servers, for each address family.
+pub const ADDRESSES: u32 = 131_072;
+/// Datagrams whose fragments are being followed, for each address family.
+pub const FRAGMENTS: u32 = 16_384;
+/// Bytes of the ring in which early fragments wait for their datagram's first one.
+pub const HELD_BYTES: u32 = 1 << 20;
+/// Largest frame that can be held for its first fragment.
+pub const HELD_FRAME_BYTES: usize = 2048;
+/// CPUs with a connection table of their own.
+pub const CPUS: u32 = 128;
+/// IPv6 extension headers walked before a packet is left to the kernel.
+pub const IPV6_EXTENSION_HEADERS: usize = 6;
+/// Smallest number of buckets of a CPU's connection table.
+pub const MIN_BUCKETS: u32 = 64;

@@ -1,0 +1,90 @@
+//! Names of the maps, the same in the object, under the pin directory and in `bpftool map`.
+
+/// One [`super::Settings`].
+pub const SETTINGS: &str = "SETTINGS";
+/// [`super::Endpoint4`] of a virtual service → service id (`u32`).
+pub const SERVICES4: &str = "SERVICES4";
+/// [`super::Endpoint6`] of a virtual service → service id (`u32`).
+pub const SERVICES6: &str = "SERVICES6";
+/// Service id → [`super::Service`].
+pub const SERVICES: &str = "SERVICES";
+/// Service id → position of `rr` and `wrr` (`u64`, raised by the packet path: BPF has atomics of that width only).
+pub const CURSORS: &str = "CURSORS";
+/// Slot → destination id (`u32`): the scheduling tables of all services.
+pub const SLOTS: &str = "SLOTS";
+/// Destination id → [`super::Destination`].
+pub const DESTINATIONS: &str = "DESTINATIONS";
+/// Destination id → [`super::Counters`], for each CPU.
+pub const COUNTERS: &str = "COUNTERS";
+/// [`super::Reason`] → packets (`u64`), for each CPU.
+pub const REASONS: &str = "REASONS";
+/// [`super::Endpoint4`] of a NAT real server → [`super::SharedBy`].
+pub const REAL_SERVERS4: &str = "REAL_SERVERS4";
+/// [`super::Endpoint6`] of a NAT real server → [`super::SharedBy`].
+pub const REAL_SERVERS6: &str = "REAL_SERVERS6";
+/// IPv4 address → [`super::address`] flags (`u32`).
+pub const ADDRESSES4: &str = "ADDRESSES4";
+/// IPv6 address → [`super::address`] flags (`u32`).
+pub const ADDRESSES6: &str = "ADDRESSES6";
+/// IPv4 prefix → [`super::Route`].
+pub const ROUTES4: &str = "ROUTES4";
+/// IPv6 prefix → [`super::Route`].
+pub const ROUTES6: &str = "ROUTES6";
+/// Next-hop id → [`super::NextHop`] of a gateway.
+pub const NEXT_HOPS: &str = "NEXT_HOPS";
+/// [`super::Neighbour4`] → [`super::NextHop`] of a directly connected host.
+pub const NEIGHBOURS4: &str = "NEIGHBOURS4";
+/// [`super::Neighbour6`] → [`super::NextHop`] of a directly connected host.
+pub const NEIGHBOURS6: &str = "NEIGHBOURS6";
+/// Egress slot → interface index (a devmap).
+pub const INTERFACES: &str = "INTERFACES";
+/// Interface index (`u32`) → egress slot (`u32`): for next hops that the kernel, not the director, resolved.
+pub const EGRESS: &str = "EGRESS";
+/// Bucket → [`crate::connection::Bucket4`], memory-mapped by userspace. CPU `n` owns buckets `n * (mask + 1) ..`.
+pub const CONNECTIONS4: &str = "CONNECTIONS4";
+/// Bucket → [`crate::connection::Bucket6`], as `CONNECTIONS4`.
+pub const CONNECTIONS6: &str = "CONNECTIONS6";
+/// [`super::FragmentKey4`] → [`super::Fragment`] (LRU).
+pub const FRAGMENTS4: &str = "FRAGMENTS4";
+/// [`super::FragmentKey6`] → [`super::Fragment`] (LRU).
+pub const FRAGMENTS6: &str = "FRAGMENTS6";
+/// Ring of [`super::HeldFrame`]: fragments that came before their datagram's first one.
+pub const HELD: &str = "HELD";
+/// One [`super::TokenBucket`] for each CPU, for the ICMP messages that the packet path itself sends.
+pub const LIMITER: &str = "LIMITER";
+/// One [`super::Scratch`] for each CPU: what one stage hands to the next.
+pub const SCRATCH: &str = "SCRATCH";
+/// [`super::Stage`] → program.
+pub const STAGES: &str = "STAGES";
+
+/// All of the above: what is pinned, and what a director must find to adopt a running data path.
+pub const ALL: [&str; 28] = [
+    SETTINGS,
+    SERVICES4,
+    SERVICES6,
+    SERVICES,
+    CURSORS,
+    SLOTS,
+    DESTINATIONS,
+    COUNTERS,
+    REASONS,
+    REAL_SERVERS4,
+    REAL_SERVERS6,
+    ADDRESSES4,
+    ADDRESSES6,
+    ROUTES4,
+    ROUTES6,
+    NEXT_HOPS,
+    NEIGHBOURS4,
+    NEIGHBOURS6,
+    INTERFACES,
+    EGRESS,
+    CONNECTIONS4,
+    CONNECTIONS6,
+    FRAGMENTS4,
+    FRAGMENTS6,
+    HELD,
+    LIMITER,
+    SCRATCH,
+    STAGES,
+];

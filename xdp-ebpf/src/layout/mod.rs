@@ -1,0 +1,350 @@
+//! The shape of every table that the packet path and userspace share.
+//!
+//! Plain old data, `repr(C)`, no padding that is not named, sizes asserted below. Addresses, ports and
+//! MAC addresses are in network byte order, as they stand in a packet; everything else is in host order.
+//! An IPv4 address in a 16-byte field stands in its first 4 bytes, the rest is zero.
+//!
+//! A change of any layout, map name or meaning here raises [`LAYOUT_VERSION`]: a director does not adopt
+//! pinned tables of another version.
+
+/// Version of everything in this file. Part of the pin directory's content (see the director's `datapath`).
+pub const LAYOUT_VERSION: u32 = 1;
+
+pub mod limits;
+pub mod maps;
+mod reason;
+mod stage;
+
+pub use reason::{REASONS, Reason};
+pub use stage::{STAGES, Stage, programs};
+
+/// What the packet path needs to know about the node. Written by the director only.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// The clock of the connection tables, in seconds. The director advances it once a second; while no director
+    /// runs it stands still, so that a director that was down for an hour does not find every connection idle.
+    pub now_s: u32,
+    /// CPUs that have a connection table: CPU `n` uses table `n`, a CPU beyond passes everything to the kernel.
+    pub cpus: u32,
+    /// Buckets of one CPU's IPv4 table less one; the number of buckets is a power of two.
+    pub buckets4_mask: u32,
+    /// Buckets of one CPU's IPv6 table less one.
+    pub buckets6_mask: u32,
+    /// Secret of the connection tables' hash, so that nobody can aim at a bucket.
+    pub seed: u64,
+    /// ICMP messages that one CPU may send in a second; also the size of a burst.
+    pub icmp_per_second: u32,
+    /// How long the fragments of a datagram are followed, in milliseconds.
+    pub fragment_timeout_ms: u32,
+    /// Bits of a tunnel's outer IPv4 source address that vary with the flow (host order; 0: none do).
+    pub spread4_mask: u32,
+    /// Unused, zero.
+    pub reserved: u32,
+    /// The node's own IPv4 address: source of ICMP messages to real servers. All zero: none, such messages are dropped.
+    pub own4: [u8; 4],
+    /// Unused, zero.
+    pub reserved2: [u8; 4],
+    /// The node's own IPv6 address, as `own4`.
+    pub own6: [u8; 16],
+}
+
+/// (address, port, protocol) of a virtual service or of a NAT real server, IPv4.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Endpoint4 {
+    /// Address, network order.
+    pub address: [u8; 4],
+    /// Port, network order.
+    pub port: [u8; 2],
+    /// IP protocol number.
+    pub protocol: u8,
+    /// Zero.
+    pub zero: u8,
+}
+
+/// (address, port, protocol) of a virtual service or of a NAT real server, IPv6.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Endpoint6 {
+    /// Address, network order.
+    pub address: [u8; 16],
+    /// Port, network order.
+    pub port: [u8; 2],
+    /// IP protocol number.
+    pub protocol: u8,
+    /// Zero.
+    pub zero: u8,
+}
+
+/// How a service chooses a destination for a new connection.
+pub mod scheduler {
+    /// Slots are taken in turn (`rr`, and `wrr` over an interleaved table).
+    pub const CURSOR: u8 = 0;
+    /// The slot is the hash of the client's address (`mh`).
+    pub const HASH_ADDRESS: u8 = 1;
+    /// The slot is the hash of the client's address and port (`mh` with the port flag).
+    pub const HASH_ADDRESS_PORT: u8 = 2;
+}
+
+/// A virtual service. Looked at for new connections and for NAT replies, never on a forward hit.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Service {
+    /// First slot of the scheduling table. With `slots` one aligned 8-byte word: a new table is switched in with one store.
+    pub first_slot: u32,
+    /// Number of slots; 0: no destination is available.
+    pub slots: u32,
+    /// Virtual address.
+    pub address: [u8; 16],
+    /// Virtual port, network order.
+    pub port: [u8; 2],
+    /// IP protocol number.
+    pub protocol: u8,
+    /// One of [`scheduler`].
+    pub scheduler: u8,
+    /// 4 or 6; 0: the id is not in use.
+    pub family: u8,
+    /// Zero.
+    pub zero: [u8; 3],
+}
+
+/// Where a packet goes on the wire: interface and MAC addresses.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NextHop {
+    /// Index of the interface whose program or devmap entry sends it; 0: not resolved.
+    pub ifindex: u32,
+    /// MAC address of the next hop.
+    pub destination: [u8; 6],
+    /// MAC address of the interface.
+    pub source: [u8; 6],
+    /// VLAN tags to send with (host order TCI): outer (802.1ad) then inner (802.1Q); 0: none. One tag stands in `[0, tag]`.
+    pub vlan: [u16; 2],
+    /// Largest IP packet, in bytes.
+    pub mtu: u16,
+    /// Slot in the devmap.
+    pub egress: u16,
+}
+
+/// How packets reach a real server.
+pub mod method {
+    /// Destination address and port rewritten; replies come back through the director.
+    pub const NAT: u8 = 1;
+    /// Direct routing: only the destination MAC address is rewritten.
+    pub const DR: u8 = 2;
+    /// Tunnel: IP in IP (RFC 2003, RFC 2473, RFC 4213), in all four mixtures of families.
+    pub const IPIP: u8 = 3;
+    /// Tunnel: generic UDP encapsulation, version 0.
+    pub const GUE: u8 = 4;
+    /// Tunnel: generic routing encapsulation (RFC 2784), no options.
+    pub const GRE: u8 = 5;
+}
+
+/// Flags of a [`Destination`].
+pub mod destination {
+    /// The real server's address is an IPv6 one.
+    pub const IPV6: u8 = 1;
+    /// No longer configured: gets no new connection, its record is kept while connections use it.
+    pub const RETIRED: u8 = 2;
+}
+
+/// A real server as one service sees it: exactly one cache line.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Destination {
+    /// One of [`method`]; 0: the id is not in use.
+    pub method: u8,
+    /// Flags of [`destination`].
+    pub flags: u8,
+    /// The real server's port under NAT, network order.
+    pub port: [u8; 2],
+    /// The service it stands in.
+    pub service: u16,
+    /// UDP destination port of GUE, network order.
+    pub tunnel_port: [u8; 2],
+    /// The real server's address.
+    pub address: [u8; 16],
+    /// Outer source address of a tunnel; the bits in `Settings::spread4_mask` (IPv6: the last 4 bytes) take the flow's hash.
+    pub outer_source: [u8; 16],
+    /// Where its packets go.
+    pub next_hop: NextHop,
+}
+
+/// Traffic of a destination, on one CPU. One cache line.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Connections scheduled to it.
+    pub connections: u64,
+    /// Packets from clients.
+    pub in_packets: u64,
+    /// Bytes of their frames as received.
+    pub in_bytes: u64,
+    /// Packets to clients (NAT only: other replies are not seen).
+    pub out_packets: u64,
+    /// Bytes of their frames as received.
+    pub out_bytes: u64,
+    /// Zero.
+    pub reserved: [u64; 3],
+}
+
+/// Services in which a NAT real server stands with the same address, port and protocol; the list ends with a 0.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SharedBy {
+    /// Service ids.
+    pub services: [u16; limits::SERVICES_PER_REAL_SERVER],
+}
+
+/// Flags of an address.
+pub mod address {
+    /// A virtual service has it.
+    pub const VIRTUAL: u32 = 1;
+    /// A NAT real server has it.
+    pub const REAL: u32 = 2;
+}
+
+/// A route of the kernel's main table.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Route {
+    /// Next-hop id of the gateway; 0: see `ifindex`.
+    pub next_hop: u32,
+    /// Without a gateway: interface of the directly connected network; 0: leave the packet to the kernel.
+    pub ifindex: u32,
+}
+
+/// Key of a directly connected IPv4 host.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Neighbour4 {
+    /// Its address.
+    pub address: [u8; 4],
+    /// The interface it is reached by.
+    pub ifindex: u32,
+}
+
+/// Key of a directly connected IPv6 host.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Neighbour6 {
+    /// Its address.
+    pub address: [u8; 16],
+    /// The interface it is reached by.
+    pub ifindex: u32,
+}
+
+/// A fragmented IPv4 datagram (RFC 791: source, destination, protocol, identification).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct FragmentKey4 {
+    /// Source address.
+    pub source: [u8; 4],
+    /// Destination address.
+    pub destination: [u8; 4],
+    /// Identification, network order.
+    pub id: [u8; 2],
+    /// IP protocol number.
+    pub protocol: u8,
+    /// Zero.
+    pub zero: u8,
+}
+
+/// A fragmented IPv6 datagram (RFC 8200 section 4.5: source, destination, identification).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct FragmentKey6 {
+    /// Source address.
+    pub source: [u8; 16],
+    /// Destination address.
+    pub destination: [u8; 16],
+    /// Identification, network order.
+    pub id: [u8; 4],
+}
+
+/// What the first fragment decided for the others.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Fragment {
+    /// Not valid from this time on (monotonic clock, nanoseconds).
+    pub expires_ns: u64,
+    /// Destination id.
+    pub destination: u32,
+    /// Hash of the flow, for the outer source of a tunnel.
+    pub flow: u32,
+    /// Service id.
+    pub service: u16,
+    /// 1: a reply of a NAT real server to a client.
+    pub reply: u8,
+    /// Zero.
+    pub zero: [u8; 5],
+    /// Payload bytes seen so far (atomic).
+    pub seen_bytes: u64,
+    /// Payload bytes of the whole datagram, known once its last fragment was seen; else 0 (atomic).
+    pub total_bytes: u64,
+}
+
+/// A fragment that came before its datagram's first one, on its way to userspace, which hands it in again later.
+#[repr(C, align(8))]
+#[derive(Clone, Copy)]
+pub struct HeldFrame {
+    /// Interface it came in by.
+    pub ifindex: u32,
+    /// Bytes of the frame.
+    pub length: u32,
+    /// When it came (monotonic clock, nanoseconds).
+    pub at_ns: u64,
+    /// The frame; only the first `length` bytes mean anything.
+    pub frame: [u8; limits::HELD_FRAME_BYTES],
+}
+
+/// Tokens for ICMP messages of the packet path's own.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TokenBucket {
+    /// When tokens were last added (monotonic clock, nanoseconds).
+    pub filled_ns: u64,
+    /// Tokens left.
+    pub tokens: u64,
+}
+
+/// What one stage hands to the next.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Scratch {
+    /// For [`Stage::Answer`]: which message (one of [`answer`]).
+    pub answer: u32,
+    /// For [`Stage::Answer`]: MTU to tell.
+    pub mtu: u32,
+    /// For [`Stage::Answer`]: 1 when the packet came from a real server, so that the message needs the node's own address.
+    pub from_real_server: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// Messages that [`Stage::Answer`] sends back to a packet's sender.
+pub mod answer {
+    /// ICMP time exceeded in transit (RFC 792 type 11; RFC 4443 type 3).
+    pub const TIME_EXCEEDED: u32 = 1;
+    /// ICMP fragmentation needed (RFC 1191), ICMPv6 packet too big (RFC 4443 type 2).
+    pub const TOO_BIG: u32 = 2;
+    /// ICMP port unreachable (RFC 792 type 3 code 3; RFC 4443 type 1 code 4): no real server is available.
+    pub const PORT_UNREACHABLE: u32 = 3;
+}
+
+const _: () = {
+    assert!(size_of::<Settings>() == 64);
+    assert!(size_of::<Endpoint4>() == 8);
+    assert!(size_of::<Endpoint6>() == 20);
+    assert!(size_of::<Service>() == 32);
+    assert!(size_of::<NextHop>() == 24);
+    assert!(size_of::<Destination>() == 64);
+    assert!(size_of::<Counters>() == 64);
+    assert!(size_of::<Neighbour4>() == 8);
+    assert!(size_of::<Neighbour6>() == 20);
+    assert!(size_of::<FragmentKey4>() == 12);
+    assert!(size_of::<FragmentKey6>() == 36);
+    assert!(size_of::<Fragment>() == 40);
+    assert!(size_of::<HeldFrame>() == 16 + limits::HELD_FRAME_BYTES);
+};

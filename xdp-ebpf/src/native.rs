@@ -1,0 +1,478 @@
+//! The packet path in ordinary memory: a frame that faults when it is overrun, and tables of the standard library.
+
+use core::ptr::NonNull;
+use core::sync::atomic::AtomicU64;
+use std::cell::{Cell, RefCell, UnsafeCell};
+use std::collections::{BTreeMap, HashMap};
+
+use crate::connection::{Bucket4, Bucket6};
+use crate::layout::{
+    Counters, Destination, Endpoint4, Endpoint6, Fragment, FragmentKey4, FragmentKey6, Neighbour4,
+    Neighbour6, NextHop, REASONS, Reason, Route, Scratch, Service, Settings, SharedBy, TokenBucket,
+    limits,
+};
+use crate::packet::Packet;
+use crate::tables::Tables;
+
+/// Room in front of a frame, as XDP has it (`XDP_PACKET_HEADROOM`).
+pub const HEADROOM: usize = 256;
+/// Longest frame.
+pub const LONGEST: usize = 4096 - HEADROOM;
+/// Size of a page, which is what can be protected.
+const PAGE: usize = 4096;
+
+/// A frame that ends where an inaccessible page begins and starts [`HEADROOM`] behind another: a read or write beyond
+/// its end is a fault, not a silent mistake.
+pub struct Frame {
+    map: *mut u8,
+    start: usize,
+    end: usize,
+    lowest: usize,
+    ifindex: u32,
+    /// What the kernel answers when it is asked for a next hop.
+    pub kernel_next_hop: NextHop,
+}
+
+impl Frame {
+    /// A frame with these bytes that came in by an interface.
+    ///
+    /// # Panics
+    /// If it is longer than [`LONGEST`], or there is no memory.
+    #[must_use]
+    pub fn new(bytes: &[u8], ifindex: u32) -> Self {
+        assert!(
+            bytes.len() <= LONGEST,
+            "a frame of {} bytes is too long",
+            bytes.len()
+        );
+        // SAFETY: a new private mapping; the kernel chooses the address.
+        let map = unsafe {
+            libc::mmap(
+                core::ptr::null_mut(),
+                3 * PAGE,
+                libc::PROT_NONE,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+                -1,
+                0,
+            )
+        };
+        assert!(map != libc::MAP_FAILED, "no memory for a frame");
+        let map = map.cast::<u8>();
+        // SAFETY: the middle page of the mapping above.
+        let result = unsafe {
+            libc::mprotect(
+                map.add(PAGE).cast(),
+                PAGE,
+                libc::PROT_READ | libc::PROT_WRITE,
+            )
+        };
+        assert!(result == 0, "a frame's page cannot be made writable");
+        let end = map.expose_provenance() + 2 * PAGE;
+        let start = end - bytes.len();
+        let frame = Self {
+            map,
+            start,
+            end,
+            lowest: start - HEADROOM,
+            ifindex,
+            kernel_next_hop: NextHop::default(),
+        };
+        // SAFETY: `bytes.len()` bytes before the end of the writable page.
+        unsafe {
+            core::ptr::copy_nonoverlapping(
+                bytes.as_ptr(),
+                core::ptr::with_exposed_provenance_mut(start),
+                bytes.len(),
+            );
+        }
+        frame
+    }
+
+    /// The bytes it has now.
+    #[must_use]
+    pub fn bytes(&self) -> Vec<u8> {
+        let mut bytes = vec![0; self.end - self.start];
+        self.copy_to(&mut bytes);
+        bytes
+    }
+}
+
+impl Drop for Frame {
+    fn drop(&mut self) {
+        // SAFETY: the mapping made in `new`, unmapped once.
+        unsafe { libc::munmap(self.map.cast(), 3 * PAGE) };
+    }
+}
+
+// SAFETY: start and end lie in the writable page, which lives as long as the frame; no reference into it is given out.
+unsafe impl Packet for Frame {
+    fn data(&self) -> usize {
+        self.start
+    }
+
+    fn end(&self) -> usize {
+        self.end
+    }
+
+    fn adjust_head(&mut self, delta: i32) -> bool {
+        let Some(start) = self.start.checked_add_signed(delta as isize) else {
+            return false;
+        };
+        // As the kernel: an Ethernet header must be left.
+        if start < self.lowest || start + 14 > self.end {
+            return false;
+        }
+        self.start = start;
+        true
+    }
+
+    fn adjust_tail(&mut self, delta: i32) -> bool {
+        let Some(end) = self.end.checked_add_signed(delta as isize) else {
+            return false;
+        };
+        // Growing is never asked for; there is no room behind the frame.
+        if delta > 0 || end < self.start + 14 {
+            return false;
+        }
+        self.end = end;
+        true
+    }
+
+    fn ingress_ifindex(&self) -> u32 {
+        self.ifindex
+    }
+
+    fn copy_to(&self, into: &mut [u8]) -> bool {
+        if into.len() > self.end - self.start {
+            return false;
+        }
+        // SAFETY: that many bytes are the frame's; the slice is somebody else's memory.
+        unsafe {
+            core::ptr::copy_nonoverlapping(
+                core::ptr::with_exposed_provenance(self.start),
+                into.as_mut_ptr(),
+                into.len(),
+            );
+        }
+        true
+    }
+
+    fn kernel_next_hop4(&self, _source: u32, _destination: u32) -> NextHop {
+        self.kernel_next_hop
+    }
+
+    fn kernel_next_hop6(&self, _source: [u32; 4], _destination: [u32; 4]) -> NextHop {
+        self.kernel_next_hop
+    }
+}
+
+/// A frame that is waiting for its datagram's first fragment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// Interface it came in by.
+    pub ifindex: u32,
+    /// When it came.
+    pub at_ns: u64,
+    /// Its bytes.
+    pub frame: Vec<u8>,
+}
+
+/// The tables in ordinary memory, each as its map of the same name in [`crate::layout::maps`].
+///
+/// For one thread: `cpu` says which CPU's tables a packet sees.
+pub struct NativeTables {
+    /// The CPU that packets arrive on.
+    pub cpu: Cell<u32>,
+    /// The monotonic clock.
+    pub now_ns: Cell<u64>,
+    /// `SETTINGS`; `None`: never written.
+    pub settings: Option<Settings>,
+    /// `SERVICES4`.
+    pub services4: HashMap<Endpoint4, u32>,
+    /// `SERVICES6`.
+    pub services6: HashMap<Endpoint6, u32>,
+    /// `SERVICES`.
+    pub services: HashMap<u32, Service>,
+    /// `SLOTS`.
+    pub slots: Vec<u32>,
+    /// `DESTINATIONS`.
+    pub destinations: HashMap<u32, Destination>,
+    /// `REAL_SERVERS4`.
+    pub real_servers4: HashMap<Endpoint4, SharedBy>,
+    /// `REAL_SERVERS6`.
+    pub real_servers6: HashMap<Endpoint6, SharedBy>,
+    /// `ADDRESSES4`.
+    pub addresses4: HashMap<[u8; 4], u32>,
+    /// `ADDRESSES6`.
+    pub addresses6: HashMap<[u8; 16], u32>,
+    /// `ROUTES4`: prefix length and prefix.
+    pub routes4: BTreeMap<(u8, [u8; 4]), Route>,
+    /// `ROUTES6`: prefix length and prefix.
+    pub routes6: BTreeMap<(u8, [u8; 16]), Route>,
+    /// `NEXT_HOPS`.
+    pub next_hops: HashMap<u32, NextHop>,
+    /// `NEIGHBOURS4`.
+    pub neighbours4: HashMap<Neighbour4, NextHop>,
+    /// `NEIGHBOURS6`.
+    pub neighbours6: HashMap<Neighbour6, NextHop>,
+    /// `EGRESS`.
+    pub egress: HashMap<u32, u32>,
+    connections4: Vec<Bucket4>,
+    connections6: Vec<Bucket6>,
+    cursors: Vec<AtomicU64>,
+    counters: HashMap<u32, UnsafeCell<Counters>>,
+    reasons: Vec<Cell<u64>>,
+    fragments4: RefCell<HashMap<FragmentKey4, Box<UnsafeCell<Fragment>>>>,
+    fragments6: RefCell<HashMap<FragmentKey6, Box<UnsafeCell<Fragment>>>>,
+    held: RefCell<Vec<Held>>,
+    limiter: UnsafeCell<TokenBucket>,
+    scratch: UnsafeCell<Scratch>,
+}
+
+impl NativeTables {
+    /// Empty tables of the sizes that the settings state. Destinations with ids below `destinations` are counted.
+    #[must_use]
+    pub fn new(settings: Settings, destinations: u32) -> Self {
+        let buckets = |mask: u32| settings.cpus as usize * (mask as usize + 1);
+        Self {
+            cpu: Cell::new(0),
+            now_ns: Cell::new(1_000_000_000),
+            settings: Some(settings),
+            services4: HashMap::new(),
+            services6: HashMap::new(),
+            services: HashMap::new(),
+            slots: Vec::new(),
+            destinations: HashMap::new(),
+            real_servers4: HashMap::new(),
+            real_servers6: HashMap::new(),
+            addresses4: HashMap::new(),
+            addresses6: HashMap::new(),
+            routes4: BTreeMap::new(),
+            routes6: BTreeMap::new(),
+            next_hops: HashMap::new(),
+            neighbours4: HashMap::new(),
+            neighbours6: HashMap::new(),
+            egress: HashMap::new(),
+            connections4: (0..buckets(settings.buckets4_mask))
+                .map(|_| Bucket4::default())
+                .collect(),
+            connections6: (0..buckets(settings.buckets6_mask))
+                .map(|_| Bucket6::default())
+                .collect(),
+            cursors: (0..limits::SERVICES).map(|_| AtomicU64::new(0)).collect(),
+            counters: (0..destinations)
+                .map(|id| (id, UnsafeCell::new(Counters::default())))
+                .collect(),
+            reasons: (0..REASONS).map(|_| Cell::new(0)).collect(),
+            fragments4: RefCell::default(),
+            fragments6: RefCell::default(),
+            held: RefCell::default(),
+            limiter: UnsafeCell::default(),
+            scratch: UnsafeCell::default(),
+        }
+    }
+
+    /// Packets counted under a reason.
+    #[must_use]
+    pub fn reason(&self, reason: Reason) -> u64 {
+        self.reasons[reason as usize].get()
+    }
+
+    /// Traffic of a destination.
+    #[must_use]
+    pub fn traffic(&self, destination: u32) -> Counters {
+        match self.counters.get(&destination) {
+            // SAFETY: one thread, and no packet is being handled.
+            Some(counters) => unsafe { *counters.get() },
+            None => Counters::default(),
+        }
+    }
+
+    /// All buckets of IPv4 connections.
+    #[must_use]
+    pub fn buckets4(&self) -> &[Bucket4] {
+        &self.connections4
+    }
+
+    /// All buckets of IPv6 connections.
+    #[must_use]
+    pub fn buckets6(&self) -> &[Bucket6] {
+        &self.connections6
+    }
+
+    /// Takes the frames that were handed to userspace.
+    #[must_use]
+    pub fn take_held(&self) -> Vec<Held> {
+        self.held.take()
+    }
+}
+
+/// The route of the longest prefix.
+fn longest<const N: usize>(
+    routes: &BTreeMap<(u8, [u8; N]), Route>,
+    address: [u8; N],
+) -> Option<Route> {
+    let covers = |length: u8, prefix: &[u8; N]| {
+        (0..usize::from(length)).all(|bit| {
+            let mask = 0x80 >> (bit % 8);
+            prefix[bit / 8] & mask == address[bit / 8] & mask
+        })
+    };
+    routes
+        .iter()
+        .rev()
+        .find(|((length, prefix), _)| covers(*length, prefix))
+        .map(|(_, route)| *route)
+}
+
+// SAFETY: the tables are for one thread, and nothing but the packet path touches the cells while a packet is handled;
+// what `&self` gives out is not moved by the path, which only replaces fragments after it is done with the old one.
+unsafe impl Tables for NativeTables {
+    fn cpu(&self) -> u32 {
+        self.cpu.get()
+    }
+
+    fn now_ns(&self) -> u64 {
+        self.now_ns.get()
+    }
+
+    fn settings(&self) -> Option<&Settings> {
+        self.settings.as_ref()
+    }
+
+    fn service4(&self, endpoint: &Endpoint4) -> Option<u32> {
+        self.services4.get(endpoint).copied()
+    }
+
+    fn service6(&self, endpoint: &Endpoint6) -> Option<u32> {
+        self.services6.get(endpoint).copied()
+    }
+
+    fn service(&self, id: u32) -> Option<&Service> {
+        self.services.get(&id)
+    }
+
+    fn cursor(&self, service: u32) -> Option<&AtomicU64> {
+        self.cursors.get(service as usize)
+    }
+
+    fn slot(&self, slot: u32) -> Option<u32> {
+        self.slots.get(slot as usize).copied()
+    }
+
+    fn destination(&self, id: u32) -> Option<&Destination> {
+        self.destinations.get(&id)
+    }
+
+    fn counters(&self, destination: u32) -> Option<NonNull<Counters>> {
+        NonNull::new(self.counters.get(&destination)?.get())
+    }
+
+    fn count(&self, reason: Reason) {
+        let counter = &self.reasons[reason as usize];
+        counter.set(counter.get() + 1);
+    }
+
+    fn real_server4(&self, endpoint: &Endpoint4) -> Option<&SharedBy> {
+        self.real_servers4.get(endpoint)
+    }
+
+    fn real_server6(&self, endpoint: &Endpoint6) -> Option<&SharedBy> {
+        self.real_servers6.get(endpoint)
+    }
+
+    fn address4(&self, address: [u8; 4]) -> u32 {
+        self.addresses4.get(&address).copied().unwrap_or(0)
+    }
+
+    fn address6(&self, address: [u8; 16]) -> u32 {
+        self.addresses6.get(&address).copied().unwrap_or(0)
+    }
+
+    fn route4(&self, address: [u8; 4]) -> Option<Route> {
+        longest(&self.routes4, address)
+    }
+
+    fn route6(&self, address: [u8; 16]) -> Option<Route> {
+        longest(&self.routes6, address)
+    }
+
+    fn next_hop(&self, id: u32) -> Option<&NextHop> {
+        self.next_hops.get(&id)
+    }
+
+    fn neighbour4(&self, neighbour: &Neighbour4) -> Option<&NextHop> {
+        self.neighbours4.get(neighbour)
+    }
+
+    fn neighbour6(&self, neighbour: &Neighbour6) -> Option<&NextHop> {
+        self.neighbours6.get(neighbour)
+    }
+
+    fn egress(&self, ifindex: u32) -> Option<u32> {
+        self.egress.get(&ifindex).copied()
+    }
+
+    fn bucket4(&self, index: u32) -> Option<&Bucket4> {
+        self.connections4.get(index as usize)
+    }
+
+    fn bucket6(&self, index: u32) -> Option<&Bucket6> {
+        self.connections6.get(index as usize)
+    }
+
+    fn fragment4(&self, key: &FragmentKey4) -> Option<NonNull<Fragment>> {
+        NonNull::new(self.fragments4.borrow().get(key)?.get())
+    }
+
+    fn fragment6(&self, key: &FragmentKey6) -> Option<NonNull<Fragment>> {
+        NonNull::new(self.fragments6.borrow().get(key)?.get())
+    }
+
+    fn put_fragment4(&self, key: &FragmentKey4, fragment: &Fragment) -> bool {
+        self.fragments4
+            .borrow_mut()
+            .insert(*key, Box::new(UnsafeCell::new(*fragment)));
+        true
+    }
+
+    fn put_fragment6(&self, key: &FragmentKey6, fragment: &Fragment) -> bool {
+        self.fragments6
+            .borrow_mut()
+            .insert(*key, Box::new(UnsafeCell::new(*fragment)));
+        true
+    }
+
+    fn remove_fragment4(&self, key: &FragmentKey4) {
+        self.fragments4.borrow_mut().remove(key);
+    }
+
+    fn remove_fragment6(&self, key: &FragmentKey6) {
+        self.fragments6.borrow_mut().remove(key);
+    }
+
+    fn hold<P: Packet>(&self, packet: &P, now_ns: u64) -> bool {
+        let length = packet.end() - packet.data();
+        if length > limits::HELD_FRAME_BYTES {
+            return false;
+        }
+        let mut frame = vec![0; length];
+        if !packet.copy_to(&mut frame) {
+            return false;
+        }
+        self.held.borrow_mut().push(Held {
+            ifindex: packet.ingress_ifindex(),
+            at_ns: now_ns,
+            frame,
+        });
+        true
+    }
+
+    fn limiter(&self) -> Option<NonNull<TokenBucket>> {
+        NonNull::new(self.limiter.get())
+    }
+
+    fn scratch(&self) -> Option<NonNull<Scratch>> {
+        NonNull::new(self.scratch.get())
+    }
+}

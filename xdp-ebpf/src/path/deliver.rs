@@ -1,0 +1,81 @@
+//! To the real server, by its method.
+
+use super::send::{Direction, account, send};
+use super::translate::{End, New, translate_and_send};
+use super::{Ip, Subject, Verdict, answer, tunnel};
+use crate::layout::{self, Destination, Reason, method};
+use crate::packet::Packet;
+use crate::tables::Tables;
+
+/// Delivers a packet or a fragment to a destination. `has_ports`: whether it has a transport header.
+#[inline(always)]
+pub(super) fn deliver<F: Ip, P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    subject: &Subject<'_, F>,
+    has_ports: bool,
+    id: u32,
+    destination: &Destination,
+    flow: u32,
+) -> Verdict {
+    let verdict = match destination.method {
+        method::NAT => nat(packet, tables, subject, has_ports, destination),
+        method::DR => direct(packet, tables, subject, destination),
+        _ => tunnel::encapsulate(packet, tables, subject, destination, flow),
+    };
+    account(tables, id, Direction::In, subject.frame_bytes, verdict)
+}
+
+/// NAT: destination address and port rewritten.
+#[inline(always)]
+fn nat<F: Ip, P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    subject: &Subject<'_, F>,
+    has_ports: bool,
+    destination: &Destination,
+) -> Verdict {
+    if !F::is_of(destination) {
+        return Verdict::Drop(Reason::DestinationGone);
+    }
+    let new = New {
+        end: End::Destination,
+        address: F::from_table(&destination.address),
+        port: u16::from_ne_bytes(destination.port),
+    };
+    translate_and_send(
+        packet,
+        tables,
+        subject,
+        new,
+        has_ports,
+        &destination.next_hop,
+    )
+}
+
+/// Direct routing: only the MAC address.
+#[inline(always)]
+fn direct<F: Ip, P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    subject: &Subject<'_, F>,
+    destination: &Destination,
+) -> Verdict {
+    let next_hop = &destination.next_hop;
+    if next_hop.ifindex == 0 {
+        // The kernel would deliver it to this node itself, which holds the virtual address, and reset the connection.
+        return Verdict::Drop(Reason::NextHopUnresolved);
+    }
+    if subject.network.length > u32::from(next_hop.mtu) {
+        if subject.network.dont_fragment {
+            return answer(
+                tables,
+                layout::answer::TOO_BIG,
+                u32::from(next_hop.mtu),
+                false,
+            );
+        }
+        return Verdict::Drop(Reason::TooBig);
+    }
+    send(packet, subject.link.len, next_hop, F::ETHER_TYPE)
+}

@@ -1,0 +1,187 @@
+//! The rules: what becomes of a packet.
+//!
+//! ```text
+//!  enter ──► whose is it? ──► forward ──► choose ──► deliver (NAT, DR, TUN) ──► send
+//!              │   │   └────► reply ────► translate back ────────────────────► send
+//!              │   └─ fragment, icmp: stages of their own (rare)
+//!              └─ nobody's: pass
+//!  answer: an ICMP message back to the sender (a stage)
+//! ```
+//!
+//! A stage is a program of its own in the kernel, reached by a tail call, with its own stack and its own verification;
+//! natively [`run`] goes through them in a loop.
+
+pub mod answer;
+mod deliver;
+mod forward;
+pub mod fragment;
+pub mod icmp;
+mod reply;
+mod send;
+mod translate;
+mod tunnel;
+
+use crate::family::{Family, V4, V6};
+use crate::layout::{Reason, Scratch, Settings, Stage};
+use crate::packet::Packet;
+use crate::parse::{self, Link, Network, Part};
+use crate::tables::Tables;
+use crate::wire::ethernet;
+
+use translate::Translate;
+
+/// What becomes of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// On to the kernel's network stack.
+    Pass,
+    /// Dropped; the shell counts the reason.
+    Drop(Reason),
+    /// Sent out by the interface it came in by.
+    Transmit,
+    /// Sent out by another interface: its slot in the devmap.
+    Redirect(u32),
+    /// Another stage decides.
+    Continue(Stage),
+}
+
+/// A family that the whole path works for.
+pub trait Ip: Family + Translate {}
+impl Ip for V4 {}
+impl Ip for V6 {}
+
+/// A packet's links and headers and the node's settings: what every rule is given.
+pub(crate) struct Subject<'t, F: Family> {
+    pub(crate) settings: &'t Settings,
+    pub(crate) link: Link,
+    pub(crate) network: Network<F>,
+    /// Bytes of the frame as received.
+    pub(crate) frame_bytes: u64,
+}
+
+/// The entry: what the program attached to an interface runs.
+#[inline(always)]
+pub fn enter<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Verdict {
+    let Some(link) = parse::link(packet) else {
+        return Verdict::Pass;
+    };
+    match link.ether_type {
+        ethernet::IPV4 => ip::<V4, P, T>(packet, tables, link),
+        ethernet::IPV6 => Verdict::Continue(Stage::Ipv6),
+        _ => Verdict::Pass,
+    }
+}
+
+/// [`Stage::Ipv6`].
+#[inline(always)]
+pub fn ipv6<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Verdict {
+    match parse::link(packet) {
+        Some(link) => ip::<V6, P, T>(packet, tables, link),
+        None => Verdict::Pass,
+    }
+}
+
+#[inline(always)]
+fn ip<F: Ip, P: Packet, T: Tables>(packet: &mut P, tables: &T, link: Link) -> Verdict {
+    let Some(network) = F::network(packet, link.l3) else {
+        return Verdict::Pass;
+    };
+    match (network.part, F::IPV6) {
+        (Part::Whole, _) => {}
+        (Part::First, false) => return Verdict::Continue(Stage::First),
+        (Part::First, true) => return Verdict::Continue(Stage::First6),
+        (Part::Later, false) => return Verdict::Continue(Stage::Later),
+        (Part::Later, true) => return Verdict::Continue(Stage::Later6),
+    }
+    let Some(transport) = parse::transport(packet, network.l4, network.protocol) else {
+        if parse::is_icmp_error(packet, &network) {
+            return Verdict::Continue(if F::IPV6 { Stage::Icmp6 } else { Stage::Icmp });
+        }
+        return Verdict::Pass;
+    };
+    if let Some(service) = F::service(
+        tables,
+        network.destination,
+        transport.destination_port,
+        network.protocol,
+    ) {
+        let Some(subject) = subject(packet, tables, link, network) else {
+            return Verdict::Pass;
+        };
+        return forward::forward(packet, tables, &subject, transport, service);
+    }
+    if let Some(shared) = F::real_server(
+        tables,
+        network.source,
+        transport.source_port,
+        network.protocol,
+    ) {
+        let Some(subject) = subject(packet, tables, link, network) else {
+            return Verdict::Pass;
+        };
+        return reply::reply(packet, tables, &subject, transport, shared);
+    }
+    Verdict::Pass
+}
+
+/// Puts together what the rules are given. `None`: this CPU has no tables, or nothing is configured.
+#[inline(always)]
+fn subject<'t, F: Family, P: Packet, T: Tables>(
+    packet: &P,
+    tables: &'t T,
+    link: Link,
+    network: Network<F>,
+) -> Option<Subject<'t, F>> {
+    let settings = tables.settings()?;
+    if tables.cpu() >= settings.cpus {
+        return None;
+    }
+    Some(Subject {
+        settings,
+        link,
+        network,
+        frame_bytes: (packet.end() - packet.data()) as u64,
+    })
+}
+
+/// Leaves a note for [`Stage::Answer`] and goes there.
+#[inline(always)]
+fn answer<T: Tables>(tables: &T, what: u32, mtu: u32, from_real_server: bool) -> Verdict {
+    let Some(scratch) = tables.scratch() else {
+        return Verdict::Drop(Reason::AnswerSuppressed);
+    };
+    // SAFETY: this CPU's own memory, nobody else's until this packet is done (contract of `Tables`).
+    unsafe {
+        scratch.write(Scratch {
+            answer: what,
+            mtu,
+            from_real_server: u32::from(from_real_server),
+            reserved: 0,
+        });
+    }
+    Verdict::Continue(Stage::Answer)
+}
+
+/// All stages, as the kernel's tail calls run them: for native runs.
+pub fn run<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Verdict {
+    let mut verdict = enter(packet, tables);
+    while let Verdict::Continue(stage) = verdict {
+        verdict = match stage {
+            Stage::Ipv6 => ipv6(packet, tables),
+            Stage::Icmp => icmp::stage::<V4, P, T>(packet, tables),
+            Stage::Icmp6 => icmp::stage::<V6, P, T>(packet, tables),
+            Stage::First => fragment::first::<V4, P, T>(packet, tables),
+            Stage::First6 => fragment::first::<V6, P, T>(packet, tables),
+            Stage::Later => fragment::later::<V4, P, T>(packet, tables),
+            Stage::Later6 => fragment::later::<V6, P, T>(packet, tables),
+            Stage::Answer => answer::stage(packet, tables),
+        };
+    }
+    if let Verdict::Drop(reason) = verdict {
+        tables.count(reason);
+    }
+    verdict
+}
+
+#[cfg(all(test, feature = "native"))]
+mod tests;

@@ -1,0 +1,81 @@
+//! How many tests passed, from what `cargo test` prints.
+
+use std::fmt;
+
+/// Tests counted over several test programs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Counts {
+    /// Ran and were right.
+    pub(crate) passed: u64,
+    /// Ran and were wrong.
+    pub(crate) failed: u64,
+    /// Did not run.
+    pub(crate) ignored: u64,
+}
+
+impl Counts {
+    /// Adds what a line says, if it is a test program's last one:
+    /// `test result: ok. 12 passed; 0 failed; 3 ignored; 0 measured; 0 filtered out; finished in 0.05s`.
+    pub(crate) fn add_line(&mut self, line: &str) {
+        let Some((_, numbers)) = line
+            .strip_prefix("test result: ")
+            .and_then(|rest| rest.split_once(". "))
+        else {
+            return;
+        };
+        for part in numbers.split("; ") {
+            let Some((number, what)) = part.split_once(' ') else {
+                continue;
+            };
+            let Ok(number) = number.parse::<u64>() else {
+                continue;
+            };
+            match what {
+                "passed" => self.passed += number,
+                "failed" => self.failed += number,
+                "ignored" => self.ignored += number,
+                _ => {}
+            }
+        }
+    }
+}
+
+impl fmt::Display for Counts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} passed, {} failed", self.passed, self.failed)?;
+        if self.ignored > 0 {
+            write!(f, ", {} skipped", self.ignored)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(output: &str, expected: &str) {
+        let mut counts = Counts::default();
+        output.lines().for_each(|line| counts.add_line(line));
+        assert_eq!(counts.to_string(), expected, "{output}");
+    }
+
+    #[test]
+    fn counts_are_summed_over_test_programs() {
+        const OK: &str = "test result: ok. 12 passed; 0 failed; 3 ignored; 0 measured; 0 filtered out; finished in 0.05s";
+        const BAD: &str = "test result: FAILED. 1 passed; 2 failed; 0 ignored; 0 measured; 4 filtered out; finished in 1.00s";
+        check("", "0 passed, 0 failed");
+        check("running 12 tests\ntest a ... ok", "0 passed, 0 failed");
+        check(OK, "12 passed, 0 failed, 3 skipped");
+        check(BAD, "1 passed, 2 failed");
+        check(
+            &format!("{OK}\n\n{BAD}\n{OK}"),
+            "25 passed, 2 failed, 6 skipped",
+        );
+        check("test result: strange", "0 passed, 0 failed");
+        check(
+            "test result: ok. many passed; few failed",
+            "0 passed, 0 failed",
+        );
+    }
+}
