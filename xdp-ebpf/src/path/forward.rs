@@ -91,12 +91,7 @@ pub(super) fn choose<'t, F: Ip, T: Tables>(
         let value = Value::new(known.destination(), now, state, known.flags());
         if !own.is_some() {
             // The original stays where it was: upkeep counts a connection once.
-            let copy = Value::new(
-                known.destination(),
-                now,
-                state,
-                known.flags() | Value::COPY,
-            );
+            let copy = Value::new(known.destination(), now, state, known.flags() | Value::COPY);
             remember::<F, T>(tables, &key, copy);
         } else if value != known {
             // Once a second and on a change of state: a hit does not make its cache line dirty.
