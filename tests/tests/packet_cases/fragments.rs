@@ -60,11 +60,10 @@ fn forward(rows: &mut Vec<Case>, family: Family, kind: Kind) {
     let whole = request(family, kind, port::NAT);
     let parts = whole.fragments(SIZE);
     let translated = whole.clone().to(real.0, real.1).hop().fragments(SIZE);
-    for index in 0..parts.len() {
+    for (index, translated) in translated.iter().enumerate() {
         let name = format!("NAT {family:?} {kind:?}: fragment {index} is translated");
         rows.push(
-            nth(name, &parts, index, from_client)
-                .transmits(&to_server(&translated[index]), id(port::NAT)),
+            nth(name, &parts, index, from_client).transmits(&to_server(translated), id(port::NAT)),
         );
     }
     let parts = request(family, kind, port::DR).fragments(SIZE);
@@ -164,10 +163,9 @@ fn replies(rows: &mut Vec<Case>, family: Family, kind: Kind) {
         .hop()
         .fragments(SIZE);
     let opening = from_client(&kind.request(family, port::NAT)).bytes();
-    for index in 0..parts.len() {
+    for (index, translated) in translated.iter().enumerate() {
         let name = format!("NAT {family:?} {kind:?}: fragment {index} of a reply is translated");
-        let mut case =
-            nth(name, &parts, index, from_server).transmits(&to_client(&translated[index]), id);
+        let mut case = nth(name, &parts, index, from_server).transmits(&to_client(translated), id);
         case.before.insert(0, Step::Send(opening.clone()));
         rows.push(case);
         let name = format!(
@@ -295,13 +293,13 @@ fn limits(rows: &mut Vec<Case>, family: Family) {
     let whole = request(family, Kind::Udp, port::NAT_UNRESOLVED);
     let (parts, real) = (whole.fragments(SIZE), real_end(family));
     let translated = whole.to(real.0, real.1).fragments(SIZE);
-    for index in 0..parts.len() {
+    for (index, translated) in translated.iter().enumerate() {
         let name = format!(
             "NAT {family:?}: fragment {index} is left to the kernel, translated, where the next hop is not resolved"
         );
         rows.push(
             nth(name, &parts, index, from_client)
-                .passes_as(&from_client(&translated[index]), Place::In(id)),
+                .passes_as(&from_client(translated), Place::In(id)),
         );
     }
 }
@@ -338,11 +336,9 @@ fn mixtures(rows: &mut Vec<Case>) {
     let parts = options(&whole);
     let translated = options(&whole.clone().to(real.0, real.1).hop());
     let id = Place::In(site().id(family, port::NAT, Kind::Udp.number(), 0));
-    for index in 0..parts.len() {
+    for (index, translated) in translated.iter().enumerate() {
         let name = format!("NAT V6: fragment {index} of a datagram with options of its own");
-        rows.push(
-            nth(name, &parts, index, from_client).transmits(&to_server(&translated[index]), id),
-        );
+        rows.push(nth(name, &parts, index, from_client).transmits(&to_server(translated), id));
     }
     rows.push(
         parts[..2]

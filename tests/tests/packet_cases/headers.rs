@@ -26,8 +26,10 @@ fn extensions(kinds: &[(u8, usize)]) -> Vec<(u8, Vec<u8>)> {
 }
 
 /// What headers a packet gets, and what that is called.
-fn variants(family: Family) -> Vec<(String, Box<dyn Fn(Ip) -> Ip>)> {
-    let mut variants: Vec<(String, Box<dyn Fn(Ip) -> Ip>)> = Vec::new();
+type Variant = (String, Box<dyn Fn(Ip) -> Ip>);
+
+fn variants(family: Family) -> Vec<Variant> {
+    let mut variants: Vec<Variant> = Vec::new();
     match family {
         Family::V4 => {
             for length in (4..=40).step_by(4) {

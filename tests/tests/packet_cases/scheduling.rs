@@ -275,7 +275,8 @@ fn states(rows: &mut Vec<Case>, family: Family) {
     const RST: u8 = tcp::RST;
     let id = id(family, port::NAT, 1);
     let (service, real) = (virtual_end(family, port::NAT), real_end(family));
-    let sequences: [(&[(End, u8)], State, &str); 11] = [
+    type Sequence = (&'static [(End, u8)], State, &'static str);
+    let sequences: [Sequence; 11] = [
         (&[(Client, SYN)], State::SynReceived, "a SYN"),
         (
             &[(Client, SYN), (Server, SYN | ACK)],
