@@ -140,8 +140,8 @@ pub(crate) fn flow_hash(client: (IpAddr, u16), service_port: u16) -> u32 {
     };
     // Ports as they stand in memory.
     let ports = u32::from(client.1.to_be()) << 16 | u32::from(service_port.to_be());
-    let mixed = (folded ^ ports).wrapping_mul(0x9e37_79b1);
-    mixed ^ mixed >> 15
+    let mixed = u64::from(folded ^ ports).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (mixed >> 32) as u32
 }
 
 /// A packet of [`client`] to `service_port`, in a tunnel to the first real server over `outer`.

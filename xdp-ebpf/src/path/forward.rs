@@ -48,8 +48,10 @@ pub(super) fn forward<F: Ip, P: Packet, T: Tables>(
 #[inline(always)]
 pub(super) fn flow_hash<F: Family>(client: F::Address, transport: Transport) -> u32 {
     let ports = u32::from(transport.source_port) << 16 | u32::from(transport.destination_port);
-    let word = (F::folded(client) ^ ports).wrapping_mul(0x9e37_79b1);
-    word ^ word >> 15
+    // The upper half of the product: each of its bits depends on all of the ports'. (A client's ports in a row differ in
+    // the upper bits of the word, which the lower half of a product never brings down.)
+    let word = u64::from(F::folded(client) ^ ports).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (word >> 32) as u32
 }
 
 /// The destination of a connection, found or scheduled.
