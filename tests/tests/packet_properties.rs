@@ -212,11 +212,11 @@ fn talk() -> impl Strategy<Value = Talk> {
 impl Talk {
     fn client(&self) -> (IpAddr, u16) {
         let address = match self.family {
-            // Never a group or the director's own network.
+            // Never a group, the loopback network or the director's own.
             Family::V4 => {
                 let [a, b] = self.client[0].to_be_bytes();
                 let [c, d] = self.client[1].to_be_bytes();
-                IpAddr::from([100 + a % 60, b, c, d])
+                IpAddr::from([128 + a % 60, b, c, d])
             }
             Family::V6 => {
                 let mut words = self.client;
