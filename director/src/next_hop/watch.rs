@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::net::IpAddr;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -89,8 +90,16 @@ pub struct Watch {
     /// Links that are switched on, to see when one is switched off.
     up: BTreeSet<u32>,
     refresh: Refresh,
+    /// A dump under way. Kept here, so that a caller who drops [`Watch::next`] at each tick of a clock does not begin
+    /// it anew each time: with many routes it takes longer than a tick, and would never end.
+    dump: Option<Dumping>,
     buffer: Vec<u8>,
 }
+
+/// The whole state: what happened to make it, and the links that are switched on.
+type Dump = (Vec<Event>, BTreeSet<u32>);
+/// A dump under way.
+type Dumping = Pin<Box<dyn Future<Output = Result<Dump, WatchError>> + Send>>;
 
 impl Watch {
     /// Subscribes. The first batch of [`Watch::next`] is a dump of everything. Must be called within a tokio runtime.
@@ -142,6 +151,7 @@ impl Watch {
             sequence: AtomicU32::new(1),
             up: BTreeSet::new(),
             refresh: Refresh::now(),
+            dump: None,
             buffer: Vec::with_capacity(DATAGRAM_BYTES),
         })
     }
@@ -155,7 +165,11 @@ impl Watch {
         loop {
             let deadline = self.refresh.deadline;
             if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
-                let events = self.dump_all().await?;
+                let dump = self.dump.get_or_insert_with(|| Box::pin(dump_all()));
+                let dumped = dump.await;
+                self.dump = None;
+                let (events, up) = dumped?;
+                self.up = up;
                 self.refresh = Refresh::default();
                 return Ok(events);
             }
@@ -276,47 +290,46 @@ impl Watch {
             }
         }
     }
+}
 
-    /// The whole state, as a batch.
-    async fn dump_all(&mut self) -> Result<Vec<Event>, WatchError> {
-        let mut main = RouteMessage::default();
-        main.header.table = RouteHeader::RT_TABLE_MAIN;
-        let (mut main4, mut main6) = (main.clone(), main);
-        main4.header.address_family = AddressFamily::Inet;
-        main6.header.address_family = AddressFamily::Inet6;
-        let (mut neighbours4, mut neighbours6) =
-            (NeighbourMessage::default(), NeighbourMessage::default());
-        neighbours4.header.family = AddressFamily::Inet;
-        neighbours6.header.family = AddressFamily::Inet6;
-        let requests = [
-            (
-                "links",
-                RouteNetlinkMessage::GetLink(LinkMessage::default()),
-            ),
-            (
-                "addresses",
-                RouteNetlinkMessage::GetAddress(AddressMessage::default()),
-            ),
-            ("IPv4 routes", RouteNetlinkMessage::GetRoute(main4)),
-            ("IPv6 routes", RouteNetlinkMessage::GetRoute(main6)),
-            (
-                "IPv4 neighbours",
-                RouteNetlinkMessage::GetNeighbour(neighbours4),
-            ),
-            (
-                "IPv6 neighbours",
-                RouteNetlinkMessage::GetNeighbour(neighbours6),
-            ),
-        ];
-        let mut events = vec![Event::Resync];
-        let mut up = BTreeSet::new();
-        for (what, request) in requests {
-            let dumped = dump(request, |message| note(message, &mut up)).await;
-            events.extend(dumped.map_err(|source| WatchError::Dump { what, source })?);
-        }
-        self.up = up;
-        Ok(events)
+/// The whole state, as a batch.
+async fn dump_all() -> Result<Dump, WatchError> {
+    let mut main = RouteMessage::default();
+    main.header.table = RouteHeader::RT_TABLE_MAIN;
+    let (mut main4, mut main6) = (main.clone(), main);
+    main4.header.address_family = AddressFamily::Inet;
+    main6.header.address_family = AddressFamily::Inet6;
+    let (mut neighbours4, mut neighbours6) =
+        (NeighbourMessage::default(), NeighbourMessage::default());
+    neighbours4.header.family = AddressFamily::Inet;
+    neighbours6.header.family = AddressFamily::Inet6;
+    let requests = [
+        (
+            "links",
+            RouteNetlinkMessage::GetLink(LinkMessage::default()),
+        ),
+        (
+            "addresses",
+            RouteNetlinkMessage::GetAddress(AddressMessage::default()),
+        ),
+        ("IPv4 routes", RouteNetlinkMessage::GetRoute(main4)),
+        ("IPv6 routes", RouteNetlinkMessage::GetRoute(main6)),
+        (
+            "IPv4 neighbours",
+            RouteNetlinkMessage::GetNeighbour(neighbours4),
+        ),
+        (
+            "IPv6 neighbours",
+            RouteNetlinkMessage::GetNeighbour(neighbours6),
+        ),
+    ];
+    let mut events = vec![Event::Resync];
+    let mut up = BTreeSet::new();
+    for (what, request) in requests {
+        let dumped = dump(request, |message| note(message, &mut up)).await;
+        events.extend(dumped.map_err(|source| WatchError::Dump { what, source })?);
     }
+    Ok((events, up))
 }
 
 /// Whether to read everything anew. The kernel does not tell of IPv4 routes that go because their interface was
