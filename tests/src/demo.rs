@@ -141,14 +141,10 @@ fn perform(lab: &Lab, act: &Act, running: &mut Vec<Process>) -> Result<Process> 
         }
     }
     let service = Service {
-        address: VIRTUAL4[0].into(),
-        port: PORT,
-        protocol: "tcp",
-        scheduler: "rr",
         method: act.method,
         tunnel: act.decapsulate.then_some("ipip"),
         real_port: act.real_port,
-        real_ipv6: false,
+        ..Service::rr(VIRTUAL4[0].into(), PORT)
     };
     let yaml = director::yaml(lab, Topology::TwoInterfaces, &[service], "");
     println!(

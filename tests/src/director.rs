@@ -5,7 +5,9 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
+use director::control::{Health, Status};
+use nix::sys::signal::Signal;
 
 use crate::lab::plan::{director_interfaces, server4, server6};
 use crate::lab::{Host, Lab, Process, Topology};
@@ -22,6 +24,8 @@ pub struct Service<'a> {
     pub protocol: &'a str,
     /// `rr`, `wrr`, `mh`.
     pub scheduler: &'a str,
+    /// Flags of the scheduler.
+    pub flags: &'a [&'a str],
     /// The method as the configuration writes it: `nat`, `dr`, `tun`.
     pub method: &'a str,
     /// Encapsulation of the method `tun`: `ipip`, `gue`, `gre`.
@@ -30,6 +34,27 @@ pub struct Service<'a> {
     pub real_port: u16,
     /// Reach the real servers by their IPv6 addresses.
     pub real_ipv6: bool,
+    /// The real servers' numbers, each with its weight; none: all of the lab, with no weight of their own.
+    pub real_servers: Option<&'a [(u8, u32)]>,
+}
+
+impl Service<'_> {
+    /// A TCP service with NAT, `rr` and all real servers at the service's port.
+    #[must_use]
+    pub const fn rr(address: IpAddr, port: u16) -> Self {
+        Self {
+            address,
+            port,
+            protocol: "tcp",
+            scheduler: "rr",
+            flags: &[],
+            method: "nat",
+            tunnel: None,
+            real_port: port,
+            real_ipv6: address.is_ipv6(),
+            real_servers: None,
+        }
+    }
 }
 
 /// The configuration file of a director in this lab. `extra`: lines for the top level, each with its line end.
@@ -66,19 +91,36 @@ fn render(
         lines.push(format!("    port: {}", service.port));
         lines.push(format!("    protocol: {}", service.protocol));
         lines.push(format!("    scheduler: {}", service.scheduler));
+        if !service.flags.is_empty() {
+            lines.push(format!("    flags: [{}]", service.flags.join(", ")));
+        }
         lines.push(format!("    method: {}", service.method));
         if let Some(tunnel) = service.tunnel {
             lines.push(format!("    tunnel: {tunnel}"));
         }
+        let all: Vec<(u8, Option<u32>)> = match service.real_servers {
+            None => servers.iter().map(|&number| (number, None)).collect(),
+            Some(some) => some
+                .iter()
+                .map(|&(number, weight)| (number, Some(weight)))
+                .collect(),
+        };
+        if all.is_empty() {
+            lines.push("    real_servers: []".to_owned());
+            continue;
+        }
         lines.push("    real_servers:".to_owned());
-        for &number in servers {
+        for (number, weight) in all {
             let address: IpAddr = if service.real_ipv6 {
                 server6(number).into()
             } else {
                 server4(number).into()
             };
             let port = service.real_port;
-            lines.push(format!("      - {{address: \"{address}\", port: {port}}}"));
+            let weight = weight.map_or_else(String::new, |weight| format!(", weight: {weight}"));
+            lines.push(format!(
+                "      - {{address: \"{address}\", port: {port}{weight}}}"
+            ));
         }
     }
     lines.push(String::new());
@@ -127,6 +169,66 @@ pub fn start(lab: &Lab, yaml: &str) -> Result<Process> {
     Ok(director)
 }
 
+/// What became of a reload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reload {
+    /// The new configuration is in force.
+    Done,
+    /// The one before it still is.
+    Refused,
+}
+
+/// Writes another configuration and has the director load it (SIGHUP). It has when this returns.
+///
+/// # Errors
+/// It is gone, or does nothing.
+pub fn reload(lab: &Lab, director: &mut Process, yaml: &str) -> Result<Reload> {
+    let outcomes =
+        |log: &str| [" reloaded ", " reload refused"].map(|outcome| log.matches(outcome).count());
+    let before = outcomes(&director.log());
+    write_configuration(lab, yaml)?;
+    director.signal(Signal::SIGHUP)?;
+    let mut outcome = Reload::Done;
+    wait_until("the director has loaded its file again", PATIENCE, || {
+        director.check_running()?;
+        let after = outcomes(&director.log());
+        ensure!(after != before, "it says nothing of it");
+        if after[1] != before[1] {
+            outcome = Reload::Refused;
+        }
+        Ok(())
+    })?;
+    Ok(outcome)
+}
+
+/// What `director status --json` prints.
+///
+/// # Errors
+/// No director answers.
+pub fn status(lab: &Lab) -> Result<Status> {
+    let socket = control_socket(lab);
+    let socket = socket.to_str().context("the socket's path is no text")?;
+    let text = command(lab, &["status", "--json", "--socket", socket])?;
+    serde_json::from_str(&text).with_context(|| format!("this is no status: {text}"))
+}
+
+/// Waits until packets for every real server can leave by the packet path.
+///
+/// # Errors
+/// Some still cannot; or an interface has no native program.
+pub fn wait_ready(lab: &Lab) -> Result<()> {
+    wait_until("all next hops are known", PATIENCE, || {
+        let status = status(lab)?;
+        for interface in &status.interfaces {
+            ensure!(interface.mode.as_deref() == Some("native"), "{interface:?}");
+        }
+        for server in status.services.iter().flat_map(|it| &it.real_servers) {
+            ensure!(server.next_hop == Health::Ready, "{server:?}");
+        }
+        Ok(())
+    })
+}
+
 /// Runs another command of the director in its namespace, and gives what it printed.
 ///
 /// # Errors
@@ -137,7 +239,7 @@ pub fn command(lab: &Lab, arguments: &[&str]) -> Result<String> {
     lab.host(Host::Director)?.output(program, arguments)
 }
 
-/// Starts the program that takes tunnels off on real server `number`. It ends when the guard is dropped.
+/// Starts the program that takes tunnels off on real server `number`. It is attached when this returns, and ends when the guard is dropped.
 ///
 /// # Errors
 /// It is not built or cannot be started.
@@ -146,7 +248,13 @@ pub fn start_decap(lab: &Lab, number: u8) -> Result<Process> {
     let mut command = Command::new(paths::program("director")?);
     command.args(["decap", "--interface", "eth0"]);
     let log = lab.directory().join(format!("decap-{host}.log"));
-    lab.host(host)?.spawn(command, log)
+    let mut decap = lab.host(host)?.spawn(command, log)?;
+    wait_until("the tunnels' end is attached", PATIENCE, || {
+        decap.check_running()?;
+        ensure!(decap.log().contains(" ready "), "{}", decap.log());
+        Ok(())
+    })?;
+    Ok(decap)
 }
 
 #[cfg(test)]
@@ -157,20 +265,15 @@ mod tests {
     #[test]
     fn the_director_reads_what_is_written_here() {
         let plain = Service {
-            address: VIRTUAL4[0].into(),
-            port: 80,
-            protocol: "tcp",
-            scheduler: "rr",
-            method: "nat",
-            tunnel: None,
             real_port: 8080,
-            real_ipv6: false,
+            ..Service::rr(VIRTUAL4[0].into(), 80)
         };
         let services = [
             plain,
             Service {
                 protocol: "udp",
                 scheduler: "mh",
+                flags: &["mh-port"],
                 ..plain
             },
             Service {
@@ -185,6 +288,7 @@ mod tests {
                 address: VIRTUAL4[1].into(),
                 method: "dr",
                 real_port: 80,
+                real_servers: Some(&[(1, 3), (2, 0), (7, 1)]),
                 ..plain
             },
         ];

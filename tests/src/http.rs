@@ -1,4 +1,5 @@
-//! A small HTTP server that says who it is, and a client to ask it. One request for each connection.
+//! A small HTTP server that says who it is, and a client to ask it. The server takes one request for each connection,
+//! the client also several.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -16,7 +17,7 @@ const MAX_BODY_BYTES: usize = 1 << 30;
 /// Answers forever what comes in on `listener`, a thread for each connection.
 ///
 /// Any path gives the line `NAME answered VIRTUAL-ADDRESS:PORT for CLIENT-ADDRESS:PORT`; `/bytes/N` gives N bytes of
-/// [`pattern`].
+/// [`pattern`]. What is put to it must be of that pattern too: `NAME received N bytes`.
 pub fn serve(listener: &TcpListener, name: &str) {
     for connection in listener.incoming() {
         match connection {
@@ -60,14 +61,18 @@ fn answer(stream: TcpStream, name: &str) -> Result<()> {
     let mut reader = BufReader::new((&stream).take(MAX_HEAD_BYTES));
     let mut request = String::new();
     reader.read_line(&mut request)?;
-    let mut header = String::new();
-    while reader.read_line(&mut header)? > 2 {
-        header.clear();
-    }
+    let length = read_headers(&mut reader)?;
     let mut words = request.split_whitespace();
-    let (status, body) = match (words.next(), words.next()) {
-        (Some("GET"), Some(path)) => body(path, name, &stream)?,
-        _ => ("400 Bad Request", b"only GET is understood here\n".to_vec()),
+    let (status, body) = match (words.next(), words.next(), length) {
+        (Some("GET"), Some(path), _) => body(path, name, &stream)?,
+        (Some("PUT"), _, Some(length)) if length <= MAX_BODY_BYTES => {
+            reader.get_mut().set_limit(length as u64);
+            receive(&mut reader, length, name)?
+        }
+        _ => (
+            "400 Bad Request",
+            b"only GET and PUT are understood here\n".to_vec(),
+        ),
     };
     let head = format!(
         "HTTP/1.1 {status}\r\nContent-Type: text/plain\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
@@ -95,6 +100,36 @@ fn body(path: &str, name: &str, stream: &TcpStream) -> Result<(&'static str, Vec
             format!("/bytes/N: N is 0 to {MAX_BODY_BYTES}\n").into_bytes(),
         ),
     })
+}
+
+fn receive(reader: &mut impl Read, length: usize, name: &str) -> Result<(&'static str, Vec<u8>)> {
+    let mut piece = vec![0; 64 * 1024];
+    let mut at = 0;
+    while at < length {
+        let most = piece.len().min(length - at);
+        let count = reader.read(&mut piece[..most])?;
+        ensure!(count > 0, "the body ended after {at} of {length} bytes");
+        if let Some(wrong) = wrong_byte(&piece[..count], at) {
+            let text = format!("byte {wrong} of {length} is not the one that was to come\n");
+            return Ok(("400 Bad Request", text.into_bytes()));
+        }
+        at += count;
+    }
+    Ok((
+        "200 OK",
+        format!("{name} received {length} bytes\n").into_bytes(),
+    ))
+}
+
+/// Position of the first byte that is not [`pattern`]'s, of a piece that begins at `start`.
+#[must_use]
+pub fn wrong_byte(piece: &[u8], start: usize) -> Option<usize> {
+    let mut positions = start..;
+    piece
+        .iter()
+        .zip(&mut positions)
+        .find(|&(&byte, at)| byte != pattern(at))
+        .map(|(_, at)| at)
 }
 
 /// An IPv4 client of a socket that takes both families shows as `::ffff:…`: said the way people write it.
@@ -134,16 +169,127 @@ impl Response {
 /// # Errors
 /// No connection, no whole answer, or none that is HTTP.
 pub fn get(server: SocketAddr, path: &str, timeout: Duration) -> Result<Response> {
-    let stream = TcpStream::connect_timeout(&server, timeout)
-        .with_context(|| format!("connecting to {server}"))?;
-    stream.set_read_timeout(Some(timeout))?;
-    stream.set_write_timeout(Some(timeout))?;
-    let request = format!("GET {path} HTTP/1.1\r\nHost: {server}\r\nConnection: close\r\n\r\n");
-    (&stream)
-        .write_all(request.as_bytes())
-        .with_context(|| format!("asking {server} for {path}"))?;
-    read_response(&mut BufReader::new(&stream))
-        .with_context(|| format!("reading the answer of {server} to {path}"))
+    let mut connection = Connection::open(server, timeout)?;
+    connection.request("GET", path, "Connection: close\r\n")?;
+    connection.response(path)
+}
+
+/// Puts `length` bytes of [`pattern`] to a server. `timeout`: for connecting, and for every pause.
+///
+/// # Errors
+/// As [`get`]'s.
+pub fn put(server: SocketAddr, path: &str, length: usize, timeout: Duration) -> Result<Response> {
+    let mut connection = Connection::open(server, timeout)?;
+    let headers = format!("Connection: close\r\nContent-Length: {length}\r\n");
+    connection.request("PUT", path, &headers)?;
+    let body: Vec<u8> = (0..length).map(pattern).collect();
+    connection
+        .reader
+        .get_mut()
+        .write_all(&body)
+        .with_context(|| format!("sending {length} bytes to {server}"))?;
+    connection.response(path)
+}
+
+/// A connection for several requests.
+#[derive(Debug)]
+pub struct Connection {
+    server: SocketAddr,
+    reader: BufReader<TcpStream>,
+}
+
+impl Connection {
+    /// Connects. `timeout`: for this, and for every pause in an answer.
+    ///
+    /// # Errors
+    /// No connection.
+    pub fn open(server: SocketAddr, timeout: Duration) -> Result<Self> {
+        let stream = TcpStream::connect_timeout(&server, timeout)
+            .with_context(|| format!("connecting to {server}"))?;
+        stream.set_read_timeout(Some(timeout))?;
+        stream.set_write_timeout(Some(timeout))?;
+        Ok(Self {
+            server,
+            reader: BufReader::new(stream),
+        })
+    }
+
+    /// Asks for `path` and reads the whole answer; the connection stays.
+    ///
+    /// # Errors
+    /// No whole answer, or none that is HTTP.
+    pub fn get(&mut self, path: &str) -> Result<Response> {
+        self.request("GET", path, "")?;
+        self.response(path)
+    }
+
+    /// Asks for `path` and gives the answer's body to be read bit by bit.
+    ///
+    /// # Errors
+    /// No answer, or one without a length.
+    pub fn transfer(mut self, path: &str) -> Result<Transfer> {
+        self.request("GET", path, "Connection: close\r\n")?;
+        let (status, length) = read_head(&mut self.reader)?;
+        ensure!(status == 200, "{} gave status {status}", self.server);
+        Ok(Transfer {
+            connection: self,
+            at: 0,
+            length: length.context("an answer without a length")?,
+        })
+    }
+
+    fn request(&mut self, method: &str, path: &str, headers: &str) -> Result<()> {
+        let server = self.server;
+        let request = format!("{method} {path} HTTP/1.1\r\nHost: {server}\r\n{headers}\r\n");
+        self.reader
+            .get_mut()
+            .write_all(request.as_bytes())
+            .with_context(|| format!("asking {server} for {path}"))
+    }
+
+    fn response(&mut self, path: &str) -> Result<Response> {
+        read_response(&mut self.reader)
+            .with_context(|| format!("reading the answer of {} to {path}", self.server))
+    }
+}
+
+/// A body of [`pattern`] on its way. Its reader sets the pace: the server waits when nobody reads.
+#[derive(Debug)]
+pub struct Transfer {
+    connection: Connection,
+    at: usize,
+    length: usize,
+}
+
+impl Transfer {
+    /// Reads on.
+    ///
+    /// # Errors
+    /// The body ends before, nothing comes, or it is not the pattern.
+    pub fn read(&mut self, bytes: usize) -> Result<()> {
+        let (at, length) = (self.at, self.length);
+        let mut piece = vec![0; bytes];
+        self.connection
+            .reader
+            .read_exact(&mut piece)
+            .with_context(|| format!("reading {bytes} bytes on after {at} of {length}"))?;
+        if let Some(wrong) = wrong_byte(&piece, at) {
+            bail!("byte {wrong} of {length} is not the one that was to come");
+        }
+        self.at += bytes;
+        Ok(())
+    }
+
+    /// Reads all that is left, to the connection's end.
+    ///
+    /// # Errors
+    /// As [`Transfer::read`]'s, or there is more than was announced.
+    pub fn finish(mut self) -> Result<()> {
+        self.read(self.length - self.at)?;
+        let more = self.connection.reader.read(&mut [0])?;
+        ensure!(more == 0, "more than the {} bytes announced", self.length);
+        Ok(())
+    }
 }
 
 /// Reads an answer whose length is given by `Content-Length` or by the connection's end.
@@ -151,13 +297,37 @@ pub fn get(server: SocketAddr, path: &str, timeout: Duration) -> Result<Response
 /// # Errors
 /// It ends early or is not HTTP.
 pub fn read_response(reader: &mut impl BufRead) -> Result<Response> {
+    let (status, length) = read_head(reader)?;
+    let mut body = Vec::new();
+    match length {
+        Some(length) => {
+            reader.take(length as u64).read_to_end(&mut body)?;
+            if body.len() != length {
+                bail!("the body ended after {} of {length} bytes", body.len());
+            }
+        }
+        None => {
+            reader.read_to_end(&mut body)?;
+        }
+    }
+    Ok(Response { status, body })
+}
+
+/// Reads an answer up to its body: status, and length if it is given.
+fn read_head(reader: &mut impl BufRead) -> Result<(u16, Option<usize>)> {
     let mut line = String::new();
     reader.read_line(&mut line)?;
     let status = line
         .strip_prefix("HTTP/1.")
         .and_then(|rest| rest.split(' ').nth(1)?.trim().parse().ok())
         .with_context(|| format!("this is not a status line: {line:?}"))?;
+    Ok((status, read_headers(reader)?))
+}
+
+/// Reads headers to their end: the length that they give.
+fn read_headers(reader: &mut impl BufRead) -> Result<Option<usize>> {
     let mut length: Option<usize> = None;
+    let mut line = String::new();
     loop {
         line.clear();
         ensure!(
@@ -179,19 +349,7 @@ pub fn read_response(reader: &mut impl BufRead) -> Result<Response> {
             );
         }
     }
-    let mut body = Vec::new();
-    match length {
-        Some(length) => {
-            reader.take(length as u64).read_to_end(&mut body)?;
-            if body.len() != length {
-                bail!("the body ended after {} of {length} bytes", body.len());
-            }
-        }
-        None => {
-            reader.read_to_end(&mut body)?;
-        }
-    }
-    Ok(Response { status, body })
+    Ok(length)
 }
 
 #[cfg(test)]
@@ -237,6 +395,38 @@ mod tests {
         for wrong in ["/bytes/", "/bytes/-1", "/bytes/1073741825", "/bytes/x"] {
             assert_eq!(get(address, wrong, TIMEOUT).unwrap().status, 400, "{wrong}");
         }
+    }
+
+    #[test]
+    fn what_is_put_is_checked() {
+        let address = server();
+        for count in [0, 1, 300_000] {
+            let response = put(address, "/", count, TIMEOUT).unwrap();
+            let expected = format!("s7 received {count} bytes");
+            assert_eq!((response.status, response.text()), (200, expected));
+        }
+        let mut connection = Connection::open(address, TIMEOUT).unwrap();
+        connection
+            .request("PUT", "/", "Content-Length: 3\r\n")
+            .unwrap();
+        connection.reader.get_mut().write_all(&[0, 1, 9]).unwrap();
+        let response = connection.response("/").unwrap();
+        assert_eq!(response.status, 400);
+        assert!(response.text().starts_with("byte 2 of 3"));
+    }
+
+    #[test]
+    fn a_transfer_is_read_bit_by_bit() {
+        let address = server();
+        let begin = || {
+            let connection = Connection::open(address, TIMEOUT).unwrap();
+            connection.transfer("/bytes/1000").unwrap()
+        };
+        let mut transfer = begin();
+        transfer.read(300).unwrap();
+        transfer.read(1).unwrap();
+        transfer.finish().unwrap();
+        assert!(begin().read(1001).is_err());
     }
 
     #[test]

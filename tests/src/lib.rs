@@ -4,6 +4,7 @@
 //!  lab ──── namespaces, cables, addresses; up in a second, gone when dropped or interrupted
 //!   ├─ http, udp, nginx ─── what real servers run, and the client's side
 //!   ├─ director ─────────── `director run` in the director's namespace
+//!   ├─ raw ──────────────── packets as they are, and ICMP messages
 //!   └─ demo ─────────────── what `cargo xtask demo` shows
 //! ```
 //!
@@ -16,6 +17,7 @@ pub mod lab;
 pub mod nginx;
 pub mod packet;
 pub mod paths;
+pub mod raw;
 pub mod udp;
 
 use std::time::{Duration, Instant};

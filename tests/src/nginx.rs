@@ -11,8 +11,8 @@ use anyhow::{Context, Result};
 use crate::lab::{Host, Lab, Process};
 use crate::{PATIENCE, http, wait_until};
 
-/// Ports that it listens on, in both families: the service's, and another for NAT to translate to.
-pub const PORTS: [u16; 2] = [80, 8080];
+/// Ports that it listens on, in both families: those of services, 8080 also for NAT to translate to.
+pub const PORTS: [u16; 9] = [80, 8080, 8081, 8082, 8083, 8084, 8085, 8086, 8087];
 
 /// Size of the file at `/transfer`, in bytes; its content is [`http::pattern`].
 pub const TRANSFER_BYTES: usize = 1 << 20;

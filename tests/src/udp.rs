@@ -1,6 +1,6 @@
 //! A UDP server that says who it is and repeats what it was sent, and a client to ask it.
 
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::thread;
 use std::time::Duration;
 
@@ -33,12 +33,15 @@ pub fn echo_in_background(listen: SocketAddr, name: &str) -> Result<()> {
 /// # Errors
 /// No answer within `timeout`, or an ICMP error.
 pub fn ask(server: SocketAddr, text: &[u8], timeout: Duration) -> Result<Vec<u8>> {
-    let any = if server.is_ipv4() {
-        "0.0.0.0:0"
-    } else {
-        "[::]:0"
-    };
-    let socket = UdpSocket::bind(any).context("opening a UDP socket")?;
+    ask_from(0, server, text, timeout)
+}
+
+/// [`ask`] from a certain port.
+///
+/// # Errors
+/// As [`ask`]'s, or the port is taken.
+pub fn ask_from(port: u16, server: SocketAddr, text: &[u8], timeout: Duration) -> Result<Vec<u8>> {
+    let socket = bind(port, server.is_ipv6())?;
     socket
         .connect(server)
         .with_context(|| format!("connecting to {server}/udp"))?;
@@ -52,6 +55,19 @@ pub fn ask(server: SocketAddr, text: &[u8], timeout: Duration) -> Result<Vec<u8>
         .with_context(|| format!("waiting for an answer of {server}/udp"))?;
     answer.truncate(length);
     Ok(answer)
+}
+
+/// A UDP socket on a certain port of any address, or with 0 on any port.
+///
+/// # Errors
+/// The port is taken.
+pub fn bind(port: u16, ipv6: bool) -> Result<UdpSocket> {
+    let any = if ipv6 {
+        IpAddr::from(Ipv6Addr::UNSPECIFIED)
+    } else {
+        Ipv4Addr::UNSPECIFIED.into()
+    };
+    UdpSocket::bind((any, port)).with_context(|| format!("opening UDP port {port}"))
 }
 
 #[cfg(test)]

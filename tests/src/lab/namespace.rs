@@ -105,7 +105,10 @@ impl Namespace {
     }
 
     /// Writes settings under `/proc/sys/net`, which shows those of the namespace that the thread is in.
-    pub(super) fn apply(&self, settings: &[(&str, &str)]) -> Result<()> {
+    ///
+    /// # Errors
+    /// There is no such setting, or it does not take the value.
+    pub fn apply(&self, settings: &[(&str, &str)]) -> Result<()> {
         self.run(|| {
             for (setting, value) in settings {
                 let path = format!("/proc/sys/net/{setting}");

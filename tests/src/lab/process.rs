@@ -94,6 +94,32 @@ impl Process {
         kill(self.pid(), signal).with_context(|| format!("sending {signal} to `{}`", self.words))
     }
 
+    /// Waits until it has ended by itself.
+    ///
+    /// # Errors
+    /// It still runs after `patience`; with all it printed.
+    pub fn wait(&mut self, patience: Duration) -> Result<ExitStatus> {
+        let deadline = Instant::now() + patience;
+        loop {
+            if let Some(status) = self
+                .child
+                .try_wait()
+                .context("asking after a child process")?
+            {
+                return Ok(status);
+            }
+            if Instant::now() >= deadline {
+                bail!(
+                    "`{}` still runs after {} s; it printed:\n{}",
+                    self.words,
+                    patience.as_secs(),
+                    self.log()
+                );
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     /// Asks it to end (SIGTERM), and makes it (SIGKILL) after a while.
     ///
     /// # Errors
