@@ -1,1 +1,245 @@
-//! x
+//! The director's life in the middle of transfers: reloads, a crash, an end.
+//!
+//! A director's start takes the kernel some seconds of verification, so there are few.
+
+use std::collections::BTreeMap;
+
+use director_tests::director::{Reload, Service};
+use director_tests::http::{Connection, Transfer};
+use director_tests::lab::{Gateway, Host, Topology};
+use director_tests::{PATIENCE, wait_until};
+
+use crate::site::{SERVERS, Site, TIMEOUT, Way, by_name, growth};
+
+/// What a transfer must bring at least to have gone on: more than may have been under way before.
+const GOES_ON: usize = 64 << 10;
+/// Real servers with weights.
+type Weights = &'static [(u8, u32)];
+const ALL: Weights = &[(1, 1), (2, 1), (3, 1)];
+
+/// A lab whose client takes little at once, so that a server waits for its reader.
+fn site() -> Site {
+    let site = Site::up(Topology::TwoInterfaces);
+    // Least, default and most bytes of a receive buffer, of both families.
+    let little = "4096 16384 16384";
+    site.host(Host::Client)
+        .apply(&[("ipv4/tcp_rmem", little)])
+        .unwrap();
+    site
+}
+
+fn service(way: Way, real_servers: Weights) -> Service<'static> {
+    Service {
+        scheduler: "wrr",
+        real_servers: Some(real_servers),
+        ..way.service("tcp")
+    }
+}
+
+/// Transfers of one service, one with each of its real servers.
+struct Transfers {
+    way: Way,
+    by_server: BTreeMap<String, Transfer>,
+}
+
+impl Transfers {
+    fn begin(site: &Site, way: Way, servers: usize) -> Self {
+        let mut by_server = BTreeMap::new();
+        for _ in 0..servers {
+            let connection = site.client(|| Connection::open(way.address(), TIMEOUT));
+            let mut connection = connection.unwrap_or_else(|error| panic!("{way}: {error:#}"));
+            let who = connection.get("/").unwrap().who();
+            let mut transfer = connection.transfer("/transfer").unwrap();
+            transfer.read(1000).unwrap();
+            by_server.insert(who, transfer);
+        }
+        assert_eq!(
+            by_server.len(),
+            servers,
+            "{way}: equal weights give each server one"
+        );
+        Self { way, by_server }
+    }
+
+    /// All of them are still under way.
+    fn go_on(&mut self, after: &str) {
+        for (name, transfer) in &mut self.by_server {
+            let went_on = transfer.read(GOES_ON);
+            went_on.unwrap_or_else(|error| panic!("{} with {name}, {after}: {error:#}", self.way));
+        }
+    }
+
+    fn finish(self) {
+        for (name, transfer) in self.by_server {
+            let finished = transfer.finish();
+            finished.unwrap_or_else(|error| panic!("{} with {name}: {error:#}", self.way));
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs root, network namespaces and nginx: cargo xtask test runs it"]
+fn reloads_break_no_transfer() {
+    type Step = (&'static str, Weights, usize, &'static [(u8, usize)]);
+    // What changes, to which real servers, requests then, who answers them.
+    const STEPS: [Step; 5] = [
+        ("a server more", ALL, 3, &[(1, 1), (2, 1), (3, 1)]),
+        (
+            "other weights",
+            &[(1, 1), (2, 3), (3, 0)],
+            4,
+            &[(1, 1), (2, 3)],
+        ),
+        (
+            "another server less",
+            &[(1, 1), (2, 1)],
+            2,
+            &[(1, 1), (2, 1)],
+        ),
+        ("a transfer's own server less", &[(2, 1)], 2, &[(2, 2)]),
+        ("that one back", &[(1, 1), (2, 1)], 2, &[(1, 1), (2, 1)]),
+    ];
+    const TWO: Weights = &[(1, 1), (2, 1)];
+    let mut site = site();
+    let ways = Way::one_of_each();
+    let all = |changed: Way, real_servers: Weights| -> Vec<Service<'static>> {
+        let of = |&way: &Way| service(way, if way == changed { real_servers } else { TWO });
+        ways.iter().map(of).collect()
+    };
+    site.start(&all(ways[0], TWO));
+    for &way in &ways {
+        site.lab.set_gateway(way.gateway()).unwrap();
+        let mut transfers = Transfers::begin(&site, way, 2);
+        for (change, real_servers, requests, expected) in STEPS {
+            site.reload(&all(way, real_servers));
+            transfers.go_on(change);
+            let answered = site.answered(way.address(), requests);
+            assert_eq!(answered, by_name(expected), "{way}: {change}");
+        }
+        // Only this one, then the others too.
+        site.reload(&[service(way, TWO)]);
+        transfers.go_on("services less");
+        site.reload(&all(way, TWO));
+        transfers.finish();
+    }
+    site.lab.set_gateway(Gateway::Director).unwrap();
+    check_broken_files(&mut site, ways[0]);
+    site.check_end();
+}
+
+/// A wrong file changes nothing, and the log and the status say what is wrong with it.
+fn check_broken_files(site: &mut Site, way: Way) {
+    let good = site.yaml(&[service(way, ALL)]);
+    assert_eq!(site.reload_text(&good), Reload::Done);
+    let mut transfers = Transfers::begin(site, way, usize::from(SERVERS));
+    // What the file becomes, and what is said of it.
+    let cases = [
+        (
+            good.replace("scheduler: wrr", "scheduler: fastest"),
+            "found \"fastest\"",
+        ),
+        (
+            good.replace("real_servers:", "real_server:"),
+            "did you mean \"real_servers\"?",
+        ),
+        (
+            good.replace("eth1", "eth7"),
+            "there is no network interface eth7",
+        ),
+        (String::new(), "there are no interfaces"),
+        ("services: [".to_owned(), "director.yaml:1:"),
+    ];
+    for (broken, said) in cases {
+        let before = site.status();
+        assert_eq!(site.reload_text(&broken), Reload::Refused, "{said}");
+        let after = site.status();
+        let error = after.config.reload_error.clone().unwrap();
+        assert!(error.contains(said), "{said}: {error}");
+        let log = site.log();
+        let logged = log.rsplit_once("reload refused").unwrap().1;
+        assert!(logged.contains(said), "{said}: {logged}");
+        assert_eq!(after.config.loaded_at_s, before.config.loaded_at_s);
+        assert_eq!(after.interfaces, before.interfaces);
+        for server in growth(&before, &after, "tcp", way.address()) {
+            let found = (server.weight, server.removed, server.connections);
+            assert_eq!(found, (1, false, 0), "{said}: {server:?}");
+        }
+        transfers.go_on(said);
+        let answered = site.answered(way.address(), 3);
+        assert_eq!(answered, by_name(&[(1, 1), (2, 1), (3, 1)]), "{said}");
+    }
+    assert_eq!(site.reload_text(&good), Reload::Done);
+    assert_eq!(site.status().config.reload_error, None);
+    transfers.finish();
+}
+
+/// Forwarding goes on while there is no director, and the next one takes over what there is.
+#[test]
+#[ignore = "needs root, network namespaces and nginx: cargo xtask test runs it"]
+fn a_killed_director_breaks_nothing_and_the_next_one_adopts() {
+    let mut site = site();
+    let ways = Way::one_of_each();
+    let services = |real_servers| -> Vec<Service<'static>> {
+        ways.iter().map(|&way| service(way, real_servers)).collect()
+    };
+    site.start(&services(ALL));
+    // The last one's successor also brings another configuration, which is put into force like a reload's.
+    const REST: Weights = &[(2, 1), (3, 1)];
+    for (gateway, next) in [(Gateway::Director, ALL), (Gateway::Router, REST)] {
+        site.lab.set_gateway(gateway).unwrap();
+        let begin = |way: &Way| Transfers::begin(&site, *way, 3);
+        let now = ways.iter().filter(|way| way.gateway() == gateway);
+        let mut transfers: Vec<Transfers> = now.map(begin).collect();
+        let before = site.status();
+        site.director().kill().unwrap();
+        for transfers in &mut transfers {
+            transfers.go_on("nobody runs");
+            let answered = site.answered(transfers.way.address(), 3);
+            assert_eq!(
+                answered,
+                by_name(&[(1, 1), (2, 1), (3, 1)]),
+                "{}",
+                transfers.way
+            );
+        }
+
+        site.start(&services(next));
+        let after = site.status();
+        assert!(after.adopted);
+        for transfers in &mut transfers {
+            let way = transfers.way;
+            let grown = growth(&before, &after, "tcp", way.address());
+            assert_eq!(grown.len(), 3, "{way}: {grown:?}");
+            for server in &grown {
+                // The one request that came while nobody ran, and the transfer.
+                assert_eq!(server.connections, 1, "{way}: {server:?}");
+                assert!(server.in_packets > 4, "{way}: {server:?}");
+                let kept = next.iter().any(|&(number, _)| {
+                    server.address == crate::site::server(number, way.real_ipv6)
+                });
+                assert_eq!(server.removed, !kept, "{way}: {server:?}");
+            }
+            transfers.go_on("the next director adopted");
+            let requests = next.len();
+            let each: Vec<(u8, usize)> = next.iter().map(|&(number, _)| (number, 1)).collect();
+            assert_eq!(
+                site.answered(way.address(), requests),
+                by_name(&each),
+                "{way}"
+            );
+        }
+        // The successor counts connections that are older than it.
+        wait_until("the transfers are counted", PATIENCE, || {
+            let status = site.status();
+            for transfers in &transfers {
+                for server in growth(&before, &status, "tcp", transfers.way.address()) {
+                    anyhow::ensure!(server.active >= 1, "{}: {server:?}", transfers.way);
+                }
+            }
+            Ok(())
+        })
+        .unwrap();
+        transfers.into_iter().for_each(Transfers::finish);
+    }
+    site.check_end();
+}

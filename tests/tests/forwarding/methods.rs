@@ -1,12 +1,13 @@
 //! Every method, in every mixture of families, over one interface and two: TCP with nginx, UDP.
 
-use std::net::{IpAddr, SocketAddr};
+use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use director_tests::lab::plan::{CLIENT4, CLIENT6};
 use director_tests::lab::{Gateway, Topology};
 use director_tests::{http, nginx, udp};
 
-use crate::site::{SERVERS, Site, TIMEOUT, Way, by_name, growth, reasons, server};
+use crate::site::{SERVERS, Site, TIMEOUT, Way, by_name, growth, reasons};
 
 /// Requests and datagrams of a row: so many for each real server.
 const EACH: usize = 2;
@@ -24,6 +25,7 @@ fn check_topology(topology: Topology) {
         .iter()
         .flat_map(|way| [way.service("tcp"), way.service("udp")])
         .collect();
+    check_nobody_else_answers(&site, &ways);
     site.start(&services);
     for (gateway, ways) in [(Gateway::Director, nat), (Gateway::Router, others)] {
         site.lab.set_gateway(gateway).unwrap();
@@ -32,6 +34,20 @@ fn check_topology(topology: Topology) {
             check_tcp(&site, way);
             check_udp(&site, way);
         }
+    }
+}
+
+/// Without a director nothing gets to a real server under the virtual address.
+fn check_nobody_else_answers(site: &Site, ways: &[Way]) {
+    for way in ways {
+        let refused = site
+            .client(|| http::get(way.address(), "/", TIMEOUT))
+            .unwrap_err();
+        // The host has the address, and nobody there listens.
+        assert!(
+            format!("{refused:#}").contains("refused"),
+            "{way}: {refused:#}"
+        );
     }
 }
 
@@ -106,7 +122,7 @@ fn check_tcp(site: &Site, way: &Way) {
 fn check_udp(site: &Site, way: &Way) {
     let before = site.status();
     let text = b"twenty bytes of text";
-    let mut answered = std::collections::BTreeMap::new();
+    let mut answered = BTreeMap::new();
     site.client(|| {
         for _ in 0..ALL {
             let answer =
@@ -152,25 +168,4 @@ fn every_method_over_two_interfaces() {
 #[ignore = "needs root, network namespaces and nginx: cargo xtask test runs it"]
 fn every_method_over_one_interface() {
     check_topology(Topology::OneInterface);
-}
-
-/// The proof above is one: without a director nothing gets to a real server under the virtual address.
-#[test]
-#[ignore = "needs root, network namespaces and nginx: cargo xtask test runs it"]
-fn without_a_director_nobody_answers() {
-    let site = Site::up(Topology::TwoInterfaces);
-    for way in Way::one_of_each() {
-        site.lab.set_gateway(way.gateway()).unwrap();
-        // Its own kernel refuses: the director has the address and nobody listens.
-        let refused = site
-            .client(|| http::get(way.address(), "/", TIMEOUT))
-            .unwrap_err();
-        assert!(
-            format!("{refused:#}").contains("refused"),
-            "{way}: {refused:#}"
-        );
-        // And the real server itself is there.
-        let direct = SocketAddr::new(server(1, way.ipv6), 8080);
-        site.client(|| http::get(direct, "/", TIMEOUT)).unwrap();
-    }
 }

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 use std::time::Duration;
 
 use ::director::control::{self, RealServerStatus, Status};
 use director_tests::director::{self, Reload, Service};
-use director_tests::lab::plan::{VIRTUAL4, VIRTUAL6, server4, server6};
+use director_tests::lab::plan::{VIRTUAL4, VIRTUAL6, director_interfaces, server4, server6};
 use director_tests::lab::{Gateway, Host, Lab, LabOptions, Namespace, Process, Topology};
 use director_tests::{PATIENCE, http, nginx, udp, wait_until};
 
@@ -280,6 +281,46 @@ impl Site {
             self.client(|| http::get(service, "/", TIMEOUT)).map(drop)
         })
         .unwrap_or_else(|error| panic!("{error:#}\n{}", self.log()));
+    }
+}
+
+/// The end of a director.
+impl Site {
+    /// Ends the director (SIGTERM) and checks that it leaves nothing.
+    pub(crate) fn check_end(&mut self) {
+        let pins = Path::new("/sys/fs/bpf/director").join(self.lab.instance_name());
+        let programs = self.programs();
+        let interfaces = director_interfaces(self.topology).len();
+        assert_eq!(programs.len(), interfaces, "one on each interface");
+        assert!(pins.is_dir());
+
+        let status = self.director().stop().unwrap();
+        assert!(status.success(), "{status}: {}", self.log());
+        assert!(!pins.exists());
+        assert!(!director::control_socket(&self.lab).exists());
+        assert_eq!(self.programs().len(), 0);
+        // A link or a table that was left would keep its program. The kernel frees them a moment later.
+        wait_until("the programs are gone", PATIENCE, || {
+            for program in aya::programs::loaded_programs() {
+                let id = program?.id();
+                anyhow::ensure!(!programs.contains(&id), "program {id} is still there");
+            }
+            Ok(())
+        })
+        .unwrap();
+    }
+
+    /// Ids of the XDP programs on the director's interfaces.
+    fn programs(&self) -> Vec<u32> {
+        let links = self
+            .host(Host::Director)
+            .output("ip", &["-details", "link", "show"])
+            .unwrap();
+        links
+            .split("prog/xdp id ")
+            .skip(1)
+            .map(|rest| rest.split_whitespace().next().unwrap().parse().unwrap())
+            .collect()
     }
 }
 
