@@ -248,6 +248,22 @@ pub fn server_routes(number: u8, gateway: Gateway) -> [Route; 2] {
     })
 }
 
+/// The director's own address towards clients.
+#[must_use]
+pub fn director_address(topology: Topology, ipv6: bool) -> IpAddr {
+    let addresses = match topology {
+        Topology::TwoInterfaces => DIRECTOR_OUTER,
+        Topology::OneInterface => DIRECTOR_INNER,
+    };
+    without_prefix(addresses[usize::from(ipv6)])
+}
+
+/// The client's gateway: the router's address towards it.
+#[must_use]
+pub fn client_gateway(ipv6: bool) -> IpAddr {
+    without_prefix(ROUTER_TO_CLIENT[usize::from(ipv6)])
+}
+
 /// The director's interfaces, the one towards clients first.
 #[must_use]
 pub fn director_interfaces(topology: Topology) -> &'static [&'static str] {

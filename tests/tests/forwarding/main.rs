@@ -13,4 +13,3 @@ mod methods;
 mod others;
 mod schedulers;
 mod site;
-mod unavailable;

@@ -1,13 +1,11 @@
 //! Every method, in every mixture of families, over one interface and two: TCP with nginx, UDP.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 
-use director_tests::lab::plan::{CLIENT4, CLIENT6};
 use director_tests::lab::{Gateway, Topology};
 use director_tests::{http, nginx, udp};
 
-use crate::site::{SERVERS, Site, TIMEOUT, Way, by_name, growth, reasons};
+use crate::site::{SERVERS, Site, TIMEOUT, Way, by_name, client, growth, reasons};
 
 /// Requests and datagrams of a row: so many for each real server.
 const EACH: usize = 2;
@@ -53,11 +51,7 @@ fn check_nobody_else_answers(site: &Site, ways: &[Way]) {
 
 /// Small requests reach all real servers, a large answer comes whole, and the packet path carried it all.
 fn check_tcp(site: &Site, way: &Way) {
-    let client: IpAddr = if way.ipv6 {
-        CLIENT6.into()
-    } else {
-        CLIENT4.into()
-    };
+    let client = client(way.ipv6);
     let before = site.status();
     let answers = site.client(|| {
         let ask = |_| http::get(way.address(), "/", TIMEOUT).unwrap().text();

@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use ::director::control::{self, RealServerStatus, Status};
 use director_tests::director::{self, Reload, Service};
-use director_tests::lab::plan::{VIRTUAL4, VIRTUAL6, director_interfaces, server4, server6};
+use director_tests::lab::plan::{
+    CLIENT4, CLIENT6, VIRTUAL4, VIRTUAL6, director_interfaces, server4, server6,
+};
 use director_tests::lab::{Gateway, Host, Lab, LabOptions, Namespace, Process, Topology};
 use director_tests::{PATIENCE, http, nginx, udp, wait_until};
 
@@ -133,6 +135,11 @@ impl Way {
             ..Service::rr(virtual_address(self.ipv6), self.port)
         }
     }
+}
+
+/// The client's address.
+pub(crate) fn client(ipv6: bool) -> IpAddr {
+    if ipv6 { CLIENT6.into() } else { CLIENT4.into() }
 }
 
 /// Address of real server `number`.
