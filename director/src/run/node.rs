@@ -56,6 +56,11 @@ impl Node {
         // For whoever asks later, from another directory.
         let file = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
         let config = config::load(&file)?;
+        // Asked again when it is attached to. Here because loading takes the kernel seconds of verification, and
+        // somebody who wrote a wrong name should not have to wait for it.
+        for interface in &config.interfaces {
+            Datapath::ifindex(&interface.name)?;
+        }
         let cpus = online_cpus();
         let datapath = Datapath::open(Options {
             bpffs,
