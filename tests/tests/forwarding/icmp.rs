@@ -34,6 +34,8 @@ fn uploads() -> Vec<Way> {
 #[ignore = "needs root and network namespaces: cargo xtask test runs it"]
 fn icmp_messages_and_fragments() {
     let mut site = Site::up(Topology::TwoInterfaces);
+    // Every upload sends ten segments before it hears that they are too big.
+    site.extra = "icmp_per_second: 1000\n";
     let all: Vec<Way> = [Way::nat(), Way::past_the_director()].concat();
     let mut services: Vec<Service<'_>> = all.iter().map(|way| way.service("udp")).collect();
     services.extend(Way::nat().iter().map(|way| way.service("tcp")));

@@ -164,6 +164,8 @@ pub(crate) fn virtual_address(ipv6: bool) -> IpAddr {
 pub(crate) struct Site {
     pub(crate) lab: Lab,
     pub(crate) topology: Topology,
+    /// Lines at the top of every configuration.
+    pub(crate) extra: &'static str,
     running: Vec<Process>,
     director: Option<Process>,
 }
@@ -185,6 +187,7 @@ impl Site {
         Self {
             lab,
             topology,
+            extra: "",
             running,
             director: None,
         }
@@ -214,7 +217,7 @@ impl Site {
 
     /// A configuration of these services.
     pub(crate) fn yaml(&self, services: &[Service<'_>]) -> String {
-        director::yaml(&self.lab, self.topology, services, "")
+        director::yaml(&self.lab, self.topology, services, self.extra)
     }
 
     /// The running director.
