@@ -158,9 +158,9 @@ pub enum DatapathError {
     },
     /// The frames are too large for a native program.
     #[error(
-        "interface {name} does not take a native XDP program with its MTU of {mtu}: set it and its peer's to {} or \
+        "interface {name} does not take a native XDP program with {}: set it and its peer's to {ONE_PAGE_MTU} or \
          less, or say `mode: generic`",
-        ONE_PAGE_MTU
+        too_large(*.mtu)
     )]
     Mtu {
         /// The interface.
@@ -229,6 +229,16 @@ impl DatapathError {
                 source: Box::new(source),
             },
         }
+    }
+}
+
+/// Whose MTU is too large. A virtual cable minds that of its far end (drivers/net/veth.c, `veth_xdp_set`), which may be
+/// in another network namespace, out of sight.
+fn too_large(mtu: u32) -> String {
+    if mtu > ONE_PAGE_MTU {
+        format!("its MTU of {mtu}")
+    } else {
+        format!("the MTU of its peer (its own is {mtu})")
     }
 }
 
@@ -316,6 +326,13 @@ mod tests {
             (libc::EOPNOTSUPP, Native, 1500, None, "say `mode: generic`"),
             (libc::ERANGE, Native, 9000, None, "MTU of 9000"),
             (libc::EINVAL, Native, 9000, None, "MTU of 9000"),
+            (
+                libc::ERANGE,
+                Native,
+                1500,
+                None,
+                "the MTU of its peer (its own is 1500)",
+            ),
             (
                 libc::ENODEV,
                 Native,

@@ -94,11 +94,11 @@ fn what_stands_in_the_way_is_named() {
     let bench = Bench::up();
     let mut running = director::start(&bench.lab, &bench.yaml).unwrap();
     let before = director::status(&bench.lab).unwrap();
-    add_large_interface(&bench.lab);
+    add_interfaces(&bench.lab);
     let instance = bench.lab.instance_name();
 
     // Configuration, exit code, what is said.
-    let rows: [(&str, String, i32, &[&str]); 6] = [
+    let rows: [(&str, String, i32, &[&str]); 7] = [
         (
             "the same instance twice",
             bench.yaml.clone(),
@@ -127,6 +127,17 @@ fn what_stands_in_the_way_is_named() {
             &[
                 "interface large0 ",
                 "its MTU of 9000",
+                "3498 or less",
+                "`mode: generic`",
+            ],
+        ),
+        (
+            "frames too large at the cable's other end",
+            bench.beside("[small0]"),
+            FAILED,
+            &[
+                "interface small0 ",
+                "the MTU of its peer (its own is 1500)",
                 "3498 or less",
                 "`mode: generic`",
             ],
@@ -178,12 +189,17 @@ fn what_stands_in_the_way_is_named() {
     check_foreign_tables(&bench);
 }
 
-/// An interface like a card with jumbo frames.
-fn add_large_interface(lab: &Lab) {
+/// Interfaces like a card with jumbo frames: `large0`, and `small0` whose far end alone has them.
+fn add_interfaces(lab: &Lab) {
     let host = lab.host(Host::Director).unwrap();
-    let arguments = "link add large0 mtu 9000 type veth peer name large1 mtu 9000";
-    let arguments: Vec<&str> = arguments.split(' ').collect();
-    host.output("ip", &arguments).unwrap();
+    for (name, own, peer) in [("large", "9000", "9000"), ("small", "1500", "9000")] {
+        let ends = [format!("{name}0"), format!("{name}1")];
+        let arguments = [
+            "link", "add", &ends[0], "mtu", own, "type", "veth", "peer", "name", &ends[1], "mtu",
+            peer,
+        ];
+        host.output("ip", &arguments).unwrap();
+    }
 }
 
 fn check_without_rights(bench: &Bench) {
