@@ -1,4 +1,4 @@
-//! One connection in the table: what stands in an entry, its states and their timeouts.
+//! One connection in the table: what stands in an entry.
 //!
 //! Who writes what (architecture: the table is memory that the packet path and userspace both see):
 //!
@@ -13,81 +13,7 @@
 use core::sync::atomic::AtomicU64;
 
 use crate::atomic::{load, store};
-use crate::wire::tcp;
-
-/// State of a connection, IPVS's names (`net/netfilter/ipvs/ip_vs_proto_tcp.c`).
-#[repr(u8)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum State {
-    /// A SYN was seen, nothing else.
-    SynReceived = 1,
-    /// Both directions, or the client's second packet, were seen.
-    Established = 2,
-    /// A FIN was seen.
-    FinWait = 3,
-    /// A RST was seen.
-    Close = 4,
-    /// UDP has no states.
-    Udp = 5,
-}
-
-impl State {
-    /// The state with this number.
-    #[inline(always)]
-    #[must_use]
-    pub const fn from_u8(state: u8) -> Option<Self> {
-        match state {
-            1 => Some(Self::SynReceived),
-            2 => Some(Self::Established),
-            3 => Some(Self::FinWait),
-            4 => Some(Self::Close),
-            5 => Some(Self::Udp),
-            _ => None,
-        }
-    }
-
-    /// Idle seconds after which a connection in this state is given up. IPVS's defaults.
-    #[inline(always)]
-    #[must_use]
-    pub const fn timeout_s(self) -> u16 {
-        match self {
-            Self::SynReceived => 60,
-            Self::Established => 900,
-            Self::FinWait => 120,
-            Self::Close => 10,
-            Self::Udp => 300,
-        }
-    }
-
-    /// Whether IPVS would count it as active rather than inactive.
-    #[must_use]
-    pub const fn is_active(self) -> bool {
-        matches!(self, Self::SynReceived | Self::Established)
-    }
-
-    /// The state after a TCP segment with these flags, from either end.
-    ///
-    /// A closing connection stays closing until a SYN schedules it anew (the caller's business): the last
-    /// acknowledgements after a FIN do not make it established again.
-    #[inline(always)]
-    #[must_use]
-    pub const fn after_segment(self, flags: u8, from_client: bool) -> Self {
-        if flags & tcp::RST != 0 {
-            return Self::Close;
-        }
-        if flags & tcp::FIN != 0 {
-            return match self {
-                Self::Close => Self::Close,
-                _ => Self::FinWait,
-            };
-        }
-        match self {
-            // A SYN-ACK alone does not establish: the client's acknowledgement does.
-            Self::SynReceived if from_client && flags & tcp::SYN == 0 => Self::Established,
-            other => other,
-        }
-    }
-}
+use crate::state::State;
 
 /// Value of an entry: destination, when it was last seen, state and flags in 8 bytes. 0 is no entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -153,73 +79,81 @@ impl Value {
         (now_s as u16).wrapping_sub(self.seen_s())
     }
 
-    /// Whether it has been idle longer than its state allows. A value of unknown state is expired.
+    /// How readily it is given up for another connection: a closing one, a half-open one of the same endpoint (so that a
+    /// flood displaces itself), of another, one that stands; among these the longest idle. Expired ones do not count
+    /// apart: upkeep has freed them before long, and without upkeep the clock stands still.
     #[inline(always)]
     #[must_use]
-    pub const fn is_expired(self, now_s: u32) -> bool {
-        match State::from_u8(self.state()) {
-            Some(state) => self.idle_s(now_s) > state.timeout_s(),
-            None => true,
-        }
-    }
-
-    /// How readily it is given up when there is no room: expired, closing, half-open, then the longest idle.
-    #[inline(always)]
-    #[must_use]
-    pub const fn expendability(self, now_s: u32) -> u32 {
-        let class: u32 = if self.is_expired(now_s) {
-            3
-        } else {
-            match State::from_u8(self.state()) {
-                Some(State::Close | State::FinWait) => 2,
-                Some(State::SynReceived) => 1,
-                _ => 0,
-            }
+    pub const fn expendability(self, now_s: u32, same_endpoint: bool) -> u32 {
+        let class: u32 = match State::from_u8(self.state()) {
+            None => 4,
+            Some(state) if state.is_closing() => 3,
+            Some(state) if state.is_half_open() && same_endpoint => 2,
+            Some(state) if state.is_half_open() => 1,
+            Some(_) => 0,
         };
         class << 16 | self.idle_s(now_s) as u32
     }
 }
 
-/// Key of an IPv4 connection: client address, client port, service id. Exact, and never 0, since no service id is.
+/// From this [`Value::expendability`] on an entry may give way to a half-open connection too.
+pub const EXPENDABLE: u32 = 1 << 16;
+
+/// Key of an IPv4 connection: client address, client port, endpoint id. Exact, and never 0, since no endpoint id is.
 #[inline(always)]
 #[must_use]
-pub const fn key4(client: u32, port: u16, service: u16) -> u64 {
-    client as u64 | (port as u64) << 32 | (service as u64) << 48
+pub const fn key4(client: u32, port: u16, endpoint: u16) -> u64 {
+    client as u64 | (port as u64) << 32 | (endpoint as u64) << 48
 }
 
-/// Client address (as in the packet), port (as in the packet) and service id of a [`key4`].
+/// Client address (as in the packet), port (as in the packet) and endpoint id of a [`key4`].
 #[must_use]
 pub const fn split_key4(key: u64) -> (u32, u16, u16) {
     (key as u32, (key >> 32) as u16, (key >> 48) as u16)
 }
 
-/// Key of an IPv6 connection: client address in two words, then port and service id. The last word is never 0.
+/// Key of an IPv6 connection, or of one to a range of ports: client address in two words (an IPv4 one in the first half
+/// of the first), then client port, virtual port if the endpoint has several, and endpoint id. The last word is never 0.
 pub type Key6 = [u64; 3];
 
 /// Builds a [`Key6`].
 #[inline(always)]
 #[must_use]
-pub const fn key6(client: [u32; 4], port: u16, service: u16) -> Key6 {
+pub const fn key6(client: [u32; 4], port: u16, virtual_port: u16, endpoint: u16) -> Key6 {
     [
         client[0] as u64 | (client[1] as u64) << 32,
         client[2] as u64 | (client[3] as u64) << 32,
-        port as u64 | (service as u64) << 48,
+        port as u64 | (virtual_port as u64) << 16 | (endpoint as u64) << 48,
     ]
 }
 
-/// Client address and port (as in the packet) and service id of a [`Key6`].
+/// What a [`Key6`] is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Split6 {
+    /// Client address, as in the packet.
+    pub client: [u32; 4],
+    /// Client port, as in the packet.
+    pub port: u16,
+    /// Virtual port, as in the packet; 0 where the endpoint has one only.
+    pub virtual_port: u16,
+    /// Endpoint id.
+    pub endpoint: u16,
+}
+
+/// Takes a [`Key6`] apart.
 #[must_use]
-pub const fn split_key6(key: Key6) -> ([u32; 4], u16, u16) {
-    (
-        [
+pub const fn split_key6(key: Key6) -> Split6 {
+    Split6 {
+        client: [
             key[0] as u32,
             (key[0] >> 32) as u32,
             key[1] as u32,
             (key[1] >> 32) as u32,
         ],
-        key[2] as u16,
-        (key[2] >> 48) as u16,
-    )
+        port: key[2] as u16,
+        virtual_port: (key[2] >> 16) as u16,
+        endpoint: (key[2] >> 48) as u16,
+    }
 }
 
 /// A cache line of four IPv4 connections.
@@ -235,16 +169,24 @@ pub struct Bucket4 {
 /// A cache line of two IPv6 connections.
 #[repr(C, align(64))]
 #[derive(Debug, Default)]
-pub struct Bucket6 {
+pub struct Line6 {
     /// See [`key6`]; a last word of 0 is free.
     pub keys: [[AtomicU64; 3]; 2],
     /// See [`Value`]; 0 is free.
     pub values: [AtomicU64; 2],
 }
 
+/// Two cache lines of two IPv6 connections each: with four places in a bucket a table can be filled as far as IPv4's.
+#[repr(C, align(64))]
+#[derive(Debug, Default)]
+pub struct Bucket6 {
+    /// The lines, which neighbour each other: the second one is prefetched with the first.
+    pub lines: [Line6; 2],
+}
+
 const _: () = {
     assert!(size_of::<Bucket4>() == 64);
-    assert!(size_of::<Bucket6>() == 64);
+    assert!(size_of::<Bucket6>() == 128);
 };
 
 /// What the table's rules need of a bucket, whatever its key.
@@ -265,6 +207,8 @@ pub trait Bucket {
     fn is_free(&self, way: usize) -> bool;
     /// Hash of a key; its halves name the two candidate buckets.
     fn hash(key: Self::Key, seed: u64) -> u64;
+    /// Endpoint id in a key.
+    fn endpoint(key: Self::Key) -> u16;
 
     /// Fills a place in the order that the module's documentation demands.
     #[inline(always)]
@@ -316,26 +260,31 @@ impl Bucket for Bucket4 {
     fn hash(key: u64, seed: u64) -> u64 {
         mix(key ^ seed)
     }
+
+    #[inline(always)]
+    fn endpoint(key: u64) -> u16 {
+        (key >> 48) as u16
+    }
 }
 
 impl Bucket for Bucket6 {
     type Key = Key6;
-    const WAYS: usize = 2;
+    const WAYS: usize = 4;
 
     #[inline(always)]
     fn key(&self, way: usize) -> Key6 {
-        let key = &self.keys[way & 1];
+        let key = &self.lines[way >> 1 & 1].keys[way & 1];
         [load(&key[0]), load(&key[1]), load(&key[2])]
     }
 
     #[inline(always)]
     fn value(&self, way: usize) -> &AtomicU64 {
-        &self.values[way & 1]
+        &self.lines[way >> 1 & 1].values[way & 1]
     }
 
     #[inline(always)]
     fn set_key(&self, way: usize, key: Key6) {
-        let place = &self.keys[way & 1];
+        let place = &self.lines[way >> 1 & 1].keys[way & 1];
         store(&place[0], key[0]);
         store(&place[1], key[1]);
         store(&place[2], key[2]);
@@ -344,18 +293,23 @@ impl Bucket for Bucket6 {
     #[inline(always)]
     fn holds(&self, way: usize, key: Key6) -> bool {
         // Not the arrays' comparison: for BPF that becomes a call that compares byte by byte, each byte a branch.
-        let place = &self.keys[way & 1];
+        let place = &self.lines[way >> 1 & 1].keys[way & 1];
         (load(&place[0]) ^ key[0]) | (load(&place[1]) ^ key[1]) | (load(&place[2]) ^ key[2]) == 0
     }
 
     #[inline(always)]
     fn is_free(&self, way: usize) -> bool {
-        load(&self.keys[way & 1][2]) == 0
+        load(&self.lines[way >> 1 & 1].keys[way & 1][2]) == 0
     }
 
     #[inline(always)]
     fn hash(key: Key6, seed: u64) -> u64 {
         mix(key[2] ^ mix(key[1] ^ mix(key[0] ^ seed)))
+    }
+
+    #[inline(always)]
+    fn endpoint(key: Key6) -> u16 {
+        (key[2] >> 48) as u16
     }
 }
 
@@ -375,86 +329,39 @@ mod tests {
     #[test]
     fn keys_give_back_what_was_put_in() {
         assert_eq!(split_key4(key4(0x0102_0304, 80, 7)), (0x0102_0304, 80, 7));
-        let client = [1, 2, 3, 4];
-        assert_eq!(split_key6(key6(client, 80, 7)), (client, 80, 7));
-    }
-
-    #[test]
-    fn segments_move_a_connection_on() {
-        use State::*;
-        let cases = [
-            (SynReceived, tcp::SYN, true, SynReceived, "a repeated SYN"),
-            (
-                SynReceived,
-                tcp::SYN | tcp::ACK,
-                false,
-                SynReceived,
-                "the SYN-ACK",
-            ),
-            (
-                SynReceived,
-                tcp::ACK,
-                true,
-                Established,
-                "the client's acknowledgement",
-            ),
-            (
-                SynReceived,
-                tcp::ACK,
-                false,
-                SynReceived,
-                "an acknowledgement of the server alone",
-            ),
-            (Established, tcp::ACK, true, Established, "data"),
-            (
-                Established,
-                tcp::FIN | tcp::ACK,
-                true,
-                FinWait,
-                "the client's FIN",
-            ),
-            (
-                Established,
-                tcp::FIN | tcp::ACK,
-                false,
-                FinWait,
-                "the server's FIN",
-            ),
-            (FinWait, tcp::ACK, true, FinWait, "the last acknowledgement"),
-            (Established, tcp::RST, false, Close, "a reset"),
-            (FinWait, tcp::RST, true, Close, "a reset after FIN"),
-            (
-                Close,
-                tcp::FIN | tcp::ACK,
-                true,
-                Close,
-                "a FIN after a reset",
-            ),
-        ];
-        for (state, flags, from_client, expected, what) in cases {
-            assert_eq!(state.after_segment(flags, from_client), expected, "{what}");
-        }
+        assert_eq!(Bucket4::endpoint(key4(u32::MAX, u16::MAX, 7)), 7);
+        let split = Split6 {
+            client: [1, 2, 3, 4],
+            port: 80,
+            virtual_port: 0xabcd,
+            endpoint: 7,
+        };
+        let key = key6(split.client, split.port, split.virtual_port, split.endpoint);
+        assert_eq!(split_key6(key), split);
+        assert_eq!(Bucket6::endpoint(key), 7);
     }
 
     #[test]
     fn what_is_given_up_first() {
         let now = 100_000;
         let seen = |idle: u32| (now - idle) as u16;
-        // From the least to the most expendable.
+        // From the least to the most expendable, and whether it is of the newcomer's endpoint.
         let order = [
-            Value::new(1, seen(0), State::Established, 0),
-            Value::new(1, seen(5), State::Udp, 0),
-            Value::new(1, seen(800), State::Established, 0),
-            Value::new(1, seen(0), State::SynReceived, 0),
-            Value::new(1, seen(9), State::Close, 0),
-            Value::new(1, seen(61), State::SynReceived, 0),
-            Value::new(1, seen(901), State::Established, 0),
+            (Value::new(1, seen(0), State::Established, 0), true),
+            (Value::new(1, seen(5), State::Udp, 0), true),
+            (Value::new(1, seen(800), State::Established, 0), true),
+            (Value::new(1, seen(50), State::SynReceived, 0), false),
+            (Value::new(1, seen(0), State::SynReceived, 0), true),
+            (Value::new(1, seen(5), State::UdpOne, 0), true),
+            (Value::new(1, seen(0), State::CloseWait, 0), false),
+            (Value::new(1, seen(9), State::Close, 0), false),
+            (Value(9), false),
         ];
+        let expendability = |(value, same): (Value, bool)| value.expendability(now, same);
         for pair in order.windows(2) {
-            assert!(
-                pair[0].expendability(now) < pair[1].expendability(now),
-                "{pair:?}"
-            );
+            assert!(expendability(pair[0]) < expendability(pair[1]), "{pair:?}");
         }
+        let stands = |entry: &&(Value, bool)| expendability(**entry) < EXPENDABLE;
+        assert_eq!(order.iter().filter(stands).count(), 3);
     }
 }

@@ -3,10 +3,9 @@
 use core::ptr::NonNull;
 
 use crate::checksum::Delta;
-use crate::connection::{Bucket, Bucket4, Bucket6, Key6, key4, key6};
 use crate::layout::{
     Destination, Endpoint4, Endpoint6, Fragment, FragmentKey4, FragmentKey6, Neighbour4,
-    Neighbour6, NextHop, Route, Settings, SharedBy, destination,
+    Neighbour6, NextHop, Route, Settings, destination,
 };
 use crate::packet::Packet;
 use crate::parse::{self, Network};
@@ -17,8 +16,6 @@ use crate::wire::{ipv4, ipv6, protocol};
 pub trait Family: Copy {
     /// An address.
     type Address: Copy;
-    /// A bucket of its connection table.
-    type Bucket: Bucket;
     /// Names a fragmented datagram.
     type FragmentKey: Copy;
     /// Whether it is IPv6.
@@ -34,8 +31,10 @@ pub trait Family: Copy {
 
     /// Whether two addresses are the same.
     fn is_same(one: Self::Address, other: Self::Address) -> bool;
-    /// An address as tables hold it.
+    /// An address that tables hold.
     fn from_table(address: &[u8; 16]) -> Self::Address;
+    /// An address as tables hold it.
+    fn to_table(address: Self::Address) -> [u8; 16];
     /// What replacing an address does to a checksum.
     fn changed(delta: Delta, old: Self::Address, new: Self::Address) -> Delta;
     /// All of an address in 32 bits, for hashing.
@@ -43,20 +42,6 @@ pub trait Family: Copy {
     /// Whether it is the address of exactly one host (RFC 1122 section 3.2.2: only those are sent ICMP errors).
     fn is_unicast(address: Self::Address) -> bool;
 
-    /// Service of an endpoint.
-    fn service<T: Tables>(
-        tables: &T,
-        address: Self::Address,
-        port: u16,
-        protocol: u8,
-    ) -> Option<u32>;
-    /// Services of a NAT real server.
-    fn real_server<T: Tables>(
-        tables: &T,
-        address: Self::Address,
-        port: u16,
-        protocol: u8,
-    ) -> Option<&SharedBy>;
     /// Flags of an address.
     fn address<T: Tables>(tables: &T, address: Self::Address) -> u32;
     /// Route to an address.
@@ -69,13 +54,6 @@ pub trait Family: Copy {
         source: Self::Address,
         destination: Self::Address,
     ) -> NextHop;
-
-    /// Key of a connection.
-    fn key(client: Self::Address, port: u16, service: u16) -> <Self::Bucket as Bucket>::Key;
-    /// Bucket of the connection table.
-    fn bucket<T: Tables>(tables: &T, index: u32) -> Option<&Self::Bucket>;
-    /// Buckets of one CPU's table less one.
-    fn mask(settings: &Settings) -> u32;
 
     /// Reads the header at an address, and walks its extensions.
     fn network<P: Packet>(packet: &P, l3: usize) -> Option<Network<Self>>;
@@ -107,7 +85,7 @@ pub struct V4;
 pub struct V6;
 
 #[inline(always)]
-const fn endpoint4(address: u32, port: u16, protocol: u8) -> Endpoint4 {
+pub(crate) const fn endpoint4(address: u32, port: u16, protocol: u8) -> Endpoint4 {
     Endpoint4 {
         address: address.to_ne_bytes(),
         port: port.to_ne_bytes(),
@@ -125,7 +103,7 @@ pub const fn bytes6(address: [u32; 4]) -> [u8; 16] {
 }
 
 #[inline(always)]
-const fn endpoint6(address: [u32; 4], port: u16, protocol: u8) -> Endpoint6 {
+pub(crate) const fn endpoint6(address: [u32; 4], port: u16, protocol: u8) -> Endpoint6 {
     Endpoint6 {
         address: bytes6(address),
         port: port.to_ne_bytes(),
@@ -136,7 +114,6 @@ const fn endpoint6(address: [u32; 4], port: u16, protocol: u8) -> Endpoint6 {
 
 impl Family for V4 {
     type Address = u32;
-    type Bucket = Bucket4;
     type FragmentKey = FragmentKey4;
     const IPV6: bool = false;
     const HEADER_LEN: usize = ipv4::LEN;
@@ -155,6 +132,11 @@ impl Family for V4 {
     }
 
     #[inline(always)]
+    fn to_table(address: u32) -> [u8; 16] {
+        bytes6([address, 0, 0, 0])
+    }
+
+    #[inline(always)]
     fn changed(delta: Delta, old: u32, new: u32) -> Delta {
         delta.long(old, new)
     }
@@ -168,21 +150,6 @@ impl Family for V4 {
     fn is_unicast(address: u32) -> bool {
         let first = address.to_ne_bytes()[0];
         first != 0 && first != 127 && first < 224
-    }
-
-    #[inline(always)]
-    fn service<T: Tables>(tables: &T, address: u32, port: u16, protocol: u8) -> Option<u32> {
-        tables.service4(&endpoint4(address, port, protocol))
-    }
-
-    #[inline(always)]
-    fn real_server<T: Tables>(
-        tables: &T,
-        address: u32,
-        port: u16,
-        protocol: u8,
-    ) -> Option<&SharedBy> {
-        tables.real_server4(&endpoint4(address, port, protocol))
     }
 
     #[inline(always)]
@@ -206,21 +173,6 @@ impl Family for V4 {
     #[inline(always)]
     fn kernel_next_hop<P: Packet>(packet: &P, source: u32, destination: u32) -> NextHop {
         packet.kernel_next_hop4(source, destination)
-    }
-
-    #[inline(always)]
-    fn key(client: u32, port: u16, service: u16) -> u64 {
-        key4(client, port, service)
-    }
-
-    #[inline(always)]
-    fn bucket<T: Tables>(tables: &T, index: u32) -> Option<&Bucket4> {
-        tables.bucket4(index)
-    }
-
-    #[inline(always)]
-    fn mask(settings: &Settings) -> u32 {
-        settings.buckets4_mask
     }
 
     #[inline(always)]
@@ -263,7 +215,6 @@ impl Family for V4 {
 
 impl Family for V6 {
     type Address = [u32; 4];
-    type Bucket = Bucket6;
     type FragmentKey = FragmentKey6;
     const IPV6: bool = true;
     const HEADER_LEN: usize = ipv6::LEN;
@@ -284,6 +235,11 @@ impl Family for V6 {
     }
 
     #[inline(always)]
+    fn to_table(address: [u32; 4]) -> [u8; 16] {
+        bytes6(address)
+    }
+
+    #[inline(always)]
     fn changed(delta: Delta, old: [u32; 4], new: [u32; 4]) -> Delta {
         delta.address6(old, new)
     }
@@ -299,21 +255,6 @@ impl Family for V6 {
         let none_or_loopback =
             address[0] | address[1] | address[2] == 0 && u32::from_be(address[3]) <= 1;
         address[0].to_ne_bytes()[0] != 0xff && !none_or_loopback
-    }
-
-    #[inline(always)]
-    fn service<T: Tables>(tables: &T, address: [u32; 4], port: u16, protocol: u8) -> Option<u32> {
-        tables.service6(&endpoint6(address, port, protocol))
-    }
-
-    #[inline(always)]
-    fn real_server<T: Tables>(
-        tables: &T,
-        address: [u32; 4],
-        port: u16,
-        protocol: u8,
-    ) -> Option<&SharedBy> {
-        tables.real_server6(&endpoint6(address, port, protocol))
     }
 
     #[inline(always)]
@@ -337,21 +278,6 @@ impl Family for V6 {
     #[inline(always)]
     fn kernel_next_hop<P: Packet>(packet: &P, source: [u32; 4], destination: [u32; 4]) -> NextHop {
         packet.kernel_next_hop6(source, destination)
-    }
-
-    #[inline(always)]
-    fn key(client: [u32; 4], port: u16, service: u16) -> Key6 {
-        key6(client, port, service)
-    }
-
-    #[inline(always)]
-    fn bucket<T: Tables>(tables: &T, index: u32) -> Option<&Bucket6> {
-        tables.bucket6(index)
-    }
-
-    #[inline(always)]
-    fn mask(settings: &Settings) -> u32 {
-        settings.buckets6_mask
     }
 
     #[inline(always)]

@@ -4,7 +4,7 @@
 //!
 //! ```text
 //!            bytes between two pointers            tables
-//!            (packet, wire, parse)                 (layout, tables, connection, table, family)
+//!            (packet, wire, parse)                 (layout, tables, connection, table, reach, family)
 //!                        └───────────┬──────────────┘
 //!                                  path ──► verdict: pass, drop (a reason), transmit, redirect
 //!                                    ▲
@@ -31,6 +31,8 @@ pub mod native;
 pub mod packet;
 pub mod parse;
 pub mod path;
+pub mod reach;
+pub mod state;
 pub mod table;
 pub mod tables;
 pub mod verifier;

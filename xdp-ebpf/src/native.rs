@@ -7,9 +7,10 @@ use std::collections::{BTreeMap, HashMap};
 
 use crate::connection::{Bucket4, Bucket6};
 use crate::layout::{
-    Counters, Destination, Endpoint4, Endpoint6, Fragment, FragmentKey4, FragmentKey6, Neighbour4,
-    Neighbour6, NextHop, REASONS, Reason, Route, Scratch, Service, Settings, SharedBy, TokenBucket,
-    limits,
+    Counters, Destination, Endpoint, Endpoint4, Endpoint6, Fragment, FragmentKey4, FragmentKey6,
+    Load, Locality, LocalityKey, Neighbour4, Neighbour6, NextHop, RANGE_BITS4, RANGE_BITS6,
+    REASONS, RangeKey4, RangeKey6, Reason, Route, Scratch, Served, Service, Settings, SharedBy,
+    Template, TemplateKey, TokenBucket, Work, limits,
 };
 use crate::packet::Packet;
 use crate::tables::Tables;
@@ -188,11 +189,21 @@ pub struct NativeTables {
     /// `SETTINGS`; `None`: never written.
     pub settings: Option<Settings>,
     /// `SERVICES4`.
-    pub services4: HashMap<Endpoint4, u32>,
+    pub services4: HashMap<Endpoint4, Served>,
     /// `SERVICES6`.
-    pub services6: HashMap<Endpoint6, u32>,
+    pub services6: HashMap<Endpoint6, Served>,
+    /// `RANGES4`: bits of the prefix and key.
+    pub ranges4: BTreeMap<(u32, RangeKey4), Served>,
+    /// `RANGES6`: bits of the prefix and key.
+    pub ranges6: BTreeMap<(u32, RangeKey6), Served>,
+    /// `ENDPOINTS`.
+    pub endpoints: HashMap<u16, Endpoint>,
     /// `SERVICES`.
-    pub services: HashMap<u32, Service>,
+    pub services: HashMap<u16, Service>,
+    /// `LOADS`.
+    pub loads: HashMap<u32, Load>,
+    /// State of the random numbers (xorshift64), never 0.
+    pub random: Cell<u64>,
     /// `SLOTS`.
     pub slots: Vec<u32>,
     /// `DESTINATIONS`.
@@ -222,25 +233,33 @@ pub struct NativeTables {
     cursors: Vec<AtomicU64>,
     counters: HashMap<u32, UnsafeCell<Counters>>,
     reasons: Vec<Cell<u64>>,
+    templates: RefCell<HashMap<TemplateKey, Template>>,
+    localities: RefCell<HashMap<LocalityKey, Box<Locality>>>,
     fragments4: RefCell<HashMap<FragmentKey4, Box<UnsafeCell<Fragment>>>>,
     fragments6: RefCell<HashMap<FragmentKey6, Box<UnsafeCell<Fragment>>>>,
     held: RefCell<Vec<Held>>,
     limiter: UnsafeCell<TokenBucket>,
     scratch: UnsafeCell<Scratch>,
+    work: UnsafeCell<Work>,
 }
 
 impl NativeTables {
     /// Empty tables of the sizes that the settings state. Destinations with ids below `destinations` are counted.
     #[must_use]
     pub fn new(settings: Settings, destinations: u32) -> Self {
-        let buckets = |mask: u32| settings.cpus as usize * (mask as usize + 1);
+        let buckets = |buckets: u32| settings.cpus as usize * buckets as usize;
         Self {
             cpu: Cell::new(0),
             now_ns: Cell::new(1_000_000_000),
             settings: Some(settings),
             services4: HashMap::new(),
             services6: HashMap::new(),
+            ranges4: BTreeMap::new(),
+            ranges6: BTreeMap::new(),
+            endpoints: HashMap::new(),
             services: HashMap::new(),
+            loads: HashMap::new(),
+            random: Cell::new(1),
             slots: Vec::new(),
             destinations: HashMap::new(),
             real_servers4: HashMap::new(),
@@ -253,10 +272,10 @@ impl NativeTables {
             neighbours4: HashMap::new(),
             neighbours6: HashMap::new(),
             egress: HashMap::new(),
-            connections4: (0..buckets(settings.buckets4_mask))
+            connections4: (0..buckets(settings.buckets4))
                 .map(|_| Bucket4::default())
                 .collect(),
-            connections6: (0..buckets(settings.buckets6_mask))
+            connections6: (0..buckets(settings.buckets6))
                 .map(|_| Bucket6::default())
                 .collect(),
             cursors: (0..limits::SERVICES).map(|_| AtomicU64::new(0)).collect(),
@@ -264,11 +283,14 @@ impl NativeTables {
                 .map(|id| (id, UnsafeCell::new(Counters::default())))
                 .collect(),
             reasons: (0..REASONS).map(|_| Cell::new(0)).collect(),
+            templates: RefCell::default(),
+            localities: RefCell::default(),
             fragments4: RefCell::default(),
             fragments6: RefCell::default(),
             held: RefCell::default(),
             limiter: UnsafeCell::default(),
             scratch: UnsafeCell::default(),
+            work: UnsafeCell::default(),
         }
     }
 
@@ -300,6 +322,12 @@ impl NativeTables {
         &self.connections6
     }
 
+    /// Clients that persistence remembers.
+    #[must_use]
+    pub fn templates(&self) -> HashMap<TemplateKey, Template> {
+        self.templates.borrow().clone()
+    }
+
     /// Takes the frames that were handed to userspace.
     #[must_use]
     pub fn take_held(&self) -> Vec<Held> {
@@ -325,6 +353,12 @@ fn longest<const N: usize>(
         .map(|(_, route)| *route)
 }
 
+/// Whether a port begins with so many bits of another one.
+fn begins(bits: u32, prefix: [u8; 2], port: [u8; 2]) -> bool {
+    let differ = u16::from_be_bytes(prefix) ^ u16::from_be_bytes(port);
+    u32::from(differ) >> 16_u32.saturating_sub(bits) == 0
+}
+
 // SAFETY: the tables are for one thread, and nothing but the packet path touches the cells while a packet is handled;
 // what `&self` gives out is not moved by the path, which only replaces fragments after it is done with the old one.
 unsafe impl Tables for NativeTables {
@@ -340,20 +374,84 @@ unsafe impl Tables for NativeTables {
         self.settings.as_ref()
     }
 
-    fn service4(&self, endpoint: &Endpoint4) -> Option<u32> {
+    fn served4(&self, endpoint: &Endpoint4) -> Option<Served> {
         self.services4.get(endpoint).copied()
     }
 
-    fn service6(&self, endpoint: &Endpoint6) -> Option<u32> {
+    fn served6(&self, endpoint: &Endpoint6) -> Option<Served> {
         self.services6.get(endpoint).copied()
     }
 
-    fn service(&self, id: u32) -> Option<&Service> {
+    fn ranged4(&self, key: &RangeKey4) -> Option<Served> {
+        let same =
+            |range: &RangeKey4| (range.address, range.protocol) == (key.address, key.protocol);
+        let mut ranges = self.ranges4.iter().rev();
+        ranges
+            .find(|((bits, range), _)| {
+                same(range) && begins(*bits - RANGE_BITS4, range.port, key.port)
+            })
+            .map(|(_, served)| *served)
+    }
+
+    fn ranged6(&self, key: &RangeKey6) -> Option<Served> {
+        let same =
+            |range: &RangeKey6| (range.address, range.protocol) == (key.address, key.protocol);
+        let mut ranges = self.ranges6.iter().rev();
+        ranges
+            .find(|((bits, range), _)| {
+                same(range) && begins(*bits - RANGE_BITS6, range.port, key.port)
+            })
+            .map(|(_, served)| *served)
+    }
+
+    fn endpoint(&self, id: u16) -> Option<&Endpoint> {
+        self.endpoints.get(&id)
+    }
+
+    fn service(&self, id: u16) -> Option<&Service> {
         self.services.get(&id)
     }
 
-    fn cursor(&self, service: u32) -> Option<&AtomicU64> {
-        self.cursors.get(service as usize)
+    fn cursor(&self, service: u16) -> Option<&AtomicU64> {
+        self.cursors.get(usize::from(service))
+    }
+
+    fn load(&self, destination: u32) -> Option<&Load> {
+        self.loads.get(&destination)
+    }
+
+    fn template(&self, key: &TemplateKey) -> Option<Template> {
+        self.templates.borrow().get(key).copied()
+    }
+
+    fn put_template(&self, key: &TemplateKey, template: &Template, only_new: bool) -> bool {
+        let mut templates = self.templates.borrow_mut();
+        if only_new && templates.contains_key(key) {
+            return false;
+        }
+        templates.insert(*key, *template);
+        true
+    }
+
+    fn locality(&self, key: &LocalityKey) -> Option<&Locality> {
+        let localities = self.localities.borrow();
+        let locality = std::ptr::from_ref::<Locality>(localities.get(key)?);
+        // SAFETY: boxed, and never taken out again while a packet is handled.
+        Some(unsafe { &*locality })
+    }
+
+    fn add_locality(&self, key: &LocalityKey) -> bool {
+        self.localities.borrow_mut().entry(*key).or_default();
+        true
+    }
+
+    fn random(&self) -> u32 {
+        let mut state = self.random.get();
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        self.random.set(state);
+        (state >> 32) as u32
     }
 
     fn slot(&self, slot: u32) -> Option<u32> {
@@ -474,5 +572,9 @@ unsafe impl Tables for NativeTables {
 
     fn scratch(&self) -> Option<NonNull<Scratch>> {
         NonNull::new(self.scratch.get())
+    }
+
+    fn work(&self) -> Option<NonNull<Work>> {
+        NonNull::new(self.work.get())
     }
 }

@@ -3,12 +3,16 @@
 use core::ptr::NonNull;
 use core::sync::atomic::AtomicU64;
 
-use crate::connection::{Bucket4, Bucket6};
+use crate::connection::{Bucket4, Bucket6, Key6};
 use crate::layout::{
-    Counters, Destination, Endpoint4, Endpoint6, Fragment, FragmentKey4, FragmentKey6, Neighbour4,
-    Neighbour6, NextHop, Reason, Route, Scratch, Service, Settings, SharedBy, TokenBucket,
+    Counters, Destination, Endpoint, Endpoint4, Endpoint6, Fragment, FragmentKey4, FragmentKey6,
+    Load, Locality, LocalityKey, Neighbour4, Neighbour6, NextHop, RangeKey4, RangeKey6, Reason,
+    Route, Scratch, Served, Service, Settings, SharedBy, Template, TemplateKey, TokenBucket, Work,
 };
 use crate::packet::Packet;
+use crate::path::schedule;
+use crate::reach::{Narrow, Wide};
+use crate::table;
 
 /// Everything the packet path may look up or write besides the packet. One method for each map of
 /// [`crate::layout::maps`], named after it; `None` is always "not there".
@@ -26,17 +30,35 @@ pub unsafe trait Tables {
     /// `SETTINGS`.
     fn settings(&self) -> Option<&Settings>;
     /// `SERVICES4`.
-    fn service4(&self, endpoint: &Endpoint4) -> Option<u32>;
+    fn served4(&self, endpoint: &Endpoint4) -> Option<Served>;
     /// `SERVICES6`.
-    fn service6(&self, endpoint: &Endpoint6) -> Option<u32>;
+    fn served6(&self, endpoint: &Endpoint6) -> Option<Served>;
+    /// `RANGES4`: the longest prefix.
+    fn ranged4(&self, key: &RangeKey4) -> Option<Served>;
+    /// `RANGES6`: the longest prefix.
+    fn ranged6(&self, key: &RangeKey6) -> Option<Served>;
+    /// `ENDPOINTS`.
+    fn endpoint(&self, id: u16) -> Option<&Endpoint>;
     /// `SERVICES`.
-    fn service(&self, id: u32) -> Option<&Service>;
+    fn service(&self, id: u16) -> Option<&Service>;
     /// `CURSORS`.
-    fn cursor(&self, service: u32) -> Option<&AtomicU64>;
+    fn cursor(&self, service: u16) -> Option<&AtomicU64>;
     /// `SLOTS`.
     fn slot(&self, slot: u32) -> Option<u32>;
     /// `DESTINATIONS`.
     fn destination(&self, id: u32) -> Option<&Destination>;
+    /// `LOADS`.
+    fn load(&self, destination: u32) -> Option<&Load>;
+    /// `TEMPLATES`.
+    fn template(&self, key: &TemplateKey) -> Option<Template>;
+    /// `TEMPLATES`: replaces, or with `only_new` gives way to what is there. False: refused.
+    fn put_template(&self, key: &TemplateKey, template: &Template, only_new: bool) -> bool;
+    /// `LOCALITIES`.
+    fn locality(&self, key: &LocalityKey) -> Option<&Locality>;
+    /// `LOCALITIES`: an empty one, unless one is there. False: refused.
+    fn add_locality(&self, key: &LocalityKey) -> bool;
+    /// A random number.
+    fn random(&self) -> u32;
     /// `COUNTERS`, this CPU's.
     fn counters(&self, destination: u32) -> Option<NonNull<Counters>>;
     /// `REASONS`: one packet more.
@@ -83,4 +105,70 @@ pub unsafe trait Tables {
     fn limiter(&self) -> Option<NonNull<TokenBucket>>;
     /// `SCRATCH`, this CPU's.
     fn scratch(&self) -> Option<NonNull<Scratch>>;
+    /// `WORK`, this CPU's. Use [`work`].
+    fn work(&self) -> Option<NonNull<Work>>;
+
+    // What the kernel verifies once and not anew at each place it is called from: its global functions, which take and
+    // return numbers only. Here is what they do; the kernel's side has one for each. All of it is for new connections and
+    // other rare packets. (Without them the programs that need two are more than the verifier takes.)
+
+    /// [`table::insert`], narrow table.
+    fn insert4(&self, key: u64, value: u64) -> bool
+    where
+        Self: Sized,
+    {
+        table::insert::<Narrow, Self>(self, &key, value)
+    }
+    /// [`table::insert`], wide table.
+    fn insert6(&self, key: Key6, value: u64) -> bool
+    where
+        Self: Sized,
+    {
+        table::insert::<Wide, Self>(self, &key, value)
+    }
+    /// [`table::find_elsewhere`], narrow tables.
+    fn elsewhere4(&self, key: u64, but: u32) -> u64
+    where
+        Self: Sized,
+    {
+        table::find_elsewhere::<Narrow, Self>(self, &key, but)
+    }
+    /// [`table::find_elsewhere`], wide tables.
+    fn elsewhere6(&self, key: Key6, but: u32) -> u64
+    where
+        Self: Sized,
+    {
+        table::find_elsewhere::<Wide, Self>(self, &key, but)
+    }
+    /// [`schedule::table_based::choose`].
+    fn choose_by_table(&self, service: u16, hash: u32) -> u32
+    where
+        Self: Sized,
+    {
+        schedule::table_based::choose(self, service, hash)
+    }
+    /// [`schedule::counting::choose`].
+    fn choose_by_count(&self, service: u16) -> u32
+    where
+        Self: Sized,
+    {
+        schedule::counting::choose(self, service)
+    }
+    /// [`schedule::locality::choose`].
+    fn choose_by_locality(&self, service: u16, address: [u64; 2], now_s: u32) -> u32
+    where
+        Self: Sized,
+    {
+        schedule::locality::choose(self, service, address, now_s)
+    }
+}
+
+/// This CPU's memory for the numbers of a loop; what is in there is of the loop before. For one loop at a time.
+///
+/// Numbers that live on the stack the kernel's verifier follows from turn to turn, and takes every combination of them for
+/// something new; what stands in a map it does not follow.
+#[inline(always)]
+pub fn work<W: Copy, T: Tables>(tables: &T) -> Option<NonNull<W>> {
+    const { assert!(size_of::<W>() <= size_of::<Work>() && align_of::<W>() <= align_of::<Work>()) };
+    tables.work().map(NonNull::cast)
 }

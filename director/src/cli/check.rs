@@ -78,22 +78,22 @@ fn summary(config: &Config, cpus: u32) -> String {
         let _ = writeln!(text, "{name:<16}  {value}");
     }
     for service in &config.services {
+        let endpoints: Vec<String> = service.endpoints.iter().map(ToString::to_string).collect();
         let _ = writeln!(
             text,
-            "\n{}  {} {}  {}",
+            "\n{}  {}  {}",
             service.name,
-            service.protocol,
-            service.socket_address(),
+            endpoints.join(" "),
             service.scheduler
         );
         let width = service
             .real_servers
             .iter()
-            .map(|it| it.socket_address().to_string().len())
+            .map(|it| it.shown().len())
             .max()
             .unwrap_or(0);
         for server in &service.real_servers {
-            let address = server.socket_address().to_string();
+            let address = server.shown();
             let _ = writeln!(
                 text,
                 "  {address:<width$}  weight {:<4}  {}",

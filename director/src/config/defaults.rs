@@ -4,8 +4,8 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use ipnet::{Ipv4Net, Ipv6Net};
 
-use super::kinds::{MethodWord, SchedulerWord};
-use super::model::{ConnectionLimits, Protocol, Tunnel};
+use super::kinds::{MethodWord, ProtocolWord, SchedulerWord};
+use super::model::{ConnectionLimits, NoServer, Ports, RemovedServers, Timeouts, Tunnel};
 
 /// Name of an instance that was given none.
 pub(super) const INSTANCE: &str = "default";
@@ -23,19 +23,58 @@ pub(super) const CONNECTIONS: ConnectionLimits = ConnectionLimits {
 pub(super) const ICMP_PER_SECOND: u32 = 100;
 /// How long fragments are followed.
 pub(super) const FRAGMENT_TIMEOUT_MS: u32 = 1000;
+/// How long persistence remembers a client (`IP_VS_TEMPLATE_TIMEOUT` of ipvsadm).
+pub(super) const PERSISTENCE_S: u32 = 300;
+
 /// UDP port of GUE (IANA).
 pub(super) const GUE_PORT: u16 = 6080;
 
 /// What a service or real server takes that says nothing itself.
 #[derive(Clone, Copy)]
 pub(super) struct Defaults {
-    pub(super) port: Option<u16>,
-    pub(super) protocol: Protocol,
+    pub(super) port: Option<Ports>,
+    pub(super) protocol: ProtocolWord,
     pub(super) scheduler: SchedulerWord,
-    pub(super) mh_port: bool,
+    pub(super) flags: Flags,
+    pub(super) fallback: bool,
+    pub(super) timeouts: Timeouts,
+    pub(super) sloppy: bool,
+    pub(super) persistence: Option<PersistenceDefaults>,
+    pub(super) one_packet: bool,
+    pub(super) no_server: NoServer,
+    pub(super) removed_servers: RemovedServers,
     pub(super) method: MethodWord,
     pub(super) tunnel: Tunnel,
     pub(super) weight: u32,
+    pub(super) upper_threshold: u32,
+    pub(super) lower_threshold: u32,
+}
+
+/// Flags of schedulers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Flags {
+    pub(super) sh_port: bool,
+    pub(super) mh_port: bool,
+}
+
+/// Persistence before it is known whose: the whole address has another length in each family.
+#[derive(Clone, Copy)]
+pub(super) struct PersistenceDefaults {
+    pub(super) timeout_s: u32,
+    pub(super) prefix: Option<u8>,
+    pub(super) across_ports: bool,
+    pub(super) expire_quiescent: bool,
+}
+
+impl Default for PersistenceDefaults {
+    fn default() -> Self {
+        Self {
+            timeout_s: PERSISTENCE_S,
+            prefix: None,
+            across_ports: true,
+            expire_quiescent: false,
+        }
+    }
 }
 
 impl Default for Defaults {
@@ -43,12 +82,22 @@ impl Default for Defaults {
     fn default() -> Self {
         Self {
             port: None,
-            protocol: Protocol::Tcp,
-            scheduler: SchedulerWord::Wrr,
-            mh_port: false,
+            protocol: ProtocolWord::Tcp,
+            // As ipvsadm.
+            scheduler: SchedulerWord::Wlc,
+            flags: Flags::default(),
+            fallback: true,
+            timeouts: Timeouts::default(),
+            sloppy: false,
+            persistence: None,
+            one_packet: false,
+            no_server: NoServer::default(),
+            removed_servers: RemovedServers::default(),
             method: MethodWord::Nat,
             tunnel: Tunnel::Ipip,
             weight: 1,
+            upper_threshold: 0,
+            lower_threshold: 0,
         }
     }
 }

@@ -7,11 +7,12 @@ use serde::Deserialize;
 
 use super::addresses::{Address, RealServerWord, SourcePrefix4, SourcePrefix6};
 use super::kinds::{
-    FlagWord, FragmentTimeout, InstanceName, InterfaceName, MethodWord, Number, Port,
-    SchedulerWord, ServiceName, SocketPath, TunnelWord, Weight, Word,
+    FlagWord, FragmentTimeout, InstanceName, InterfaceName, MethodWord, Number, PersistenceWord,
+    Port, PortRange, ProtocolWord, SchedulerWord, Seconds, ServiceName, SocketPath, Switch,
+    TunnelWord, Weight, Word,
 };
 use super::limits;
-use super::model::{Protocol, XdpMode};
+use super::model::{NoServer, RemovedServers, XdpMode};
 use super::value::{Located, Optional, ShortOrLong, Value};
 
 /// Configuration of a director.
@@ -55,45 +56,84 @@ pub(super) struct InterfaceFile {
 #[serde(default, deny_unknown_fields)]
 #[schemars(rename = "Defaults")]
 pub(super) struct DefaultsFile {
-    /// Port of services.
-    pub(super) port: Optional<Value<Port>>,
-    /// Protocol of services. Default: tcp.
-    pub(super) protocol: Optional<Value<Word<Protocol>>>,
-    /// Scheduler of services. Default: wrr.
+    /// Port of services, or a range of ports, or any.
+    pub(super) port: Optional<Value<PortRange>>,
+    /// Protocol of services: tcp, udp or both. Default: tcp.
+    pub(super) protocol: Optional<Value<Word<ProtocolWord>>>,
+    /// Scheduler of services. Default: wlc.
     pub(super) scheduler: Optional<Value<Word<SchedulerWord>>>,
     /// Flags of those services whose scheduler has them.
     pub(super) flags: Optional<Vec<Value<Word<FlagWord>>>>,
+    /// sh, dh, mh: whether another real server is taken where the mapped one is out. Default: true.
+    pub(super) fallback: Optional<Value<Switch>>,
+    /// Idle times after which connections are forgotten.
+    pub(super) timeouts: Option<TimeoutsFile>,
+    /// Whether TCP connections may begin in the middle. Default: false.
+    pub(super) sloppy: Optional<Value<Switch>>,
+    /// A client's connections go to the same real server: the time for which it is remembered, or off, or a mapping.
+    pub(super) persistence: Optional<PersistenceChoice>,
+    /// UDP: whether each datagram is scheduled anew. Default: false.
+    pub(super) one_packet: Optional<Value<Switch>>,
+    /// What a client gets when no real server is available: icmp (port unreachable), reset (TCP) or silent. Default: icmp.
+    pub(super) no_server: Optional<Value<Word<NoServer>>>,
+    /// What becomes of the connections of a real server that is removed: keep (they go on), reschedule or drop.
+    /// Default: keep.
+    pub(super) removed_servers: Optional<Value<Word<RemovedServers>>>,
     /// How packets reach real servers. Default: nat.
     pub(super) method: Optional<Value<Word<MethodWord>>>,
     /// Encapsulation of the method tun. Default: ipip.
     pub(super) tunnel: Optional<TunnelChoice>,
     /// Weight of real servers. Default: 1.
     pub(super) weight: Optional<Value<Weight>>,
+    /// Connections from which on a real server gets no new ones; 0: no limit. Default: 0.
+    pub(super) upper_threshold: Optional<Value<Threshold>>,
+    /// Connections below which it gets new ones again; 0: three quarters of the upper one. Default: 0.
+    pub(super) lower_threshold: Optional<Value<Threshold>>,
 }
 
-/// A virtual service: an address, port and protocol that clients connect to.
+/// A virtual service: an address, port and protocol that clients connect to, or several of them.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-#[schemars(rename = "Service", extend("required" = ["address"]))]
+#[schemars(rename = "Service")]
 pub(super) struct ServiceFile {
     /// Name for operators. Default: like tcp/192.0.2.10:80.
     pub(super) name: Optional<Value<ServiceName>>,
     /// Virtual address.
     pub(super) address: Optional<Value<Address>>,
-    /// Virtual port.
-    pub(super) port: Optional<Value<Port>>,
-    /// Transport protocol.
-    pub(super) protocol: Optional<Value<Word<Protocol>>>,
+    /// Virtual port, or a range of ports, or any.
+    pub(super) port: Optional<Value<PortRange>>,
+    /// Transport protocol: tcp, udp or both.
+    pub(super) protocol: Optional<Value<Word<ProtocolWord>>>,
+    /// Instead of an address: several addresses and ports, as one service.
+    pub(super) endpoints: Optional<Located<Vec<ShortOrLong<RealServerWord, EndpointFile>>>>,
     /// How a real server is chosen for a new connection.
     pub(super) scheduler: Optional<Value<Word<SchedulerWord>>>,
-    /// Flags of the scheduler. mh-port: hash the client's port too, not only its address.
+    /// Flags of the scheduler. sh-port, mh-port: hash the client's port too, not only its address.
     pub(super) flags: Optional<Located<Vec<Value<Word<FlagWord>>>>>,
+    /// sh, dh, mh: whether another real server is taken where the mapped one is out.
+    pub(super) fallback: Optional<Value<Switch>>,
+    /// Idle times after which connections are forgotten.
+    pub(super) timeouts: Option<TimeoutsFile>,
+    /// Whether TCP connections may begin in the middle.
+    pub(super) sloppy: Optional<Value<Switch>>,
+    /// A client's connections go to the same real server: the time for which it is remembered, or off, or a mapping.
+    pub(super) persistence: Optional<PersistenceChoice>,
+    /// UDP: whether each datagram is scheduled anew.
+    pub(super) one_packet: Optional<Value<Switch>>,
+    /// What a client gets when no real server is available: icmp (port unreachable), reset (TCP) or silent.
+    pub(super) no_server: Optional<Value<Word<NoServer>>>,
+    /// What becomes of the connections of a real server that is removed: keep (they go on), reschedule or drop.
+    pub(super) removed_servers: Optional<Value<Word<RemovedServers>>>,
     /// How packets reach the real servers.
     pub(super) method: Optional<Value<Word<MethodWord>>>,
     /// Encapsulation of the method tun.
     pub(super) tunnel: Optional<TunnelChoice>,
     /// Weight of the real servers.
     pub(super) weight: Optional<Value<Weight>>,
+    /// Connections from which on a real server gets no new ones; 0: no limit.
+    pub(super) upper_threshold: Optional<Value<Threshold>>,
+    /// Connections below which it gets new ones again; 0: three quarters of the upper one.
+    pub(super) lower_threshold: Optional<Value<Threshold>>,
     /// Real servers; none are allowed, clients are then told that nobody is there.
     pub(super) real_servers: Option<Vec<ShortOrLong<RealServerWord, RealServerFile>>>,
 }
@@ -105,16 +145,76 @@ pub(super) struct ServiceFile {
 pub(super) struct RealServerFile {
     /// Its address.
     pub(super) address: Optional<Value<Address>>,
-    /// Its port; other than the service's only with the method nat. Default: the service's port.
+    /// Its port; other than the service's only with the method nat. Default: the service's port, and where it has
+    /// several, the one that the client used.
     pub(super) port: Optional<Value<Port>>,
     /// Share of new connections relative to the others; 0: no new connections, old ones stay.
     pub(super) weight: Optional<Value<Weight>>,
+    /// Connections from which on a real server gets no new ones; 0: no limit.
+    pub(super) upper_threshold: Optional<Value<Threshold>>,
+    /// Connections below which it gets new ones again; 0: three quarters of the upper one.
+    pub(super) lower_threshold: Optional<Value<Threshold>>,
     /// How packets reach it. nat: rewritten, replies come back through the director. dr: only the MAC address
     /// is rewritten. tun: encapsulated.
     pub(super) method: Optional<Value<Word<MethodWord>>>,
     /// Encapsulation of the method tun.
     pub(super) tunnel: Optional<TunnelChoice>,
 }
+
+/// One of several addresses and ports of a service.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(rename = "Endpoint", extend("required" = ["address"]))]
+pub(super) struct EndpointFile {
+    /// Virtual address.
+    pub(super) address: Optional<Value<Address>>,
+    /// Virtual port, or a range of ports, or any. Default: the service's.
+    pub(super) port: Optional<Value<PortRange>>,
+    /// Transport protocol: tcp, udp or both. Default: the service's.
+    pub(super) protocol: Optional<Value<Word<ProtocolWord>>>,
+}
+
+/// Idle times after which connections are forgotten, with their units. Defaults are IPVS's.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(rename = "Timeouts")]
+pub(super) struct TimeoutsFile {
+    /// Established TCP connections. Default: 15m.
+    pub(super) established: Optional<Value<Seconds>>,
+    /// TCP connections of which only the SYN was seen. Default: 1m.
+    pub(super) syn_received: Optional<Value<Seconds>>,
+    /// The real server has closed; with dr and tun: the client has. Default: 2m.
+    pub(super) fin_wait: Optional<Value<Seconds>>,
+    /// Both ends have closed. Default: 2m.
+    pub(super) time_wait: Optional<Value<Seconds>>,
+    /// A reset was seen. Default: 10s.
+    pub(super) close: Optional<Value<Seconds>>,
+    /// The client has closed (nat). Default: 1m.
+    pub(super) close_wait: Optional<Value<Seconds>>,
+    /// UDP. Default: 5m.
+    pub(super) udp: Optional<Value<Seconds>>,
+}
+
+/// Persistence: a time, or off, or a mapping where there is more to say.
+pub(super) type PersistenceChoice = ShortOrLong<PersistenceWord, PersistenceFile>;
+
+/// Persistence with more than its time.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(rename = "Persistence")]
+pub(super) struct PersistenceFile {
+    /// How long after its last connection a client is remembered. Default: 5m.
+    pub(super) timeout: Optional<Value<Seconds>>,
+    /// Prefix length: clients with the same prefix are kept together. Default: 32, for IPv6 128.
+    pub(super) granularity: Optional<Value<Number<1, 128>>>,
+    /// Whether it holds across all addresses and ports of the service. Default: true.
+    pub(super) across_ports: Optional<Value<Switch>>,
+    /// Whether a real server of weight 0 gets no new connection by it either. Default: false.
+    pub(super) expire_quiescent: Optional<Value<Switch>>,
+}
+
+/// A threshold.
+pub(super) type Threshold = Number<0, { limits::THRESHOLD }>;
 
 /// An encapsulation: a word, or a mapping where there is more to say.
 pub(super) type TunnelChoice = ShortOrLong<Word<TunnelWord>, TunnelFile>;

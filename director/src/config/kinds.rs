@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde_json::json;
 
 use super::limits;
-use super::model::{Protocol, XdpMode};
+use super::model::{NoServer, Ports, Protocol, RemovedServers, XdpMode};
 use super::value::{Kind, Refusal, nearest};
 
 /// A whole number in a range.
@@ -96,9 +96,148 @@ impl<T: Words> Kind for Word<T> {
     }
 }
 
-impl Words for Protocol {
-    const WORDS: &'static [(&'static str, Self)] =
-        &[("tcp", Protocol::Tcp), ("udp", Protocol::Udp)];
+/// The word for a protocol, or for both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ProtocolWord {
+    Tcp,
+    Udp,
+    Both,
+}
+
+impl ProtocolWord {
+    /// The protocols that it stands for.
+    pub(super) const fn protocols(self) -> &'static [Protocol] {
+        match self {
+            Self::Tcp => &[Protocol::Tcp],
+            Self::Udp => &[Protocol::Udp],
+            Self::Both => &[Protocol::Tcp, Protocol::Udp],
+        }
+    }
+}
+
+impl Words for ProtocolWord {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("tcp", ProtocolWord::Tcp),
+        ("udp", ProtocolWord::Udp),
+        ("both", ProtocolWord::Both),
+    ];
+}
+
+impl Words for NoServer {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("icmp", NoServer::Icmp),
+        ("reset", NoServer::Reset),
+        ("silent", NoServer::Silent),
+    ];
+}
+
+impl Words for RemovedServers {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("keep", RemovedServers::Keep),
+        ("reschedule", RemovedServers::Reschedule),
+        ("drop", RemovedServers::Drop),
+    ];
+}
+
+/// Yes or no.
+#[derive(Debug)]
+pub(super) struct Switch;
+
+impl Kind for Switch {
+    type Parsed = bool;
+
+    fn expected() -> String {
+        "true or false".to_owned()
+    }
+
+    fn schema() -> serde_json::Value {
+        json!({ "type": "boolean" })
+    }
+
+    fn parse(text: &str) -> Result<bool, Refusal> {
+        text.parse().map_err(|_| Refusal::default())
+    }
+}
+
+/// A port, a range of ports, or all of them.
+#[derive(Debug)]
+pub(super) struct PortRange;
+
+impl Kind for PortRange {
+    type Parsed = Ports;
+
+    fn expected() -> String {
+        "a port from 1 to 65535, a range like 8000-8999, or \"any\"".to_owned()
+    }
+
+    fn schema() -> serde_json::Value {
+        json!({ "anyOf": [Port::schema(), { "type": "string", "pattern": "^(any|[0-9]+(-[0-9]+)?)$" }] })
+    }
+
+    fn parse(text: &str) -> Result<Ports, Refusal> {
+        if text == "any" {
+            return Ok(Ports::ANY);
+        }
+        let Some((first, last)) = text.split_once('-') else {
+            return Port::parse(text).map(Ports::one);
+        };
+        let (first, last) = (Port::parse(first.trim())?, Port::parse(last.trim())?);
+        if first > last {
+            return Err(Refusal::because("it ends before it begins"));
+        }
+        Ok(Ports { first, last })
+    }
+}
+
+/// A time in whole seconds.
+#[derive(Debug)]
+pub(super) struct Seconds;
+
+impl Kind for Seconds {
+    type Parsed = u16;
+
+    fn expected() -> String {
+        "a time with its unit from 1s to 12h, like 90s or 15m".to_owned()
+    }
+
+    fn schema() -> serde_json::Value {
+        json!({ "type": "string", "pattern": "^[0-9]" })
+    }
+
+    fn parse(text: &str) -> Result<u16, Refusal> {
+        let time = humantime::parse_duration(text).map_err(|_| Refusal::default())?;
+        if time.subsec_nanos() != 0 {
+            return Err(Refusal::because("whole seconds are counted"));
+        }
+        u16::try_from(time.as_secs())
+            .ok()
+            .filter(|seconds| limits::TIMEOUT_S.contains(seconds))
+            .ok_or_else(Refusal::default)
+    }
+}
+
+/// Persistence in one word: its timeout, or none.
+#[derive(Debug)]
+pub(super) struct PersistenceWord;
+
+impl Kind for PersistenceWord {
+    type Parsed = Option<u16>;
+
+    fn expected() -> String {
+        format!("{}, \"off\", or a mapping", Seconds::expected())
+    }
+
+    fn schema() -> serde_json::Value {
+        json!({ "type": ["string", "boolean"] })
+    }
+
+    fn parse(text: &str) -> Result<Option<u16>, Refusal> {
+        match text {
+            // YAML takes the word for a truth value.
+            "off" | "false" => Ok(None),
+            text => Seconds::parse(text).map(Some),
+        }
+    }
 }
 
 impl Words for XdpMode {
@@ -111,25 +250,49 @@ impl Words for XdpMode {
 pub(super) enum SchedulerWord {
     Rr,
     Wrr,
+    Lc,
+    Wlc,
+    Lblc,
+    Lblcr,
+    Dh,
+    Sh,
     Mh,
+    Sed,
+    Nq,
+    Fo,
+    Ovf,
+    Twos,
 }
 
 impl Words for SchedulerWord {
     const WORDS: &'static [(&'static str, Self)] = &[
         ("rr", SchedulerWord::Rr),
         ("wrr", SchedulerWord::Wrr),
+        ("lc", SchedulerWord::Lc),
+        ("wlc", SchedulerWord::Wlc),
+        ("lblc", SchedulerWord::Lblc),
+        ("lblcr", SchedulerWord::Lblcr),
+        ("dh", SchedulerWord::Dh),
+        ("sh", SchedulerWord::Sh),
         ("mh", SchedulerWord::Mh),
+        ("sed", SchedulerWord::Sed),
+        ("nq", SchedulerWord::Nq),
+        ("fo", SchedulerWord::Fo),
+        ("ovf", SchedulerWord::Ovf),
+        ("twos", SchedulerWord::Twos),
     ];
 }
 
 /// The word for a flag of a scheduler.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum FlagWord {
+    ShPort,
     MhPort,
 }
 
 impl Words for FlagWord {
-    const WORDS: &'static [(&'static str, Self)] = &[("mh-port", FlagWord::MhPort)];
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("sh-port", FlagWord::ShPort), ("mh-port", FlagWord::MhPort)];
 }
 
 /// The word for a method, without its tunnel.

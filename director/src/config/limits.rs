@@ -20,6 +20,12 @@ pub const CONNECTIONS: u64 = 100_000_000;
 pub const ICMP_PER_SECOND: u64 = 1_000_000;
 /// Shortest and longest time that fragments are followed, in milliseconds.
 pub const FRAGMENT_TIMEOUT_MS: std::ops::RangeInclusive<u64> = 10..=60_000;
+/// Shortest and longest idle time of a connection, in seconds: the tables' clock has 16 bits.
+pub const TIMEOUT_S: std::ops::RangeInclusive<u16> = 1..=43_200;
+
+/// Largest threshold.
+pub const THRESHOLD: u64 = 4_000_000_000;
+
 /// Mistakes that are shown at once; the rest is counted.
 pub const MISTAKES_SHOWN: usize = 20;
 
@@ -47,15 +53,33 @@ pub const REAL_SERVERS_PER_SERVICE: Limit = Limit {
     what: "real servers in one service",
     maximum: 4096,
 };
+/// Real servers of one service whose scheduler looks at all of them for each new connection.
+pub const COUNTED_REAL_SERVERS: Limit = Limit {
+    what: "real servers in a service whose scheduler compares connections",
+    maximum: tables::COUNTED as usize,
+};
+
+/// Addresses and ports of one service.
+pub const ENDPOINTS_PER_SERVICE: Limit = Limit {
+    what: "endpoints in one service",
+    maximum: 64,
+};
+
+/// Addresses and ports of all services; id 0 means none.
+pub const ENDPOINTS: Limit = Limit {
+    what: "endpoints of all services together",
+    maximum: tables::ENDPOINTS as usize - 1,
+};
+
 /// Real servers, counted once for each service they stand in; id 0 means none.
 pub const REAL_SERVERS: Limit = Limit {
     what: "real servers in all services together",
     maximum: tables::DESTINATIONS as usize - 1,
 };
-/// Services that share a real server under NAT: a reply is searched in each of them.
-pub const SERVICES_PER_REAL_SERVER: Limit = Limit {
-    what: "services with this real server under nat",
-    maximum: tables::SERVICES_PER_REAL_SERVER,
+/// Endpoints that share a real server under NAT: a reply is searched in each of them.
+pub const ENDPOINTS_PER_REAL_SERVER: Limit = Limit {
+    what: "services and endpoints with this real server under nat",
+    maximum: tables::ENDPOINTS_PER_REAL_SERVER,
 };
 /// Entries of all scheduling tables: half of what there is, as old and new ones stand side by side during a reload.
 pub const SLOTS: Limit = Limit {
@@ -64,12 +88,15 @@ pub const SLOTS: Limit = Limit {
 };
 
 /// All limits on numbers of things, for people.
-pub const ALL: [Limit; 6] = [
+pub const ALL: [Limit; 9] = [
     INTERFACES,
     SERVICES,
+    ENDPOINTS_PER_SERVICE,
+    ENDPOINTS,
     REAL_SERVERS_PER_SERVICE,
+    COUNTED_REAL_SERVERS,
     REAL_SERVERS,
-    SERVICES_PER_REAL_SERVER,
+    ENDPOINTS_PER_REAL_SERVER,
     SLOTS,
 ];
 

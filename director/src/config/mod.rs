@@ -21,6 +21,7 @@ mod load;
 mod model;
 mod resolve;
 mod schema;
+mod services;
 #[cfg(test)]
 mod tests;
 mod value;
@@ -29,7 +30,8 @@ mod yaml;
 pub use error::{ConfigError, Mistake, Mistakes, Place};
 pub use load::{load, parse};
 pub use model::{
-    Config, ConnectionLimits, Interface, Method, Protocol, RealServer, Scheduler, Tunnel,
-    TunnelSettings, VirtualService, XdpMode,
+    Config, ConnectionLimits, Endpoint, Interface, Method, NoServer, Persistence, Ports, Protocol,
+    RealServer, RemovedServers, Scheduler, Timeouts, Tunnel, TunnelSettings, VirtualService,
+    XdpMode,
 };
 pub use schema::schema;

@@ -9,7 +9,9 @@ use std::path::PathBuf;
 
 use ipnet::{Ipv4Net, Ipv6Net};
 use serde::Serialize;
+use xdp_ebpf::connection::{Bucket4, Bucket6};
 use xdp_ebpf::layout::limits;
+use xdp_ebpf::state::{STATES, State, TIMEOUTS_S};
 
 /// Everything that one configuration file says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -52,21 +54,107 @@ pub enum XdpMode {
     Generic,
 }
 
-/// An address, port and protocol that clients connect to.
+/// Addresses, ports and protocols that clients connect to, and who answers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct VirtualService {
     /// Name for operators; by default derived, like `tcp/192.0.2.10:80`.
     pub name: String,
-    /// Virtual address.
-    pub address: IpAddr,
-    /// Virtual port, never 0.
-    pub port: u16,
-    /// Transport protocol.
-    pub protocol: Protocol,
+    /// Where clients connect to: at least one, all of one address family.
+    pub endpoints: Vec<Endpoint>,
     /// How a real server is chosen for a new connection.
     pub scheduler: Scheduler,
+    /// UDP: each datagram is scheduled anew.
+    pub one_packet: bool,
+    /// TCP connections may begin in the middle.
+    pub sloppy: bool,
+    /// Idle times after which connections are forgotten.
+    pub timeouts: Timeouts,
+    /// Whether and how a client's connections go to the same real server.
+    pub persistence: Option<Persistence>,
+    /// What a client gets when no real server is available.
+    pub no_server: NoServer,
+    /// What becomes of the connections of a real server that is removed.
+    pub removed_servers: RemovedServers,
     /// Real servers in the order of the file; may be empty.
     pub real_servers: Vec<RealServer>,
+}
+
+/// An address, port or range of ports, and protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+pub struct Endpoint {
+    /// Virtual address.
+    pub address: IpAddr,
+    /// Virtual ports.
+    pub ports: Ports,
+    /// Transport protocol.
+    pub protocol: Protocol,
+}
+
+/// One port or several in a row, never 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+pub struct Ports {
+    /// The first one.
+    pub first: u16,
+    /// The last one; the same if there is only one.
+    pub last: u16,
+}
+
+/// Idle seconds after which a connection in a state is forgotten. Defaults are IPVS's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+pub struct Timeouts {
+    /// Established TCP connections.
+    pub established_s: u16,
+    /// TCP connections of which only the SYN was seen.
+    pub syn_received_s: u16,
+    /// One end has closed.
+    pub fin_wait_s: u16,
+    /// Both ends have closed.
+    pub time_wait_s: u16,
+    /// A reset was seen.
+    pub close_s: u16,
+    /// NAT: the client has closed.
+    pub close_wait_s: u16,
+    /// UDP.
+    pub udp_s: u16,
+}
+
+/// How a client's connections are kept at the same real server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+pub struct Persistence {
+    /// How long after its last connection a client is remembered.
+    pub timeout_s: u32,
+    /// Bits of the client's address that count: clients with the same ones are kept together.
+    pub prefix: u8,
+    /// Whether it holds across all endpoints and ports of the service.
+    pub across_ports: bool,
+    /// Whether a real server of weight 0 gets no new connection by it either.
+    pub expire_quiescent: bool,
+}
+
+/// What a client gets when no real server is available.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NoServer {
+    /// ICMP port unreachable, as IPVS.
+    #[default]
+    Icmp,
+    /// A TCP reset; for UDP ICMP.
+    Reset,
+    /// Nothing.
+    Silent,
+}
+
+/// What becomes of the connections of a real server that is removed from the configuration.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RemovedServers {
+    /// They go on until they end.
+    #[default]
+    Keep,
+    /// Their next packet is one of a new connection (IPVS: `expire_nodest_conn` 1).
+    Reschedule,
+    /// Their packets are dropped (IPVS: `expire_nodest_conn` 0).
+    Drop,
 }
 
 /// Transport protocol of a virtual service.
@@ -88,11 +176,43 @@ pub enum Scheduler {
     Rr,
     /// Weighted round robin, interleaved.
     Wrr,
+    /// Fewest connections.
+    Lc,
+    /// Fewest connections for its weight.
+    Wlc,
+    /// By virtual address, the less loaded one when it is overloaded.
+    Lblc,
+    /// By virtual address a set of real servers.
+    Lblcr,
+    /// Hashing of the virtual address.
+    Dh {
+        /// Another one if the mapped one is out.
+        fallback: bool,
+    },
+    /// Hashing of the client's address.
+    Sh {
+        /// Hash the client's port too (the flag `sh-port`).
+        port: bool,
+        /// Another one if the mapped one is out.
+        fallback: bool,
+    },
     /// Weighted Maglev hashing: the same client goes to the same real server, on every node.
     Mh {
         /// Hash the client's port too, not only its address (the flag `mh-port`).
         port: bool,
+        /// Another one if the mapped one is out.
+        fallback: bool,
     },
+    /// Shortest expected delay.
+    Sed,
+    /// Never queue: an idle one, else the shortest expected delay.
+    Nq,
+    /// Weighted failover: the heaviest.
+    Fo,
+    /// Weighted overflow: the heaviest that has fewer active connections than its weight.
+    Ovf,
+    /// The less loaded of two drawn by weight.
+    Twos,
 }
 
 /// A server that answers a virtual service's connections.
@@ -100,10 +220,14 @@ pub enum Scheduler {
 pub struct RealServer {
     /// Its address.
     pub address: IpAddr,
-    /// Its port, never 0; differs from the service's only under NAT.
-    pub port: u16,
+    /// Its port, never 0; none: the one that the client used. Differs from the service's only under NAT.
+    pub port: Option<u16>,
     /// Share of new connections relative to the others; 0: no new connections, old ones stay (quiesced).
     pub weight: u32,
+    /// Connections from which on it gets no new ones; 0: none.
+    pub upper_threshold: u32,
+    /// Connections below which it gets new ones again; 0: three quarters of the upper threshold.
+    pub lower_threshold: u32,
     /// How packets reach it.
     pub method: Method,
 }
@@ -155,57 +279,136 @@ pub struct ConnectionLimits {
 }
 
 impl ConnectionLimits {
-    /// Bytes of a bucket: one cache line.
-    const BUCKET_BYTES: u64 = 64;
-    /// IPv4 connections in a bucket.
-    const PER_BUCKET4: u64 = 4;
-    /// IPv6 connections in a bucket.
-    const PER_BUCKET6: u64 = 2;
-    /// Filling up to which two candidate buckets and one move lose practically no connection.
-    const FILLING_PERCENT: u64 = 70;
+    /// Bytes of the table for each IPv4 connection: two thirds of the places are taken when it is full to its capacity,
+    /// up to which two candidate buckets and one move lose practically no connection.
+    const BYTES4: u64 = 24;
+    /// As [`Self::BYTES4`], for each IPv6 connection.
+    const BYTES6: u64 = 48;
 
-    /// Buckets of one CPU's IPv4 table: a power of two with room for this CPU's share at 70 % filling.
+    /// Buckets of one CPU's IPv4 table.
     #[must_use]
     pub fn buckets_per_cpu4(&self, cpus: u32) -> u32 {
-        Self::buckets(self.ipv4, Self::PER_BUCKET4, cpus)
+        Self::buckets(self.ipv4, Self::BYTES4, size_of::<Bucket4>(), cpus)
     }
 
-    /// Buckets of one CPU's IPv6 table, as [`Self::buckets_per_cpu4`].
+    /// Buckets of one CPU's IPv6 table.
     #[must_use]
     pub fn buckets_per_cpu6(&self, cpus: u32) -> u32 {
-        Self::buckets(self.ipv6, Self::PER_BUCKET6, cpus)
+        Self::buckets(self.ipv6, Self::BYTES6, size_of::<Bucket6>(), cpus)
     }
 
     /// Bytes that the connection tables of all CPUs take together, allocated at start.
     #[must_use]
     pub fn memory_bytes(&self, cpus: u32) -> u64 {
-        let buckets =
-            u64::from(self.buckets_per_cpu4(cpus)) + u64::from(self.buckets_per_cpu6(cpus));
-        buckets * u64::from(cpus.max(1)) * Self::BUCKET_BYTES
+        let bytes = |buckets: u32, size: usize| u64::from(buckets) * size as u64;
+        let one = bytes(self.buckets_per_cpu4(cpus), size_of::<Bucket4>())
+            + bytes(self.buckets_per_cpu6(cpus), size_of::<Bucket6>());
+        one * u64::from(cpus.max(1))
     }
 
-    fn buckets(connections: u32, per_bucket: u64, cpus: u32) -> u32 {
-        let share = u64::from(connections).div_ceil(u64::from(cpus.max(1)));
-        let needed = (share * 100).div_ceil(Self::FILLING_PERCENT * per_bucket);
-        // At most 2^32 * 100 / 140, so the power of two may be 2^32: one more than fits, hence the bound.
-        let buckets = needed.next_power_of_two().min(1 << 31) as u32;
-        buckets.max(limits::MIN_BUCKETS)
+    fn buckets(connections: u32, bytes: u64, bucket: usize, cpus: u32) -> u32 {
+        let all = u64::from(connections) * bytes;
+        let share = all.div_ceil(bucket as u64 * u64::from(cpus.max(1)));
+        // At most 2^32 * 48 / 128.
+        (share as u32).max(limits::MIN_BUCKETS)
     }
 }
 
 impl VirtualService {
-    /// Virtual address and port.
+    /// Whether its virtual addresses are IPv6 ones.
     #[must_use]
-    pub fn socket_address(&self) -> SocketAddr {
-        SocketAddr::new(self.address, self.port)
+    pub fn is_ipv6(&self) -> bool {
+        self.endpoints
+            .first()
+            .is_some_and(|endpoint| endpoint.address.is_ipv6())
+    }
+}
+
+impl Ports {
+    /// All ports.
+    pub const ANY: Self = Self {
+        first: 1,
+        last: u16::MAX,
+    };
+
+    /// One port.
+    #[must_use]
+    pub const fn one(port: u16) -> Self {
+        Self {
+            first: port,
+            last: port,
+        }
+    }
+
+    /// The only one of them, if there is only one.
+    #[must_use]
+    pub fn only(self) -> Option<u16> {
+        (self.first == self.last).then_some(self.first)
+    }
+}
+
+impl fmt::Display for Ports {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.only(), *self) {
+            (Some(port), _) => write!(f, "{port}"),
+            (None, Self::ANY) => f.write_str("any"),
+            (None, Self { first, last }) => write!(f, "{first}-{last}"),
+        }
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.address {
+            IpAddr::V4(address) => write!(f, "{}/{address}:{}", self.protocol, self.ports),
+            IpAddr::V6(address) => write!(f, "{}/[{address}]:{}", self.protocol, self.ports),
+        }
     }
 }
 
 impl RealServer {
-    /// Address and port.
+    /// Address, and port if it has one of its own.
     #[must_use]
-    pub fn socket_address(&self) -> SocketAddr {
-        SocketAddr::new(self.address, self.port)
+    pub fn shown(&self) -> String {
+        match self.port {
+            Some(port) => SocketAddr::new(self.address, port).to_string(),
+            None => self.address.to_string(),
+        }
+    }
+}
+
+impl Timeouts {
+    /// By the number of a [`State`].
+    #[must_use]
+    pub fn by_state(&self) -> [u16; STATES] {
+        let mut all = [0; STATES];
+        for state in State::ALL {
+            all[state as usize] = match state {
+                State::SynReceived => self.syn_received_s,
+                State::Established => self.established_s,
+                State::FinWait => self.fin_wait_s,
+                State::CloseWait => self.close_wait_s,
+                State::TimeWait => self.time_wait_s,
+                State::Close => self.close_s,
+                State::UdpOne | State::Udp => self.udp_s,
+            };
+        }
+        all
+    }
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        let by_state = |state: State| TIMEOUTS_S[state as usize];
+        Self {
+            established_s: by_state(State::Established),
+            syn_received_s: by_state(State::SynReceived),
+            fin_wait_s: by_state(State::FinWait),
+            time_wait_s: by_state(State::TimeWait),
+            close_s: by_state(State::Close),
+            close_wait_s: by_state(State::CloseWait),
+            udp_s: by_state(State::Udp),
+        }
     }
 }
 
@@ -238,14 +441,57 @@ impl fmt::Display for XdpMode {
     }
 }
 
-impl fmt::Display for Scheduler {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
+impl Scheduler {
+    /// IPVS's name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
             Scheduler::Rr => "rr",
             Scheduler::Wrr => "wrr",
-            Scheduler::Mh { port: false } => "mh",
-            Scheduler::Mh { port: true } => "mh (mh-port)",
-        })
+            Scheduler::Lc => "lc",
+            Scheduler::Wlc => "wlc",
+            Scheduler::Lblc => "lblc",
+            Scheduler::Lblcr => "lblcr",
+            Scheduler::Dh { .. } => "dh",
+            Scheduler::Sh { .. } => "sh",
+            Scheduler::Mh { .. } => "mh",
+            Scheduler::Sed => "sed",
+            Scheduler::Nq => "nq",
+            Scheduler::Fo => "fo",
+            Scheduler::Ovf => "ovf",
+            Scheduler::Twos => "twos",
+        }
+    }
+
+    /// Whether each new connection looks at all real servers.
+    #[must_use]
+    pub const fn counts(self) -> bool {
+        !matches!(
+            self,
+            Scheduler::Rr
+                | Scheduler::Wrr
+                | Scheduler::Dh { .. }
+                | Scheduler::Sh { .. }
+                | Scheduler::Mh { .. }
+        )
+    }
+}
+
+impl fmt::Display for Scheduler {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = self.name().to_owned();
+        let (port, fallback) = match *self {
+            Scheduler::Dh { fallback } => (false, fallback),
+            Scheduler::Sh { port, fallback } | Scheduler::Mh { port, fallback } => (port, fallback),
+            _ => (false, true),
+        };
+        if port {
+            text = format!("{text} ({text}-port)");
+        }
+        if !fallback {
+            text.push_str(" without fallback");
+        }
+        f.pad(&text)
     }
 }
 
@@ -266,20 +512,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn buckets_are_sized_for_seventy_percent() {
+    fn a_connection_takes_the_bytes_that_are_promised() {
         // (connections, CPUs, IPv4 buckets per CPU, IPv6 buckets per CPU)
         for (connections, cpus, buckets4, buckets6) in [
             (1, 1, limits::MIN_BUCKETS, limits::MIN_BUCKETS),
-            (1_000_000, 1, 1 << 19, 1 << 20),
-            (1_000_000, 2, 1 << 18, 1 << 19),
-            (1_000_000, 3, 1 << 17, 1 << 18),
-            (1_000_000, 128, 1 << 12, 1 << 13),
-            // 70 % of 4 * 1024 is 2867.2: one connection more needs the next power of two.
-            (2867, 1, 1 << 10, 1 << 11),
-            (2868, 1, 1 << 11, 1 << 12),
+            (1_000_000, 1, 375_000, 375_000),
+            (1_000_000, 2, 187_500, 187_500),
+            (1_000_000, 3, 125_000, 125_000),
+            (1_000_000, 128, 2930, 2930),
             // 0 CPUs is nonsense but must not divide by zero.
-            (1_000_000, 0, 1 << 19, 1 << 20),
-            (u32::MAX, 1, 1 << 31, 1 << 31),
+            (1_000_000, 0, 375_000, 375_000),
+            (u32::MAX, 1, 1_610_612_736, 1_610_612_736),
         ] {
             let limits = ConnectionLimits {
                 ipv4: connections,
@@ -291,8 +534,13 @@ mod tests {
                 (buckets4, buckets6),
                 "{connections} connections, {cpus} CPUs"
             );
-            let bytes = u64::from(cpus.max(1)) * 64 * (u64::from(buckets4) + u64::from(buckets6));
+            let bytes =
+                u64::from(cpus.max(1)) * (64 * u64::from(buckets4) + 128 * u64::from(buckets6));
             assert_eq!(limits.memory_bytes(cpus), bytes);
+            if connections >= 1_000_000 {
+                // A bucket for each CPU may be begun.
+                assert!(bytes <= u64::from(connections) * 72 + 192 * u64::from(cpus));
+            }
         }
     }
 }

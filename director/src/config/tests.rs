@@ -17,7 +17,7 @@ const EXAMPLE: &str = include_str!("../../examples/director.yaml");
 fn the_example_loads() {
     let config = good("the example", EXAMPLE);
     assert_eq!(config.instance, "edge");
-    assert_eq!(config.services.len(), 4);
+    assert_eq!(config.services.len(), 6);
     let from_file =
         load(&PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("examples/director.yaml")).unwrap();
     assert_eq!(from_file, config);
@@ -182,7 +182,7 @@ error: found \"wr\"
  --> /etc/director/director.yaml:5:16
   |
 5 |     scheduler: wr # fair
-  |                ^^ expected one of rr, wrr, mh
+  |                ^^ expected one of rr, wrr, lc, wlc, lblc, lblcr, dh, sh, mh, sed, nq, fo, ovf, twos
   |
   = help: did you mean \"wrr\"?";
     assert_eq!(

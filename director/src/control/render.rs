@@ -75,10 +75,9 @@ pub fn render(status: &Status, now: SystemTime) -> String {
         line(
             &mut text,
             format_args!(
-                "\n{}  {} {}  {}",
+                "\n{}  {}  {}",
                 service.name,
-                service.protocol,
-                SocketAddr::new(service.address, service.port),
+                service.endpoints.join(" "),
                 service.scheduler
             ),
         );
@@ -278,6 +277,7 @@ mod tests {
                 address: "2001:db8::1".parse().unwrap(),
                 port: 80,
                 protocol: "tcp".into(),
+                endpoints: vec!["tcp/[2001:db8::1]:80".into()],
                 scheduler: "wrr".into(),
                 real_servers: vec![server("10.0.0.1", false), server("10.0.0.200", true)],
             }],
@@ -304,7 +304,7 @@ connections  entries  places   full
 IPv4              17    1000  1.7 %
 IPv6               0       0      -
 
-web  tcp [2001:db8::1]:80  wrr
+web  tcp/[2001:db8::1]:80  wrr
   real server      method   weight  next hop    active  inactive  connections  in packets  in bytes  out packets  out bytes
   10.0.0.1:8080    nat           1  ready            3        14          100        1000     64000          900    1000000
   10.0.0.200:8080  nat     removed  unresolved       3        14          100        1000     64000          900    1000000

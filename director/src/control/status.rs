@@ -78,12 +78,15 @@ pub struct TableStatus {
 pub struct ServiceStatus {
     /// Its name.
     pub name: String,
-    /// Virtual address.
+    /// Virtual address of its first endpoint.
     pub address: IpAddr,
-    /// Virtual port.
+    /// Virtual port of its first endpoint; the first one of a range.
     pub port: u16,
-    /// `tcp` or `udp`.
+    /// `tcp` or `udp`: of its first endpoint.
     pub protocol: String,
+    /// All its endpoints, like `tcp/192.0.2.10:80`.
+    #[serde(default)]
+    pub endpoints: Vec<String>,
     /// The scheduler.
     pub scheduler: String,
     /// Its real servers: the configured ones in their order, then removed ones that still have connections.
@@ -95,7 +98,7 @@ pub struct ServiceStatus {
 pub struct RealServerStatus {
     /// Its address.
     pub address: IpAddr,
-    /// Its port.
+    /// Its port; 0: the one that the client used.
     pub port: u16,
     /// Its weight; 0 for a removed one.
     pub weight: u32,

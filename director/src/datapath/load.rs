@@ -215,7 +215,7 @@ fn load(code: &[u8], directory: &PinDirectory, sizes: Sizes) -> Result<Ebpf, Dat
         .map_err(|error| DatapathError::Load(Box::new(error)))
 }
 
-fn mapped<T: super::memory::Shared>(
+pub(super) fn mapped<T: super::memory::Shared>(
     object: &mut Ebpf,
     name: &'static str,
     elements: u32,

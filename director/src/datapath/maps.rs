@@ -1,6 +1,7 @@
 //! The maps that the director writes, and one write.
 
 use std::os::fd::AsFd;
+use std::sync::atomic::Ordering;
 
 use aya::Ebpf;
 use aya::maps::lpm_trie::{Key, LpmTrie};
@@ -9,14 +10,17 @@ use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuValue
 use aya::util::nr_cpus;
 use nix::libc;
 use xdp_ebpf::layout::{
-    Counters, Destination, Endpoint4, Endpoint6, Fragment, FragmentKey4, FragmentKey6, Neighbour4,
-    Neighbour6, NextHop, Route, Service, Settings, SharedBy, maps,
+    Counters, Destination, Endpoint, Endpoint4, Endpoint6, Fragment, FragmentKey4, FragmentKey6,
+    Load, Neighbour4, Neighbour6, NextHop, RangeKey4, RangeKey6, Route, Service, Settings,
+    SharedBy, Template, TemplateKey, limits, maps,
 };
 
 use super::error::{DatapathError, os_error};
+use super::load::mapped;
+use super::memory::Mapped;
 use super::plain::Plain;
 use super::sys;
-use crate::plan::Write;
+use crate::plan::{Share, Write};
 
 type Table<K, V> = HashMap<MapData, Plain<K>, V>;
 
@@ -25,9 +29,15 @@ pub struct Maps {
     pub(super) settings: Array<MapData, Plain<Settings>>,
     pub(super) services4: Table<Endpoint4, u32>,
     pub(super) services6: Table<Endpoint6, u32>,
+    pub(super) ranges4: LpmTrie<MapData, Plain<RangeKey4>, u32>,
+    pub(super) ranges6: LpmTrie<MapData, Plain<RangeKey6>, u32>,
+    pub(super) endpoints: Array<MapData, Plain<Endpoint>>,
     pub(super) services: Array<MapData, Plain<Service>>,
     pub(super) slots: Array<MapData, u32>,
     pub(super) destinations: Array<MapData, Plain<Destination>>,
+    /// What each destination has to do, mapped into memory.
+    pub loads: Mapped<Load>,
+    pub(super) templates: Table<TemplateKey, Plain<Template>>,
     pub(super) counters: PerCpuArray<MapData, Plain<Counters>>,
     pub(super) reasons: PerCpuArray<MapData, u64>,
     pub(super) real_servers4: Table<Endpoint4, Plain<SharedBy>>,
@@ -78,9 +88,14 @@ impl Maps {
             settings: take(object, maps::SETTINGS)?,
             services4: take(object, maps::SERVICES4)?,
             services6: take(object, maps::SERVICES6)?,
+            ranges4: take(object, maps::RANGES4)?,
+            ranges6: take(object, maps::RANGES6)?,
+            endpoints: take(object, maps::ENDPOINTS)?,
             services: take(object, maps::SERVICES)?,
             slots: take(object, maps::SLOTS)?,
             destinations: take(object, maps::DESTINATIONS)?,
+            loads: mapped(object, maps::LOADS, limits::DESTINATIONS)?,
+            templates: take(object, maps::TEMPLATES)?,
             counters: take(object, maps::COUNTERS)?,
             reasons: take(object, maps::REASONS)?,
             real_servers4: take(object, maps::REAL_SERVERS4)?,
@@ -103,6 +118,15 @@ impl Maps {
         })
     }
 
+    /// Writes what of a load is the director's, and leaves its counts.
+    fn share(&self, id: u32, share: Share) {
+        if let Some(load) = self.loads.as_slice().get(id as usize) {
+            load.weight.store(share.weight.into(), Ordering::Relaxed);
+            load.upper.store(share.upper.into(), Ordering::Relaxed);
+            load.lower.store(share.lower.into(), Ordering::Relaxed);
+        }
+    }
+
     /// Makes one write.
     ///
     /// # Errors
@@ -113,15 +137,37 @@ impl Maps {
                 .settings
                 .set(0, Plain(*settings), 0)
                 .map_err(failed("write", maps::SETTINGS)),
-            Write::ServiceKey4(key, id) => {
-                put(&mut self.services4, maps::SERVICES4, Plain(*key), *id)
-            }
-            Write::ServiceKey6(key, id) => {
-                put(&mut self.services6, maps::SERVICES6, Plain(*key), *id)
-            }
+            Write::ServiceKey4(key, served) => put(
+                &mut self.services4,
+                maps::SERVICES4,
+                Plain(*key),
+                served.map(|served| served.0),
+            ),
+            Write::ServiceKey6(key, served) => put(
+                &mut self.services6,
+                maps::SERVICES6,
+                Plain(*key),
+                served.map(|served| served.0),
+            ),
+            Write::Range4((bits, key), served) => prefix(
+                &mut self.ranges4,
+                maps::RANGES4,
+                Key::new(*bits, Plain(*key)),
+                served.map(|served| served.0),
+            ),
+            Write::Range6((bits, key), served) => prefix(
+                &mut self.ranges6,
+                maps::RANGES6,
+                Key::new(*bits, Plain(*key)),
+                served.map(|served| served.0),
+            ),
+            Write::Endpoint(id, record) => self
+                .endpoints
+                .set(u32::from(*id), Plain(record.unwrap_or_default()), 0)
+                .map_err(failed("write", maps::ENDPOINTS)),
             Write::Service(id, record) => self
                 .services
-                .set(*id, Plain(record.unwrap_or_default()), 0)
+                .set(u32::from(*id), Plain(record.unwrap_or_default()), 0)
                 .map_err(failed("write", maps::SERVICES)),
             Write::Slots(first, table) => (*first..)
                 .zip(table.iter())
@@ -131,7 +177,16 @@ impl Maps {
                 .destinations
                 .set(*id, Plain(record.unwrap_or_default()), 0)
                 .map_err(failed("write", maps::DESTINATIONS)),
+            Write::Share(id, share) => {
+                self.share(*id, share.unwrap_or_default());
+                Ok(())
+            }
             Write::ResetCounters(id) => {
+                if let Some(load) = self.loads.as_slice().get(*id as usize) {
+                    load.active.store(0, Ordering::Relaxed);
+                    load.inactive.store(0, Ordering::Relaxed);
+                    load.flags.store(0, Ordering::Relaxed);
+                }
                 let zeroes = PerCpuValues::try_from(vec![Plain(Counters::default()); self.cpus])
                     .map_err(|source| failed("clear", maps::COUNTERS)(MapError::IoError(source)))?;
                 self.counters
@@ -193,7 +248,7 @@ impl Maps {
     }
 }
 
-fn put<K: aya::Pod, V: aya::Pod>(
+pub(super) fn put<K: aya::Pod, V: aya::Pod>(
     map: &mut HashMap<MapData, K, V>,
     name: &'static str,
     key: K,
@@ -213,10 +268,17 @@ fn route_to<K: aya::Pod>(
     route: Option<Route>,
 ) -> Result<(), DatapathError> {
     let key = Key::new(u32::from(length), address);
-    match route {
-        Some(route) => map
-            .insert(&key, Plain(route), 0)
-            .map_err(failed("write", name)),
+    prefix(map, name, key, route.map(Plain))
+}
+
+fn prefix<K: aya::Pod, V: aya::Pod>(
+    map: &mut LpmTrie<MapData, K, V>,
+    name: &'static str,
+    key: Key<K>,
+    value: Option<V>,
+) -> Result<(), DatapathError> {
+    match value {
+        Some(value) => map.insert(&key, value, 0).map_err(failed("write", name)),
         None => absent_is_fine(map.remove(&key)).map_err(failed("remove from", name)),
     }
 }

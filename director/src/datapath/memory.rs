@@ -1,4 +1,4 @@
-//! The connection tables, mapped into this process.
+//! The connection tables and the destinations' loads, mapped into this process.
 
 use std::io;
 use std::marker::PhantomData;
@@ -9,6 +9,7 @@ use std::ptr::NonNull;
 use nix::libc::c_void;
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 use xdp_ebpf::connection::{Bucket4, Bucket6};
+use xdp_ebpf::layout::Load;
 
 /// An array map as a slice. The kernel writes it at the same time, hence only types made of atomics.
 #[derive(Debug)]
@@ -29,6 +30,9 @@ pub unsafe trait Shared {}
 unsafe impl Shared for Bucket4 {}
 // SAFETY: arrays of `AtomicU64`.
 unsafe impl Shared for Bucket6 {}
+
+// SAFETY: made of `AtomicU64`.
+unsafe impl Shared for Load {}
 
 impl<T: Shared> Mapped<T> {
     /// Maps the first `elements` of a memory-mappable array map.
@@ -67,7 +71,7 @@ impl<T> Drop for Mapped<T> {
     fn drop(&mut self) {
         // SAFETY: mapped in `new`, and no slice of it outlives this.
         if let Err(error) = unsafe { munmap(self.start, self.bytes.get()) } {
-            tracing::warn!(%error, "a connection table stays mapped");
+            tracing::warn!(%error, "a table stays mapped");
         }
     }
 }

@@ -2,8 +2,9 @@
 
 use aya::Pod;
 use xdp_ebpf::layout::{
-    Counters, Destination, Endpoint4, Endpoint6, FragmentKey4, FragmentKey6, Neighbour4,
-    Neighbour6, NextHop, Route, Service, Settings, SharedBy,
+    Counters, Destination, Endpoint, Endpoint4, Endpoint6, FragmentKey4, FragmentKey6, Neighbour4,
+    Neighbour6, NextHop, RangeKey4, RangeKey6, Route, Service, Settings, SharedBy, Template,
+    TemplateKey,
 };
 
 /// A type of [`xdp_ebpf::layout`] for a map of `aya`, whose own trait cannot be implemented for another crate's types.
@@ -30,6 +31,7 @@ macro_rules! plain {
 plain!(
     Counters,
     Destination,
+    Endpoint,
     Endpoint4,
     Endpoint6,
     FragmentKey4,
@@ -37,9 +39,13 @@ plain!(
     Neighbour4,
     Neighbour6,
     NextHop,
+    RangeKey4,
+    RangeKey6,
     Route,
     Service,
     Settings,
     SharedBy,
+    Template,
+    TemplateKey,
     xdp_ebpf::layout::Fragment,
 );

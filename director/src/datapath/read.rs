@@ -1,17 +1,19 @@
 //! What the maps hold: for adopting them, and for telling an operator.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use aya::maps::lpm_trie::LpmTrie;
 use aya::maps::{HashMap, MapData, MapError};
 use xdp_ebpf::layout::{
-    Counters, Fragment, FragmentKey4, FragmentKey6, NextHop, Reason, Route, limits, maps,
+    Counters, Fragment, FragmentKey4, FragmentKey6, NextHop, Reason, Route, Served, Template,
+    TemplateKey, limits, maps,
 };
 
 use super::error::DatapathError;
 use super::maps::{Maps, failed};
 use super::plain::Plain;
-use crate::plan::Tables;
+use crate::plan::{Share, Tables};
 
 impl Maps {
     /// Reads everything back that the director writes.
@@ -25,8 +27,10 @@ impl Maps {
                 .get(&0, 0)
                 .map_err(failed("read", maps::SETTINGS))?
                 .0,
-            services4: contents(&self.services4, maps::SERVICES4, |key| key.0, |id| id)?,
-            services6: contents(&self.services6, maps::SERVICES6, |key| key.0, |id| id)?,
+            services4: contents(&self.services4, maps::SERVICES4, |key| key.0, Served)?,
+            services6: contents(&self.services6, maps::SERVICES6, |key| key.0, Served)?,
+            ranges4: ranges(&self.ranges4, maps::RANGES4)?,
+            ranges6: ranges(&self.ranges6, maps::RANGES6)?,
             real_servers4: contents(
                 &self.real_servers4,
                 maps::REAL_SERVERS4,
@@ -83,12 +87,24 @@ impl Maps {
                 .0;
             if record.method != 0 {
                 tables.destinations.insert(id, record);
+                tables.shares.insert(id, self.share_of(id));
             }
         }
-        for id in 1..limits::SERVICES {
+        // Ids are below their limits, which 16 bits hold.
+        for id in 1..limits::ENDPOINTS as u16 {
+            let record = self
+                .endpoints
+                .get(&u32::from(id), 0)
+                .map_err(failed("read", maps::ENDPOINTS))?
+                .0;
+            if record.service != 0 {
+                tables.endpoints.insert(id, record);
+            }
+        }
+        for id in 1..limits::SERVICES as u16 {
             let record = self
                 .services
-                .get(&id, 0)
+                .get(&u32::from(id), 0)
                 .map_err(failed("read", maps::SERVICES))?
                 .0;
             if record.family == 0 {
@@ -105,6 +121,54 @@ impl Maps {
             tables.services.insert(id, record);
         }
         Ok(tables)
+    }
+
+    fn share_of(&self, id: u32) -> Share {
+        let Some(load) = self.loads.as_slice().get(id as usize) else {
+            return Share::default();
+        };
+        // Written from 32 bits.
+        let number = |word: &AtomicU64| word.load(Ordering::Relaxed) as u32;
+        Share {
+            weight: number(&load.weight),
+            upper: number(&load.upper),
+            lower: number(&load.lower),
+        }
+    }
+
+    /// Clients that persistence remembers.
+    ///
+    /// # Errors
+    /// When the kernel refuses a read.
+    pub fn templates(&self) -> Result<Vec<(TemplateKey, Template)>, DatapathError> {
+        self.templates
+            .iter()
+            .map(|entry| entry.map(|(key, template)| (key.0, template.0)))
+            .collect::<Result<_, _>>()
+            .map_err(failed("read", maps::TEMPLATES))
+    }
+
+    /// What persistence remembers of a client.
+    #[must_use]
+    pub fn template(&self, key: &TemplateKey) -> Option<Template> {
+        self.templates.get(&Plain(*key), 0).ok().map(|it| it.0)
+    }
+
+    /// Replaces or takes away what persistence remembers of a client.
+    ///
+    /// # Errors
+    /// When the kernel refuses a write.
+    pub fn put_template(
+        &mut self,
+        key: TemplateKey,
+        template: Option<Template>,
+    ) -> Result<(), DatapathError> {
+        super::maps::put(
+            &mut self.templates,
+            maps::TEMPLATES,
+            Plain(key),
+            template.map(Plain),
+        )
     }
 
     /// Traffic of a destination, over all CPUs.
@@ -173,6 +237,16 @@ fn contents<K: aya::Pod, V: aya::Pod, Key: Ord, Value>(
 ) -> Result<BTreeMap<Key, Value>, DatapathError> {
     map.iter()
         .map(|entry| entry.map(|(k, v)| (key(k), value(v))))
+        .collect::<Result<_, _>>()
+        .map_err(failed("read", name))
+}
+
+fn ranges<K: super::plain::PlainData + Ord>(
+    map: &LpmTrie<MapData, Plain<K>, u32>,
+    name: &'static str,
+) -> Result<BTreeMap<(u32, K), Served>, DatapathError> {
+    map.iter()
+        .map(|entry| entry.map(|(key, served)| ((key.prefix_len(), key.data().0), Served(served))))
         .collect::<Result<_, _>>()
         .map_err(failed("read", name))
 }

@@ -1,31 +1,47 @@
 //! What follows from the services and destinations, and the end of those that are retired.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
-use xdp_ebpf::layout::{Destination, Endpoint4, Endpoint6, SharedBy, address, destination, method};
+use xdp_ebpf::layout::{
+    Destination, Endpoint, Endpoint4, Endpoint6, SharedBy, address, destination, method,
+};
 
 use super::desired::PlanError;
-use super::tables::{Key, Tables, destination_address, endpoint};
+use super::tables::{Key, Tables, destination_address, endpoint, endpoint_address};
 
-/// The current tables without those retired destinations that nothing uses any more, and without the services that
-/// were remembered only for them. Ids of destinations that are not retired are passed over.
+/// The current tables without those retired destinations and endpoints that nothing uses any more, and without the
+/// services that were remembered only for them. Ids of what is not retired are passed over.
 ///
-/// The caller must have seen the destinations unused in two passes over the connection tables: the packet path may
-/// put back a connection that it had in its hands during the first.
+/// The caller must have seen them unused in two passes over the connection tables: the packet path may put back a
+/// connection that it had in its hands during the first.
 #[must_use]
-pub fn release(current: &Tables, unused: &BTreeSet<u32>) -> Tables {
+pub fn release(current: &Tables, unused: &BTreeSet<u32>, endpoints: &BTreeSet<u16>) -> Tables {
     let mut tables = current.clone();
     tables
         .destinations
         .retain(|id, record| record.flags & destination::RETIRED == 0 || !unused.contains(id));
-    let in_use: BTreeSet<u32> = tables
+    tables
+        .shares
+        .retain(|id, _| tables.destinations.contains_key(id));
+    let in_use: BTreeSet<u16> = tables
         .destinations
         .values()
-        .map(|record| u32::from(record.service))
+        .map(|record| record.service)
         .collect();
-    let mut services = std::mem::take(&mut tables.services);
-    services.retain(|id, record| in_use.contains(id) || tables.is_served(record));
-    tables.services = services;
+    tables
+        .endpoints
+        .retain(|id, _| current.is_served(*id) || !endpoints.contains(id));
+    tables.services.retain(|id, _| {
+        in_use.contains(id)
+            || current
+                .endpoints_of(*id)
+                .any(|(endpoint, _)| current.is_served(endpoint))
+    });
+    let services = &tables.services;
+    tables
+        .endpoints
+        .retain(|_, record| services.contains_key(&record.service));
     // Fewer destinations than before cannot exceed a limit that they kept.
     if index(&mut tables).is_err() {
         return current.clone();
@@ -39,18 +55,24 @@ pub(super) fn index(tables: &mut Tables) -> Result<(), PlanError> {
     let mut real_servers6: BTreeMap<Endpoint6, SharedBy> = BTreeMap::new();
     let mut addresses4: BTreeMap<[u8; 4], u32> = BTreeMap::new();
     let mut addresses6: BTreeMap<[u8; 16], u32> = BTreeMap::new();
-    let mut mark = |endpoint: Key, flag: u32| match endpoint {
-        Key::V4(key) => *addresses4.entry(key.address).or_default() |= flag,
-        Key::V6(key) => *addresses6.entry(key.address).or_default() |= flag,
+    let mut mark = |address: IpAddr, flag: u32| match address {
+        IpAddr::V4(address) => *addresses4.entry(address.octets()).or_default() |= flag,
+        IpAddr::V6(address) => *addresses6.entry(address.octets()).or_default() |= flag,
     };
-    tables
-        .services4
-        .keys()
-        .for_each(|key| mark(Key::V4(*key), address::VIRTUAL));
-    tables
-        .services6
-        .keys()
-        .for_each(|key| mark(Key::V6(*key), address::VIRTUAL));
+    let served: Vec<(u16, &Endpoint)> = tables
+        .endpoints
+        .iter()
+        .filter(|(id, _)| tables.is_served(**id))
+        .map(|(id, record)| (*id, record))
+        .collect();
+    let mut by_service: BTreeMap<u16, Vec<(u16, &Endpoint)>> = BTreeMap::new();
+    for (id, record) in served {
+        mark(endpoint_address(record), address::VIRTUAL);
+        by_service
+            .entry(record.service)
+            .or_default()
+            .push((id, record));
+    }
 
     // Retired ones last: if the list is full, connections of a removed real server lose before those of a present one.
     let retired = |record: &Destination| record.flags & destination::RETIRED != 0;
@@ -66,26 +88,27 @@ pub(super) fn index(tables: &mut Tables) -> Result<(), PlanError> {
         .chain(gone)
         .filter(|record| record.method == method::NAT)
     {
-        let Some(service) = tables
-            .services
-            .get(&u32::from(record.service))
-            .filter(|it| tables.is_served(it))
-        else {
-            continue;
-        };
         let server = destination_address(record);
-        let key = endpoint(server, record.port, service.protocol);
-        let shared = match key {
-            Key::V4(key) => real_servers4.entry(key).or_default(),
-            Key::V6(key) => real_servers6.entry(key).or_default(),
-        };
-        if add(shared, record.service) {
-            mark(key, address::REAL);
-        } else if !retired(record) {
-            return Err(PlanError::Shared {
-                address: server,
-                port: u16::from_be_bytes(record.port),
-            });
+        for (id, virtual_end) in by_service.get(&record.service).into_iter().flatten() {
+            let is_range = virtual_end.port != virtual_end.last_port;
+            let port = match (record.port, is_range) {
+                // The port that the client used: of a range, any.
+                ([0, 0], false) => virtual_end.port,
+                (port, _) => port,
+            };
+            let key = endpoint(server, port, virtual_end.protocol);
+            let shared = match key {
+                Key::V4(key) => real_servers4.entry(key).or_default(),
+                Key::V6(key) => real_servers6.entry(key).or_default(),
+            };
+            if add(shared, *id) {
+                mark(server, address::REAL);
+            } else if !retired(record) {
+                return Err(PlanError::Shared {
+                    address: server,
+                    port: u16::from_be_bytes(port),
+                });
+            }
         }
     }
     tables.real_servers4 = real_servers4;
@@ -95,15 +118,15 @@ pub(super) fn index(tables: &mut Tables) -> Result<(), PlanError> {
     Ok(())
 }
 
-/// Puts a service into a list unless it is there. False: the list is full.
-pub(super) fn add(shared: &mut SharedBy, service: u16) -> bool {
+/// Puts an endpoint into a list unless it is there. False: the list is full.
+pub(super) fn add(shared: &mut SharedBy, endpoint: u16) -> bool {
     match shared
-        .services
+        .endpoints
         .iter_mut()
-        .find(|place| **place == 0 || **place == service)
+        .find(|place| **place == 0 || **place == endpoint)
     {
         Some(place) => {
-            *place = service;
+            *place = endpoint;
             true
         }
         None => false,

@@ -4,13 +4,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use xdp_ebpf::layout::{Destination, Service, Settings, destination, limits, method, scheduler};
+use xdp_ebpf::layout::{
+    Destination, Endpoint, Served, Service, Settings, destination, limits, method, no_server,
+    removed, scheduler, service as service_flags, settings,
+};
 
 use super::derived::index;
 use super::network::{NetworkView, refresh};
 use super::slots::Allocator;
-use super::tables::{Key, Tables, destination_address, endpoint, octets, service_address};
-use crate::config::{Config, Method, RealServer, Scheduler, Tunnel, VirtualService};
+use super::tables::{
+    Lookup, Share, Tables, destination_address, endpoint_address, lookups, octets, ports,
+};
+use crate::config::{
+    self, Config, Method, NoServer, RealServer, RemovedServers, Scheduler, Tunnel, VirtualService,
+};
 use crate::scheduler::{Member, table};
 
 /// What the desired state is made of, besides the current one.
@@ -22,9 +29,9 @@ pub struct Inputs<'a> {
     pub view: &'a NetworkView,
     /// CPUs with a connection table.
     pub cpus: u32,
-    /// Buckets of one CPU's IPv4 table, a power of two.
+    /// Buckets of one CPU's IPv4 table.
     pub buckets4: u32,
-    /// Buckets of one CPU's IPv6 table, a power of two.
+    /// Buckets of one CPU's IPv6 table.
     pub buckets6: u32,
     /// Secret of the connection tables' hash; used only where the current state has none.
     pub seed: u64,
@@ -39,6 +46,16 @@ pub enum PlanError {
         limits::SERVICES - 1
     )]
     Services {
+        /// The service.
+        name: String,
+    },
+    /// No endpoint id is left.
+    #[error(
+        "no room for an endpoint of virtual service {name}: {} fit, counting removed ones whose connections have not \
+         ended yet",
+        limits::ENDPOINTS - 1
+    )]
+    Endpoints {
         /// The service.
         name: String,
     },
@@ -68,8 +85,8 @@ pub enum PlanError {
     },
     /// One NAT real server stands in too many services.
     #[error(
-        "NAT real server {address} port {port} stands in more than {} virtual services of one protocol",
-        limits::SERVICES_PER_REAL_SERVER
+        "NAT real server {address} port {port} answers more than {} virtual addresses and ports of one protocol",
+        limits::ENDPOINTS_PER_REAL_SERVER
     )]
     Shared {
         /// Its address.
@@ -79,10 +96,10 @@ pub enum PlanError {
     },
 }
 
-/// What tells a service: virtual address, port (network order), protocol.
-type ServiceIdentity = (IpAddr, [u8; 2], u8);
+/// What tells an endpoint: virtual address, first and last port, protocol. A service is told by its endpoints.
+type EndpointIdentity = (IpAddr, (u16, u16), u8);
 /// What tells a destination: service, address, port (network order).
-type DestinationIdentity = (u32, IpAddr, [u8; 2]);
+type DestinationIdentity = (u16, IpAddr, [u8; 2]);
 
 /// The tables that the configuration asks for, with the ids, slots and last known next hops of the current ones.
 ///
@@ -103,8 +120,8 @@ pub fn desired(current: &Tables, inputs: &Inputs<'_>) -> Result<Tables, PlanErro
     builder.tables.settings = Settings {
         now_s: current.settings.now_s,
         cpus,
-        buckets4_mask: buckets4.saturating_sub(1),
-        buckets6_mask: buckets6.saturating_sub(1),
+        buckets4,
+        buckets6,
         seed: if current.settings.seed == 0 {
             seed
         } else {
@@ -120,6 +137,9 @@ pub fn desired(current: &Tables, inputs: &Inputs<'_>) -> Result<Tables, PlanErro
     }
     builder.retire();
     let mut tables = builder.tables;
+    if !tables.ranges4.is_empty() || !tables.ranges6.is_empty() {
+        tables.settings.flags |= settings::RANGES;
+    }
     index(&mut tables)?;
     refresh(&mut tables, view);
     Ok(tables)
@@ -129,30 +149,34 @@ struct Builder<'a> {
     current: &'a Tables,
     config: &'a Config,
     tables: Tables,
-    services: BTreeMap<ServiceIdentity, u32>,
+    endpoints: BTreeMap<EndpointIdentity, u16>,
     destinations: BTreeMap<DestinationIdentity, u32>,
     taken_services: BTreeSet<u32>,
+    taken_endpoints: BTreeSet<u32>,
     taken_destinations: BTreeSet<u32>,
     allocator: Allocator,
+    /// Services, and whether the connections of their removed real servers go on.
+    keeps: BTreeMap<u16, bool>,
 }
 
 impl<'a> Builder<'a> {
     fn new(current: &'a Tables, config: &'a Config) -> Self {
-        let services: BTreeMap<_, _> = current
-            .services
+        let endpoints: BTreeMap<_, _> = current
+            .endpoints
             .iter()
-            .map(|(id, record)| ((service_address(record), record.port, record.protocol), *id))
+            .map(|(id, record)| {
+                (
+                    (endpoint_address(record), ports(record), record.protocol),
+                    *id,
+                )
+            })
             .collect();
         let destinations: BTreeMap<_, _> = current
             .destinations
             .iter()
             .map(|(id, record)| {
                 (
-                    (
-                        u32::from(record.service),
-                        destination_address(record),
-                        record.port,
-                    ),
+                    (record.service, destination_address(record), record.port),
                     *id,
                 )
             })
@@ -165,6 +189,7 @@ impl<'a> Builder<'a> {
             .services
             .keys()
             .copied()
+            .map(u32::from)
             .chain(used_by_destinations)
             .collect();
         let mut allocator = Allocator::new(limits::SLOTS);
@@ -175,37 +200,39 @@ impl<'a> Builder<'a> {
             current,
             config,
             tables: Tables::default(),
-            services,
+            endpoints,
             destinations,
             taken_services,
+            taken_endpoints: current.endpoints.keys().copied().map(u32::from).collect(),
             taken_destinations: current.destinations.keys().copied().collect(),
             allocator,
+            keeps: BTreeMap::new(),
         }
     }
 
+    /// Id of a service: that of the first of its endpoints that is known and whose service is not another one's by now.
+    fn service_id(&mut self, service: &VirtualService) -> Result<u16, PlanError> {
+        let known = service.endpoints.iter().find_map(|it| {
+            let id = self.endpoints.get(&identity(it))?;
+            let service = self.current.endpoints.get(id)?.service;
+            (!self.tables.services.contains_key(&service)).then_some(service)
+        });
+        known
+            .or_else(|| {
+                // Below `limits::SERVICES`, which 16 bits hold.
+                free_id(&mut self.taken_services, limits::SERVICES).map(|id| id as u16)
+            })
+            .ok_or_else(|| PlanError::Services {
+                name: service.name.clone(),
+            })
+    }
+
     fn add_service(&mut self, service: &VirtualService) -> Result<(), PlanError> {
-        let identity = (
-            service.address,
-            service.port.to_be_bytes(),
-            service.protocol.number(),
-        );
-        let known = self.services.get(&identity).copied();
-        let id = match known.or_else(|| free_id(&mut self.taken_services, limits::SERVICES)) {
-            Some(id) => id,
-            None => {
-                return Err(PlanError::Services {
-                    name: service.name.clone(),
-                });
-            }
-        };
-        if self.tables.services.contains_key(&id) {
-            // The same service a second time: the configuration refuses that; the first one stands.
-            return Ok(());
-        }
-        self.services.insert(identity, id);
-        match endpoint(identity.0, identity.1, identity.2) {
-            Key::V4(key) => drop(self.tables.services4.insert(key, id)),
-            Key::V6(key) => drop(self.tables.services6.insert(key, id)),
+        let id = self.service_id(service)?;
+        let keeps = service.removed_servers == RemovedServers::Keep;
+        self.keeps.insert(id, keeps);
+        for endpoint in &service.endpoints {
+            self.add_endpoint(id, service, endpoint)?;
         }
         let mut members = Vec::with_capacity(service.real_servers.len());
         for server in &service.real_servers {
@@ -213,34 +240,65 @@ impl<'a> Builder<'a> {
             members.push(Member {
                 destination,
                 weight: server.weight,
-                identity: (server.address, server.port),
+                identity: (server.address, server.port.unwrap_or(0)),
             });
         }
         let (first_slot, slots) = self.place(id, service, table(&service.scheduler, &members))?;
-        self.tables.services.insert(
-            id,
-            Service {
-                first_slot,
-                slots,
-                address: octets(service.address),
-                port: identity.1,
-                protocol: identity.2,
-                scheduler: match service.scheduler {
-                    Scheduler::Rr | Scheduler::Wrr => scheduler::CURSOR,
-                    Scheduler::Mh { port: false } => scheduler::HASH_ADDRESS,
-                    Scheduler::Mh { port: true } => scheduler::HASH_ADDRESS_PORT,
-                },
-                family: if service.address.is_ipv6() { 6 } else { 4 },
-                zero: [0; 3],
-            },
-        );
+        let record = Service {
+            first_slot,
+            slots,
+            ..record(service)
+        };
+        self.tables.services.insert(id, record);
+        Ok(())
+    }
+
+    fn add_endpoint(
+        &mut self,
+        service_id: u16,
+        service: &VirtualService,
+        written: &config::Endpoint,
+    ) -> Result<(), PlanError> {
+        let known = self.endpoints.get(&identity(written)).copied();
+        let id = known.or_else(|| {
+            // Below `limits::ENDPOINTS`, which 16 bits hold.
+            free_id(&mut self.taken_endpoints, limits::ENDPOINTS).map(|id| id as u16)
+        });
+        let Some(id) = id else {
+            return Err(PlanError::Endpoints {
+                name: service.name.clone(),
+            });
+        };
+        if self.tables.endpoints.contains_key(&id) {
+            // The same endpoint a second time: the configuration refuses that; the first one stands.
+            return Ok(());
+        }
+        self.endpoints.insert(identity(written), id);
+        let record = Endpoint {
+            address: octets(written.address),
+            port: written.ports.first.to_be_bytes(),
+            last_port: written.ports.last.to_be_bytes(),
+            service: service_id,
+            protocol: written.protocol.number(),
+            family: if written.address.is_ipv6() { 6 } else { 4 },
+        };
+        let served = Served::new(id, service_id);
+        for key in lookups(&record) {
+            match key {
+                Lookup::V4(key) => drop(self.tables.services4.insert(key, served)),
+                Lookup::V6(key) => drop(self.tables.services6.insert(key, served)),
+                Lookup::Range4(key) => drop(self.tables.ranges4.insert(key, served)),
+                Lookup::Range6(key) => drop(self.tables.ranges6.insert(key, served)),
+            }
+        }
+        self.tables.endpoints.insert(id, record);
         Ok(())
     }
 
     /// First slot and number of slots of a scheduling table: where it stands already, or in free slots.
     fn place(
         &mut self,
-        id: u32,
+        id: u16,
         service: &VirtualService,
         table: Vec<u32>,
     ) -> Result<(u32, u32), PlanError> {
@@ -275,11 +333,11 @@ impl<'a> Builder<'a> {
 
     fn add_destination(
         &mut self,
-        id: u32,
+        id: u16,
         service: &VirtualService,
         server: &RealServer,
     ) -> Result<u32, PlanError> {
-        let identity = (id, server.address, server.port.to_be_bytes());
+        let identity = (id, server.address, server.port.unwrap_or(0).to_be_bytes());
         let known = self.destinations.get(&identity).copied();
         let destination_id =
             match known.or_else(|| free_id(&mut self.taken_destinations, limits::DESTINATIONS)) {
@@ -320,15 +378,25 @@ impl<'a> Builder<'a> {
                     0
                 },
                 port: identity.2,
-                // Ids are below `limits::SERVICES`, which 16 bits hold.
-                service: id as u16,
+                service: id,
                 tunnel_port: tunnel_port.to_be_bytes(),
                 address: octets(server.address),
                 outer_source,
                 next_hop: next_hop.unwrap_or_default(),
             },
         );
+        let share = Share {
+            weight: server.weight,
+            upper: server.upper_threshold,
+            lower: server.lower_threshold,
+        };
+        self.tables.shares.insert(destination_id, share);
         Ok(destination_id)
+    }
+
+    /// Whether the connections of a service's removed real servers go on.
+    fn goes_on(&self, service: u16) -> bool {
+        self.keeps.get(&service).copied().unwrap_or(true)
     }
 
     /// Keeps what is not configured any more, but may still be used by connections.
@@ -337,7 +405,7 @@ impl<'a> Builder<'a> {
             if self.tables.destinations.contains_key(id) {
                 continue;
             }
-            let service = u32::from(record.service);
+            let service = record.service;
             if !self.tables.services.contains_key(&service) {
                 // Without its service's record a destination is of no use, and nothing can be said about its id.
                 let Some(known) = self.current.services.get(&service) else {
@@ -352,14 +420,101 @@ impl<'a> Builder<'a> {
                     },
                 );
             }
+            let gone = if self.goes_on(service) {
+                0
+            } else {
+                destination::GONE
+            };
             self.tables.destinations.insert(
                 *id,
                 Destination {
-                    flags: record.flags | destination::RETIRED,
+                    flags: record.flags & !destination::GONE | destination::RETIRED | gone,
                     ..*record
                 },
             );
+            self.tables.shares.insert(*id, Share::default());
         }
+        // The same goes for endpoints, whose ids are part of their connections' names.
+        for (id, record) in &self.current.endpoints {
+            if self.tables.services.contains_key(&record.service) {
+                self.tables.endpoints.entry(*id).or_insert(*record);
+            }
+        }
+    }
+}
+
+fn identity(endpoint: &config::Endpoint) -> EndpointIdentity {
+    (
+        endpoint.address,
+        (endpoint.ports.first, endpoint.ports.last),
+        endpoint.protocol.number(),
+    )
+}
+
+/// A service's record, but for its slots.
+fn record(service: &VirtualService) -> Service {
+    let (scheduler, mut flags) = scheduler_of(service.scheduler);
+    let mut set = |flag: u16, is_set: bool| flags |= if is_set { flag } else { 0 };
+    set(service_flags::ONE_PACKET, service.one_packet);
+    set(service_flags::SLOPPY, service.sloppy);
+    if let Some(persistence) = service.persistence {
+        set(service_flags::PERSISTENT, true);
+        set(
+            service_flags::PERSISTENT_PER_PORT,
+            !persistence.across_ports,
+        );
+        set(
+            service_flags::EXPIRE_QUIESCENT,
+            persistence.expire_quiescent,
+        );
+    }
+    Service {
+        scheduler,
+        family: if service.is_ipv6() { 6 } else { 4 },
+        no_server: match service.no_server {
+            NoServer::Icmp => no_server::ICMP,
+            NoServer::Reset => no_server::RESET,
+            NoServer::Silent => no_server::SILENT,
+        },
+        removed: match service.removed_servers {
+            RemovedServers::Keep | RemovedServers::Reschedule => removed::RESCHEDULE,
+            RemovedServers::Drop => removed::DROP,
+        },
+        flags,
+        persistence_mask: mask(service.persistence.map_or(128, |it| it.prefix)),
+        ..Service::default()
+    }
+}
+
+/// The first bits of an address.
+fn mask(prefix: u8) -> [u8; 16] {
+    let bits = u128::MAX
+        .checked_shl(128 - u32::from(prefix.min(128)))
+        .unwrap_or(0);
+    bits.to_be_bytes()
+}
+
+/// Number and flags of a scheduler in a service's record.
+fn scheduler_of(scheduler: Scheduler) -> (u8, u16) {
+    let flags = |port: bool, fallback: bool| {
+        let port = if port { service_flags::PORT } else { 0 };
+        let fallback = if fallback { service_flags::FALLBACK } else { 0 };
+        port | fallback
+    };
+    match scheduler {
+        Scheduler::Rr | Scheduler::Wrr => (scheduler::CURSOR, 0),
+        Scheduler::Mh { port, fallback } => (scheduler::MAGLEV, flags(port, fallback)),
+        Scheduler::Sh { port, fallback } => (scheduler::SOURCE, flags(port, fallback)),
+        Scheduler::Dh { fallback } => (scheduler::DESTINATION, flags(false, fallback)),
+        Scheduler::Lc => (scheduler::LC, 0),
+        Scheduler::Wlc => (scheduler::WLC, 0),
+        Scheduler::Sed => (scheduler::SED, 0),
+        Scheduler::Nq => (scheduler::NQ, 0),
+        Scheduler::Fo => (scheduler::FO, 0),
+        Scheduler::Ovf => (scheduler::OVF, 0),
+        Scheduler::Twos => (scheduler::TWOS, 0),
+        Scheduler::Lblc => (scheduler::LBLC, 0),
+        Scheduler::Lblcr => (scheduler::LBLCR, 0),
     }
 }
 

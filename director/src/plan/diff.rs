@@ -98,11 +98,21 @@ fn build_up(current: &Tables, desired: &Tables, writes: &mut Vec<Write>) {
         }
     }
 
-    for (id, record) in changed(&current.destinations, &desired.destinations) {
-        let known = current.destinations.get(id);
-        if known.is_none() {
+    writes.extend(
+        changed(&current.endpoints, &desired.endpoints)
+            .map(|(id, record)| Write::Endpoint(*id, Some(*record))),
+    );
+    for id in desired.destinations.keys() {
+        if !current.destinations.contains_key(id) {
             writes.push(Write::ResetCounters(*id));
         }
+    }
+    writes.extend(
+        changed(&current.shares, &desired.shares)
+            .map(|(id, share)| Write::Share(*id, Some(*share))),
+    );
+    for (id, record) in changed(&current.destinations, &desired.destinations) {
+        let known = current.destinations.get(id);
         if !retires(known, record) {
             writes.push(Write::Destination(*id, Some(*record)));
         }
@@ -115,24 +125,16 @@ fn retires(known: Option<&Destination>, record: &Destination) -> bool {
         && known.is_some_and(|known| known.flags & destination::RETIRED == 0)
 }
 
-/// The wanted services of a real server and as many of its present ones as fit. `None`: that is what stands there.
+/// The wanted endpoints of a real server and as many of its present ones as fit. `None`: that is what stands there.
 fn union(current: Option<&SharedBy>, wanted: &SharedBy) -> Option<SharedBy> {
     let Some(current) = current else {
         return Some(*wanted);
     };
     let mut both = *wanted;
-    for service in current.services.into_iter().filter(|service| *service != 0) {
-        add(&mut both, service);
+    for endpoint in current.endpoints.into_iter().filter(|it| *it != 0) {
+        add(&mut both, endpoint);
     }
     (both != *current).then_some(both)
-}
-
-/// Whether a service goes, or loses its last slot: its key goes first.
-fn is_served(tables: &Tables, id: u32) -> bool {
-    tables
-        .services
-        .get(&id)
-        .is_some_and(|record| tables.is_served(record))
 }
 
 fn switch(current: &Tables, desired: &Tables, writes: &mut Vec<Write>) {
@@ -143,6 +145,8 @@ fn switch(current: &Tables, desired: &Tables, writes: &mut Vec<Write>) {
     writes.extend(
         removed(&current.services6, &desired.services6).map(|key| Write::ServiceKey6(*key, None)),
     );
+    writes.extend(removed(&current.ranges4, &desired.ranges4).map(|key| Write::Range4(*key, None)));
+    writes.extend(removed(&current.ranges6, &desired.ranges6).map(|key| Write::Range6(*key, None)));
 
     for (id, record) in &desired.services {
         let standing = current.services.get(id);
@@ -161,6 +165,14 @@ fn switch(current: &Tables, desired: &Tables, writes: &mut Vec<Write>) {
     writes.extend(new_keys4.map(|(key, id)| Write::ServiceKey4(*key, Some(*id))));
     let new_keys6 = changed(&current.services6, &desired.services6);
     writes.extend(new_keys6.map(|(key, id)| Write::ServiceKey6(*key, Some(*id))));
+    writes.extend(
+        changed(&current.ranges4, &desired.ranges4)
+            .map(|(key, served)| Write::Range4(*key, Some(*served))),
+    );
+    writes.extend(
+        changed(&current.ranges6, &desired.ranges6)
+            .map(|(key, served)| Write::Range6(*key, Some(*served))),
+    );
 }
 
 fn table<'a>(tables: &'a Tables, record: &Service) -> Option<&'a std::sync::Arc<[u32]>> {
@@ -171,7 +183,7 @@ fn table<'a>(tables: &'a Tables, record: &Service) -> Option<&'a std::sync::Arc<
 
 fn tear_down(current: &Tables, desired: &Tables, writes: &mut Vec<Write>) {
     // Records without a key and without destinations: empty slots first, then nothing.
-    for id in removed(&current.services, &desired.services).filter(|id| is_served(current, **id)) {
+    for id in removed(&current.services, &desired.services) {
         if let Some(record) = current.services.get(id).filter(|record| record.slots > 0) {
             writes.push(Write::Service(
                 *id,
@@ -192,8 +204,12 @@ fn tear_down(current: &Tables, desired: &Tables, writes: &mut Vec<Write>) {
         removed(&current.destinations, &desired.destinations)
             .map(|id| Write::Destination(*id, None)),
     );
+    writes.extend(removed(&current.shares, &desired.shares).map(|id| Write::Share(*id, None)));
     writes
         .extend(removed(&current.services, &desired.services).map(|id| Write::Service(*id, None)));
+    writes.extend(
+        removed(&current.endpoints, &desired.endpoints).map(|id| Write::Endpoint(*id, None)),
+    );
 
     // What was only more than wanted so far.
     for (key, wanted) in changed(&current.real_servers4, &desired.real_servers4) {

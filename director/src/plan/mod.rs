@@ -6,14 +6,15 @@
 //!  what the maps hold (read back, or remembered) ─────► Tables ──┘
 //! ```
 //!
-//! Ids are not remembered anywhere but in the tables: a service's record says its address, port and protocol, a
-//! destination's its service, address and port. So the same function serves a first start, a reload, and a director
+//! Ids are not remembered anywhere but in the tables: an endpoint's record says its address, ports, protocol and service,
+//! a destination's its service, address and port. So the same function serves a first start, a reload, and a director
 //! that adopts what a killed one left behind.
 
 mod derived;
 mod desired;
 mod diff;
 mod network;
+mod ranges;
 mod slots;
 mod tables;
 
@@ -21,7 +22,9 @@ pub use derived::release;
 pub use desired::{Inputs, PlanError, desired};
 pub use diff::diff;
 pub use network::{NetworkView, assign_slots, refresh};
-pub use tables::{Key, Tables, Write, destination_address, endpoint, service_address};
+pub use tables::{
+    Key, Share, Tables, Write, destination_address, endpoint, endpoint_address, ports,
+};
 
 #[cfg(test)]
 mod tests;

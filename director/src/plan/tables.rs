@@ -5,9 +5,11 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use xdp_ebpf::layout::{
-    Destination, Endpoint4, Endpoint6, Neighbour4, Neighbour6, NextHop, Route, Service, Settings,
-    SharedBy, destination,
+    Destination, Endpoint, Endpoint4, Endpoint6, Neighbour4, Neighbour6, NextHop, RangeKey4,
+    RangeKey6, Route, Served, Service, Settings, SharedBy, destination,
 };
+
+use super::ranges::{Prefix, prefixes};
 
 /// Contents of every map that the director writes. Array maps: only the entries in use.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -15,16 +17,24 @@ pub struct Tables {
     /// `SETTINGS`.
     pub settings: Settings,
     /// `SERVICES4`.
-    pub services4: BTreeMap<Endpoint4, u32>,
+    pub services4: BTreeMap<Endpoint4, Served>,
     /// `SERVICES6`.
-    pub services6: BTreeMap<Endpoint6, u32>,
+    pub services6: BTreeMap<Endpoint6, Served>,
+    /// `RANGES4`, by bits of the prefix and key.
+    pub ranges4: BTreeMap<(u32, RangeKey4), Served>,
+    /// `RANGES6`, by bits of the prefix and key.
+    pub ranges6: BTreeMap<(u32, RangeKey6), Served>,
+    /// `ENDPOINTS`. As with services, a record that no key points to keeps its id for the connections that have it.
+    pub endpoints: BTreeMap<u16, Endpoint>,
     /// `SERVICES`. A record that no key points to is of a removed service whose connections have not all ended: it
     /// keeps the id from being given to another one, and gives it back to the same one.
-    pub services: BTreeMap<u32, Service>,
+    pub services: BTreeMap<u16, Service>,
     /// `SLOTS`: the scheduling tables that records point to, by their first slot.
     pub slots: BTreeMap<u32, Arc<[u32]>>,
     /// `DESTINATIONS`.
     pub destinations: BTreeMap<u32, Destination>,
+    /// `LOADS`: what of them is the director's.
+    pub shares: BTreeMap<u32, Share>,
     /// `REAL_SERVERS4`.
     pub real_servers4: BTreeMap<Endpoint4, SharedBy>,
     /// `REAL_SERVERS6`.
@@ -49,22 +59,41 @@ pub struct Tables {
     pub egress: BTreeMap<u32, u32>,
 }
 
+/// What a destination may take of new connections.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Share {
+    /// Weight; 0: no new connections.
+    pub weight: u32,
+    /// Upper threshold; 0: none.
+    pub upper: u32,
+    /// Lower threshold; 0: three quarters of the upper one.
+    pub lower: u32,
+}
+
 /// One change of one map. `None` removes; in array maps, which have no removal, it writes zeroes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Write {
     /// `SETTINGS`.
     Settings(Settings),
     /// `SERVICES4`.
-    ServiceKey4(Endpoint4, Option<u32>),
+    ServiceKey4(Endpoint4, Option<Served>),
     /// `SERVICES6`.
-    ServiceKey6(Endpoint6, Option<u32>),
+    ServiceKey6(Endpoint6, Option<Served>),
+    /// `RANGES4`.
+    Range4((u32, RangeKey4), Option<Served>),
+    /// `RANGES6`.
+    Range6((u32, RangeKey6), Option<Served>),
+    /// `ENDPOINTS`.
+    Endpoint(u16, Option<Endpoint>),
     /// `SERVICES`.
-    Service(u32, Option<Service>),
+    Service(u16, Option<Service>),
     /// `SLOTS`, from the given one on.
     Slots(u32, Arc<[u32]>),
     /// `DESTINATIONS`.
     Destination(u32, Option<Destination>),
-    /// `COUNTERS`: back to zero, before the id means another destination.
+    /// `LOADS`, but for the counts.
+    Share(u32, Option<Share>),
+    /// `COUNTERS` and `LOADS`: back to zero, before the id means another destination.
     ResetCounters(u32),
     /// `REAL_SERVERS4`.
     RealServer4(Endpoint4, Option<SharedBy>),
@@ -101,8 +130,11 @@ impl Tables {
         }
         match write {
             Write::Settings(settings) => self.settings = *settings,
-            Write::ServiceKey4(key, id) => put(&mut self.services4, key, id),
-            Write::ServiceKey6(key, id) => put(&mut self.services6, key, id),
+            Write::ServiceKey4(key, served) => put(&mut self.services4, key, served),
+            Write::ServiceKey6(key, served) => put(&mut self.services6, key, served),
+            Write::Range4(key, served) => put(&mut self.ranges4, key, served),
+            Write::Range6(key, served) => put(&mut self.ranges6, key, served),
+            Write::Endpoint(id, record) => put(&mut self.endpoints, id, record),
             Write::Service(id, record) => {
                 let before = self.services.get(id).copied();
                 put(&mut self.services, id, record);
@@ -120,6 +152,7 @@ impl Tables {
                 self.slots.insert(*first, Arc::clone(table));
             }
             Write::Destination(id, record) => put(&mut self.destinations, id, record),
+            Write::Share(id, share) => put(&mut self.shares, id, share),
             Write::ResetCounters(_) => {}
             Write::RealServer4(key, services) => put(&mut self.real_servers4, key, services),
             Write::RealServer6(key, services) => put(&mut self.real_servers6, key, services),
@@ -135,14 +168,89 @@ impl Tables {
         }
     }
 
-    /// Whether a service's key is there: it is configured, not only remembered for its connections.
+    /// Whether an endpoint's key is there: it is configured, not only remembered for its connections.
     #[must_use]
-    pub fn is_served(&self, service: &Service) -> bool {
-        match endpoint(service_address(service), service.port, service.protocol) {
-            Key::V4(key) => self.services4.contains_key(&key),
-            Key::V6(key) => self.services6.contains_key(&key),
-        }
+    pub fn is_served(&self, id: u16) -> bool {
+        let Some(endpoint) = self.endpoints.get(&id) else {
+            return false;
+        };
+        let served = Some(&Served::new(id, endpoint.service));
+        let key = lookups(endpoint).into_iter().next();
+        key.is_some_and(|key| match key {
+            Lookup::V4(key) => self.services4.get(&key) == served,
+            Lookup::V6(key) => self.services6.get(&key) == served,
+            Lookup::Range4(key) => self.ranges4.get(&key) == served,
+            Lookup::Range6(key) => self.ranges6.get(&key) == served,
+        })
     }
+
+    /// Endpoints of a service.
+    pub fn endpoints_of(&self, service: u16) -> impl Iterator<Item = (u16, &Endpoint)> {
+        self.endpoints
+            .iter()
+            .filter(move |(_, endpoint)| endpoint.service == service)
+            .map(|(id, endpoint)| (*id, endpoint))
+    }
+}
+
+/// A key under which packets find an endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Lookup {
+    /// In `SERVICES4`.
+    V4(Endpoint4),
+    /// In `SERVICES6`.
+    V6(Endpoint6),
+    /// In `RANGES4`.
+    Range4((u32, RangeKey4)),
+    /// In `RANGES6`.
+    Range6((u32, RangeKey6)),
+}
+
+/// All keys of an endpoint: one, or as many as a range of ports has prefixes.
+pub(super) fn lookups(endpoint: &Endpoint) -> Vec<Lookup> {
+    let (first, last) = ports(endpoint);
+    let virtual_address = endpoint_address(endpoint);
+    if first == last {
+        return vec![
+            match self::endpoint(virtual_address, endpoint.port, endpoint.protocol) {
+                Key::V4(key) => Lookup::V4(key),
+                Key::V6(key) => Lookup::V6(key),
+            },
+        ];
+    }
+    let protocol = endpoint.protocol;
+    prefixes(first, last)
+        .into_iter()
+        .map(|Prefix { bits, port }| match virtual_address {
+            IpAddr::V4(address) => Lookup::Range4((
+                xdp_ebpf::layout::RANGE_BITS4 + bits,
+                RangeKey4 {
+                    address: address.octets(),
+                    protocol,
+                    zero: 0,
+                    port: port.to_be_bytes(),
+                },
+            )),
+            IpAddr::V6(address) => Lookup::Range6((
+                xdp_ebpf::layout::RANGE_BITS6 + bits,
+                RangeKey6 {
+                    address: address.octets(),
+                    protocol,
+                    zero: 0,
+                    port: port.to_be_bytes(),
+                },
+            )),
+        })
+        .collect()
+}
+
+/// First and last port of an endpoint.
+#[must_use]
+pub fn ports(endpoint: &Endpoint) -> (u16, u16) {
+    (
+        u16::from_be_bytes(endpoint.port),
+        u16::from_be_bytes(endpoint.last_port),
+    )
 }
 
 /// Key of a virtual service or of a NAT real server in either family's map.
@@ -193,10 +301,10 @@ fn address(field: [u8; 16], ipv6: bool) -> IpAddr {
     }
 }
 
-/// The virtual address of a service's record.
+/// The virtual address in an endpoint's record.
 #[must_use]
-pub fn service_address(service: &Service) -> IpAddr {
-    address(service.address, service.family == 6)
+pub fn endpoint_address(endpoint: &Endpoint) -> IpAddr {
+    address(endpoint.address, endpoint.family == 6)
 }
 
 /// The real server's address in a destination's record.

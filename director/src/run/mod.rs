@@ -13,5 +13,6 @@ mod node;
 mod reconcile;
 mod report;
 mod system;
+mod templates;
 
 pub use event_loop::{RunOptions, run};

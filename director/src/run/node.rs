@@ -1,11 +1,11 @@
 //! What the running director knows and does. The event loop says when.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
-use xdp_ebpf::layout::destination;
+use xdp_ebpf::layout::{Template, TemplateKey, destination};
 
 use super::reconcile::warn_of_other_sizes;
 use super::system;
@@ -13,7 +13,7 @@ use crate::config::{self, Config};
 use crate::datapath::{Datapath, Options, Waiting, online_cpus};
 use crate::next_hop::{Event, Link, Network, Probe, Prober, Resolution};
 use crate::plan::{self, Tables, Write};
-use crate::upkeep::{Geometry, Report, Upkeep};
+use crate::upkeep::{Geometry, Report, Upkeep, loads};
 
 /// How long the start waits for real servers to be resolved before it says that it is ready all the same.
 const READY_PATIENCE: Duration = Duration::from_secs(2);
@@ -21,6 +21,13 @@ const READY_PATIENCE: Duration = Duration::from_secs(2);
 const SLICES: usize = 10;
 /// Most buckets in a slice: some milliseconds.
 const SLICE_BUCKETS: usize = 1 << 18;
+
+/// What was removed from the configuration and no connection names.
+#[derive(Default)]
+struct Unused {
+    destinations: BTreeSet<u32>,
+    endpoints: BTreeSet<u16>,
+}
 
 /// Everything.
 pub(super) struct Node {
@@ -36,10 +43,16 @@ pub(super) struct Node {
     /// Links as the kernel tells of them, by index.
     pub(super) links: BTreeMap<u32, Link>,
     prober: Prober,
-    upkeep: Upkeep,
+    pub(super) upkeep: Upkeep,
     pub(super) report: Report,
-    /// Retired destinations that the last pass found unused.
-    unused: BTreeSet<u32>,
+    /// Live counts of connections when the pass under way began.
+    loads_at_start: loads::Snapshot,
+    /// What was removed and the last pass found unused.
+    unused: Unused,
+    /// When templates are looked through next.
+    pub(super) templates_due: Instant,
+    /// Templates whose time has passed, while a pass looks for their connections.
+    pub(super) idle_templates: HashMap<TemplateKey, Template>,
     /// Table clock at the start.
     clock_base_s: u32,
     /// Whether `config` has been put into force once.
@@ -102,7 +115,10 @@ impl Node {
             prober: Prober::default(),
             upkeep,
             report: Report::default(),
-            unused: BTreeSet::new(),
+            loads_at_start: loads::Snapshot::default(),
+            unused: Unused::default(),
+            templates_due: Instant::now(),
+            idle_templates: HashMap::new(),
             in_force: false,
             ready: false,
             waiting: Waiting::default(),
@@ -120,6 +136,7 @@ impl Node {
             buckets6: self.datapath.buckets6(),
             seed: self.tables.settings.seed,
         });
+        self.upkeep.set_rules(self.rules(&self.config));
         system::warn_of_forwarding(&self.config);
         Ok(())
     }
@@ -183,6 +200,11 @@ impl Node {
     /// Walks on over the connection tables.
     pub(super) fn walk(&mut self) {
         let limit = self.upkeep.buckets().div_ceil(SLICES).min(SLICE_BUCKETS);
+        let loads = self.datapath.maps.loads.as_slice();
+        if self.upkeep.is_at_start() {
+            let destinations = self.tables.destinations.keys().copied();
+            self.loads_at_start = loads::snapshot(loads, destinations);
+        }
         let (table4, table6) = (
             self.datapath.connections4.as_slice(),
             self.datapath.connections6.as_slice(),
@@ -193,26 +215,54 @@ impl Node {
         else {
             return;
         };
+        loads::correct(loads, &self.loads_at_start, &report);
+        self.report = report;
+        self.templates_after_pass();
+        self.release_unused();
+    }
+
+    /// Forgets what was removed and has had no connections in two passes.
+    fn release_unused(&mut self) {
         let retired = self
             .tables
             .destinations
             .iter()
             .filter(|(_, record)| record.flags & destination::RETIRED != 0);
-        let unused: BTreeSet<u32> = retired
-            .map(|(id, _)| *id)
-            .filter(|id| !report.destinations.contains_key(id))
+        let unused = Unused {
+            destinations: retired
+                .map(|(id, _)| *id)
+                .filter(|id| self.report.destination(*id).entries == 0)
+                .collect(),
+            endpoints: self
+                .tables
+                .endpoints
+                .keys()
+                .copied()
+                .filter(|id| !self.tables.is_served(*id) && self.report.endpoint(*id) == 0)
+                .collect(),
+        };
+        let both = |one: &BTreeSet<u32>, other: &BTreeSet<u32>| -> BTreeSet<u32> {
+            one.intersection(other).copied().collect()
+        };
+        let destinations = both(&unused.destinations, &self.unused.destinations);
+        let endpoints: BTreeSet<u16> = unused
+            .endpoints
+            .intersection(&self.unused.endpoints)
+            .copied()
             .collect();
-        self.report = report;
-        let twice: BTreeSet<u32> = unused.intersection(&self.unused).copied().collect();
         self.unused = unused;
-        if twice.is_empty() {
+        if destinations.is_empty() && endpoints.is_empty() {
+            return;
+        }
+        let desired = plan::release(&self.tables, &destinations, &endpoints);
+        if desired == self.tables {
             return;
         }
         tracing::info!(
-            count = twice.len(),
-            "removed real servers have no connections left and are forgotten"
+            real_servers = destinations.len(),
+            endpoints = endpoints.len(),
+            "what was removed has no connections left and is forgotten"
         );
-        let desired = plan::release(&self.tables, &twice);
         if let Err(error) = self.write(&desired) {
             tracing::error!("cannot take removed real servers out of the tables: {error:#}");
         }

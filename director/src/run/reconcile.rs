@@ -50,6 +50,7 @@ impl Node {
             },
         )?;
         self.write(&desired)?;
+        self.upkeep.set_rules(self.rules(config));
         self.datapath.attach(&config.interfaces)?;
         Ok(())
     }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::UNIX_EPOCH;
 
 use xdp_ebpf::connection::{Bucket, Bucket4, Bucket6};
-use xdp_ebpf::layout::{Counters, Destination, Service, destination, method};
+use xdp_ebpf::layout::{Counters, Destination, destination, method};
 
 use super::node::Node;
 use super::system;
@@ -14,7 +14,7 @@ use crate::control::{
     ServiceStatus, Status, TableStatus,
 };
 use crate::next_hop::Resolution;
-use crate::plan::{destination_address, service_address};
+use crate::plan::{destination_address, endpoint_address, ports};
 
 impl Node {
     /// How things are.
@@ -79,30 +79,17 @@ impl Node {
     }
 
     fn service_status(&self, service: &VirtualService) -> ServiceStatus {
-        let is_it = |record: &Service| {
-            (service_address(record), record.port, record.protocol)
-                == (
-                    service.address,
-                    service.port.to_be_bytes(),
-                    service.protocol.number(),
-                )
-        };
-        let id = self
-            .tables
-            .services
-            .iter()
-            .find(|(_, record)| is_it(record))
-            .map(|(id, _)| *id);
+        let id = self.service_id(service);
         let of_service = self
             .tables
             .destinations
             .iter()
-            .filter(|(_, record)| Some(u32::from(record.service)) == id);
+            .filter(|(_, record)| Some(record.service) == id);
         let destinations: Vec<_> = of_service.collect();
         let configured = service.real_servers.iter().map(|server| {
             let same = |record: &Destination| {
-                (destination_address(record), record.port)
-                    == (server.address, server.port.to_be_bytes())
+                (destination_address(record), u16::from_be_bytes(record.port))
+                    == (server.address, server.port.unwrap_or(0))
             };
             let destination = destinations
                 .iter()
@@ -114,18 +101,38 @@ impl Node {
             .iter()
             .filter(|(_, record)| record.flags & destination::RETIRED != 0)
             .map(|(id, record)| self.removed_status(**id, record));
+        let first = service.endpoints.first();
         ServiceStatus {
             name: service.name.clone(),
-            address: service.address,
-            port: service.port,
-            protocol: service.protocol.to_string(),
+            address: first.map_or(IpAddr::from([0; 4]), |it| it.address),
+            port: first.map_or(0, |it| it.ports.first),
+            protocol: first.map(|it| it.protocol.to_string()).unwrap_or_default(),
+            endpoints: service.endpoints.iter().map(ToString::to_string).collect(),
             scheduler: service.scheduler.to_string(),
             real_servers: configured.chain(removed).collect(),
         }
     }
 
+    /// Id of a configured service: that of its first endpoint.
+    pub(super) fn service_id(&self, service: &VirtualService) -> Option<u16> {
+        let first = service.endpoints.first()?;
+        self.tables
+            .endpoints
+            .iter()
+            .find(|(id, record)| {
+                let same = (endpoint_address(record), ports(record), record.protocol)
+                    == (
+                        first.address,
+                        (first.ports.first, first.ports.last),
+                        first.protocol.number(),
+                    );
+                same && self.tables.is_served(**id)
+            })
+            .map(|(_, record)| record.service)
+    }
+
     fn server_status(&self, id: Option<u32>, server: &RealServer) -> RealServerStatus {
-        let status = self.traffic(id, server.address, server.port);
+        let status = self.traffic(id, server.address, server.port.unwrap_or(0));
         RealServerStatus {
             weight: server.weight,
             method: server.method.to_string(),
@@ -163,10 +170,7 @@ impl Node {
             }
             None => Counters::default(),
         };
-        let counts = id
-            .and_then(|id| self.report.destinations.get(&id))
-            .copied()
-            .unwrap_or_default();
+        let counts = id.map(|id| self.report.destination(id)).unwrap_or_default();
         RealServerStatus {
             address,
             port,

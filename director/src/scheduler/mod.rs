@@ -1,8 +1,9 @@
-//! Scheduling tables: rr, wrr, mh. No I/O.
+//! Scheduling tables. No I/O.
 //!
-//! The packet path takes the entries of a table in turn (`rr`, `wrr`) or at the client's hash (`mh`); the
-//! table is what makes the difference between the schedulers. Names and meanings are those of IPVS.
+//! The packet path takes the entries of a table in turn (`rr`, `wrr`), or at a hash (`mh`, `sh`, `dh`); for the schedulers
+//! that compare connections the table is all real servers in their order. Names and meanings are those of IPVS.
 
+mod hashed;
 mod maglev;
 mod round_robin;
 
@@ -28,9 +29,13 @@ pub struct Member {
 #[must_use]
 pub fn table(scheduler: &Scheduler, members: &[Member]) -> Vec<u32> {
     match scheduler {
+        _ if members.iter().all(|member| member.weight == 0) => Vec::new(),
         Scheduler::Rr => round_robin::plain(members),
         Scheduler::Wrr => round_robin::weighted(members),
         Scheduler::Mh { .. } => maglev::table(members),
+        Scheduler::Sh { .. } => hashed::by_weight(members),
+        Scheduler::Dh { .. } => hashed::in_turn(members),
+        _ => members.iter().map(|member| member.destination).collect(),
     }
 }
 
@@ -38,10 +43,12 @@ pub fn table(scheduler: &Scheduler, members: &[Member]) -> Vec<u32> {
 #[must_use]
 pub fn table_length(scheduler: &Scheduler, weights: &[u32]) -> usize {
     match scheduler {
+        _ if weights.iter().all(|weight| *weight == 0) => 0,
         Scheduler::Rr => weights.iter().filter(|weight| **weight > 0).count(),
         Scheduler::Wrr => round_robin::weighted_length(weights),
-        Scheduler::Mh { .. } if weights.iter().all(|weight| *weight == 0) => 0,
         Scheduler::Mh { .. } => maglev::table_size(weights.len()),
+        Scheduler::Sh { .. } | Scheduler::Dh { .. } => hashed::SLOTS,
+        _ => weights.len(),
     }
 }
 
@@ -62,11 +69,23 @@ mod tests {
             .collect()
     }
 
-    const ALL: [Scheduler; 4] = [
+    const ALL: [Scheduler; 7] = [
         Scheduler::Rr,
         Scheduler::Wrr,
-        Scheduler::Mh { port: false },
-        Scheduler::Mh { port: true },
+        Scheduler::Mh {
+            port: false,
+            fallback: true,
+        },
+        Scheduler::Mh {
+            port: true,
+            fallback: true,
+        },
+        Scheduler::Sh {
+            port: false,
+            fallback: true,
+        },
+        Scheduler::Dh { fallback: true },
+        Scheduler::Wlc,
     ];
 
     #[test]
@@ -97,7 +116,7 @@ mod tests {
         fn whoever_has_a_weight_has_a_slot_and_nobody_else(
             weights in proptest::collection::vec(prop_oneof![0u32..5, any::<u32>()], 0..50),
         ) {
-            for scheduler in ALL {
+            for scheduler in [ALL[0], ALL[1], ALL[2], ALL[3]] {
                 let members = members(&weights);
                 let table = table(&scheduler, &members);
                 for member in &members {

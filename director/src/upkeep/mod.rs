@@ -5,9 +5,10 @@
 //! what stand at the head of [`xdp_ebpf::connection`]: here only values are touched, only by compare-and-swap, and
 //! only to 0.
 
+pub mod loads;
 mod pass;
 
-pub use pass::{Counts, Geometry, Report, Upkeep};
+pub use pass::{Counts, EndpointRule, Geometry, Persistence, Report, Upkeep};
 
 #[cfg(test)]
 mod tests;

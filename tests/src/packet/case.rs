@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 
 use anyhow::{Context, Result, bail, ensure};
-use xdp_ebpf::connection::State;
 use xdp_ebpf::layout::Reason;
+use xdp_ebpf::state::State;
 
 use super::build::Frame;
 use super::fixture::Fixture;

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use xdp_ebpf::layout::{
-    Destination, Endpoint4, Endpoint6, Neighbour4, Neighbour6, NextHop, Route, Service, Settings,
-    SharedBy, address, destination, limits, method, scheduler,
+    Destination, Endpoint, Endpoint4, Endpoint6, Neighbour4, Neighbour6, NextHop, RANGE_BITS4,
+    RANGE_BITS6, RangeKey4, RangeKey6, Route, Served, Service, Settings, SharedBy, address,
+    destination, limits, method, scheduler, service, settings,
 };
 use xdp_ebpf::wire::protocol;
 
@@ -190,13 +191,28 @@ pub struct Real {
     pub next_hop: NextHop,
 }
 
+/// What a destination may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Weight {
+    /// Share of new connections.
+    pub weight: u32,
+    /// Upper threshold, 0: none.
+    pub upper: u32,
+    /// Lower threshold.
+    pub lower: u32,
+}
+
 /// Everything the tables hold, but connections and counters.
 #[derive(Clone, Debug)]
 pub struct Fixture {
     /// Settings.
     pub settings: Settings,
     /// Services by id.
-    pub services: BTreeMap<u32, Service>,
+    pub services: BTreeMap<u16, Service>,
+    /// Endpoints by id. The first one of a service has its id.
+    pub endpoints: BTreeMap<u16, Endpoint>,
+    /// Weights and thresholds of destinations, by id; 1 and none where it is not here.
+    pub weights: BTreeMap<u32, Weight>,
     /// Scheduling tables.
     pub slots: Vec<u32>,
     /// Destinations by id.
@@ -237,18 +253,20 @@ impl Fixture {
             settings: Settings {
                 now_s: 1000,
                 cpus: 2,
-                buckets4_mask: limits::MIN_BUCKETS - 1,
-                buckets6_mask: limits::MIN_BUCKETS - 1,
+                buckets4: limits::MIN_BUCKETS,
+                buckets6: limits::MIN_BUCKETS,
                 seed: 0x0123_4567_89ab_cdef,
                 icmp_per_second: 1000,
                 fragment_timeout_ms: 60_000,
                 spread4_mask: 0x0000_0fff,
-                reserved: 0,
+                flags: 0,
                 own4: bytes4(v4.own()),
                 reserved2: [0; 4],
                 own6: table_address(v6.own()),
             },
             services: BTreeMap::new(),
+            endpoints: BTreeMap::new(),
+            weights: BTreeMap::new(),
             slots: Vec::new(),
             destinations: BTreeMap::new(),
             routes4: vec![
@@ -295,21 +313,18 @@ impl Fixture {
         protocol: u8,
         scheduler: u8,
         reals: &[Real],
-    ) -> u32 {
-        let id = self.services.len() as u32 + 1;
+    ) -> u16 {
+        let id = (self.endpoints.len() + 1) as u16;
         self.services.insert(
             id,
             Service {
-                first_slot: 0,
-                slots: 0,
-                address: table_address(address),
-                port: port.to_be_bytes(),
-                protocol,
                 scheduler,
                 family: if address.is_ipv4() { 4 } else { 6 },
-                zero: [0; 3],
+                persistence_mask: [0xff; 16],
+                ..Service::default()
             },
         );
+        self.add_endpoint(id, address, (port, port), protocol);
         let mut table = Vec::new();
         for real in reals {
             let number = self.destinations.len() as u32 + 1;
@@ -328,7 +343,7 @@ impl Fixture {
                         0
                     },
                     port: real.port.to_be_bytes(),
-                    service: id as u16,
+                    service: id,
                     tunnel_port: GUE_PORT.to_be_bytes(),
                     address: table_address(real.address),
                     outer_source: table_address(outer.outer_source()),
@@ -341,8 +356,62 @@ impl Fixture {
         id
     }
 
+    /// Gives a service another endpoint: the ports from the first to the last one. Its id.
+    pub fn add_endpoint(
+        &mut self,
+        service: u16,
+        address: IpAddr,
+        (first, last): (u16, u16),
+        protocol: u8,
+    ) -> u16 {
+        let id = (self.endpoints.len() + 1) as u16;
+        let endpoint = Endpoint {
+            address: table_address(address),
+            port: first.to_be_bytes(),
+            last_port: last.to_be_bytes(),
+            service,
+            protocol,
+            family: if address.is_ipv4() { 4 } else { 6 },
+        };
+        if first != last {
+            self.settings.flags |= settings::RANGES;
+        }
+        self.endpoints.insert(id, endpoint);
+        id
+    }
+
+    /// Changes a service's record.
+    pub fn change_service(&mut self, id: u16, change: impl FnOnce(&mut Service)) {
+        change(self.services.entry(id).or_default());
+    }
+
+    /// Gives a destination a weight.
+    pub fn weigh(&mut self, destination: u32, weight: u32) {
+        self.limit(destination, weight, 0, 0);
+    }
+
+    /// Gives a destination a weight and thresholds.
+    pub fn limit(&mut self, destination: u32, weight: u32, upper: u32, lower: u32) {
+        let limits = Weight {
+            weight,
+            upper,
+            lower,
+        };
+        self.weights.insert(destination, limits);
+    }
+
+    /// What a destination may take.
+    #[must_use]
+    pub fn weight(&self, destination: u32) -> Weight {
+        self.weights.get(&destination).copied().unwrap_or(Weight {
+            weight: 1,
+            upper: 0,
+            lower: 0,
+        })
+    }
+
     /// Gives a service a new scheduling table of destination ids.
-    pub fn schedule(&mut self, service: u32, table: &[u32]) {
+    pub fn schedule(&mut self, service: u16, table: &[u32]) {
         let first = self.slots.len() as u32;
         self.slots.extend(table);
         if let Some(record) = self.services.get_mut(&service) {
@@ -351,21 +420,32 @@ impl Fixture {
         }
     }
 
-    /// Id of a service.
+    /// Id of the service on an exact port.
     ///
     /// # Panics
     /// There is none.
     #[must_use]
-    pub fn service(&self, family: Family, port: u16, protocol: u8) -> u32 {
-        self.services
-            .iter()
-            .find(|(_, service)| {
-                service.family == family.number()
-                    && service.port == port.to_be_bytes()
-                    && service.protocol == protocol
+    pub fn service(&self, family: Family, port: u16, protocol: u8) -> u16 {
+        let port = port.to_be_bytes();
+        self.endpoints
+            .values()
+            .find(|endpoint| {
+                endpoint.family == family.number()
+                    && (endpoint.port, endpoint.last_port) == (port, port)
+                    && endpoint.protocol == protocol
             })
+            .map(|endpoint| endpoint.service)
+            .unwrap_or_else(|| panic!("no service {family:?} {port:?} {protocol} in the fixture"))
+    }
+
+    /// Ids of a service's destinations.
+    #[must_use]
+    pub fn destinations_of(&self, service: u16) -> Vec<u32> {
+        self.destinations
+            .iter()
+            .filter(|(_, destination)| destination.service == service)
             .map(|(id, _)| *id)
-            .unwrap_or_else(|| panic!("no service {family:?} {port} {protocol} in the fixture"))
+            .collect()
     }
 
     /// Id of a service's `index`-th destination.
@@ -375,24 +455,26 @@ impl Fixture {
     #[must_use]
     pub fn id(&self, family: Family, port: u16, protocol: u8, index: usize) -> u32 {
         let service = self.service(family, port, protocol);
-        self.destinations
-            .iter()
-            .filter(|(_, destination)| u32::from(destination.service) == service)
-            .map(|(id, _)| *id)
-            .nth(index)
+        self.destinations_of(service)
+            .get(index)
+            .copied()
             .unwrap_or_else(|| panic!("service {service} has no destination {index}"))
+    }
+
+    fn exact(&self, family: Family) -> impl Iterator<Item = (&u16, &Endpoint)> {
+        self.endpoints.iter().filter(move |(_, endpoint)| {
+            endpoint.family == family.number() && endpoint.port == endpoint.last_port
+        })
     }
 
     /// Endpoints of the IPv4 services.
     #[must_use]
-    pub fn services4(&self) -> Vec<(Endpoint4, u32)> {
-        self.services
-            .iter()
-            .filter(|(_, service)| service.family == 4)
-            .map(|(id, service)| {
+    pub fn services4(&self) -> Vec<(Endpoint4, Served)> {
+        self.exact(Family::V4)
+            .map(|(id, it)| {
                 (
-                    endpoint4(&service.address, service.port, service.protocol),
-                    *id,
+                    endpoint4(&it.address, it.port, it.protocol),
+                    Served::new(*id, it.service),
                 )
             })
             .collect()
@@ -400,41 +482,102 @@ impl Fixture {
 
     /// Endpoints of the IPv6 services.
     #[must_use]
-    pub fn services6(&self) -> Vec<(Endpoint6, u32)> {
-        self.services
-            .iter()
-            .filter(|(_, service)| service.family == 6)
-            .map(|(id, service)| {
+    pub fn services6(&self) -> Vec<(Endpoint6, Served)> {
+        self.exact(Family::V6)
+            .map(|(id, it)| {
                 (
-                    endpoint6(&service.address, service.port, service.protocol),
-                    *id,
+                    endpoint6(&it.address, it.port, it.protocol),
+                    Served::new(*id, it.service),
                 )
             })
             .collect()
     }
 
-    /// (address, port, protocol, IPv6?) of each NAT real server and the services it stands in.
+    /// Every range of ports cut into prefixes: bits of the port, first port of the prefix, endpoint.
+    fn ranges(&self, family: Family) -> Vec<(u32, u16, Endpoint, Served)> {
+        let mut all = Vec::new();
+        for (id, endpoint) in &self.endpoints {
+            if endpoint.family != family.number() || endpoint.port == endpoint.last_port {
+                continue;
+            }
+            let mut next = u32::from(u16::from_be_bytes(endpoint.port));
+            let last = u32::from(u16::from_be_bytes(endpoint.last_port));
+            while next <= last {
+                let mut size = 1;
+                while next.is_multiple_of(2 * size) && next + 2 * size - 1 <= last {
+                    size *= 2;
+                }
+                let served = Served::new(*id, endpoint.service);
+                all.push((16 - size.trailing_zeros(), next as u16, *endpoint, served));
+                next += size;
+            }
+        }
+        all
+    }
+
+    /// Ranges of ports of the IPv4 services: bits of the prefix and key.
+    #[must_use]
+    pub fn ranges4(&self) -> Vec<((u32, RangeKey4), Served)> {
+        self.ranges(Family::V4)
+            .into_iter()
+            .map(|(bits, port, endpoint, served)| {
+                let [a, b, c, d, ..] = endpoint.address;
+                let key = RangeKey4 {
+                    address: [a, b, c, d],
+                    protocol: endpoint.protocol,
+                    zero: 0,
+                    port: port.to_be_bytes(),
+                };
+                ((RANGE_BITS4 + bits, key), served)
+            })
+            .collect()
+    }
+
+    /// Ranges of ports of the IPv6 services: bits of the prefix and key.
+    #[must_use]
+    pub fn ranges6(&self) -> Vec<((u32, RangeKey6), Served)> {
+        self.ranges(Family::V6)
+            .into_iter()
+            .map(|(bits, port, endpoint, served)| {
+                let key = RangeKey6 {
+                    address: endpoint.address,
+                    protocol: endpoint.protocol,
+                    zero: 0,
+                    port: port.to_be_bytes(),
+                };
+                ((RANGE_BITS6 + bits, key), served)
+            })
+            .collect()
+    }
+
+    /// (address, port, protocol, IPv6?) of each NAT real server and the endpoints it answers.
     fn shared(&self) -> BTreeMap<([u8; 16], [u8; 2], u8, bool), SharedBy> {
         let mut all: BTreeMap<_, SharedBy> = BTreeMap::new();
         for destination in self.destinations.values() {
             if destination.method != method::NAT {
                 continue;
             }
-            let Some(service) = self.services.get(&u32::from(destination.service)) else {
-                continue;
-            };
-            let shared = all
-                .entry((
-                    destination.address,
-                    destination.port,
-                    service.protocol,
-                    destination.flags & destination::IPV6 != 0,
-                ))
-                .or_default();
-            if !shared.services.contains(&destination.service)
-                && let Some(free) = shared.services.iter_mut().find(|service| **service == 0)
-            {
-                *free = destination.service;
+            let of_service =
+                |(_, endpoint): &(&u16, &Endpoint)| endpoint.service == destination.service;
+            for (id, endpoint) in self.endpoints.iter().filter(of_service) {
+                let is_range = endpoint.port != endpoint.last_port;
+                let port = match (destination.port, is_range) {
+                    ([0, 0], false) => endpoint.port,
+                    (port, _) => port,
+                };
+                let shared = all
+                    .entry((
+                        destination.address,
+                        port,
+                        endpoint.protocol,
+                        destination.flags & destination::IPV6 != 0,
+                    ))
+                    .or_default();
+                if !shared.endpoints.contains(id)
+                    && let Some(free) = shared.endpoints.iter_mut().find(|it| **it == 0)
+                {
+                    *free = *id;
+                }
             }
         }
         all
@@ -467,8 +610,8 @@ impl Fixture {
     /// Flags of addresses: tables' form, whether IPv6, flags.
     fn addresses(&self) -> BTreeMap<([u8; 16], bool), u32> {
         let mut all = BTreeMap::new();
-        for service in self.services.values() {
-            *all.entry((service.address, service.family == 6))
+        for endpoint in self.endpoints.values() {
+            *all.entry((endpoint.address, endpoint.family == 6))
                 .or_default() |= address::VIRTUAL;
         }
         for (key, _) in self.shared() {
@@ -635,13 +778,8 @@ pub fn site() -> Fixture {
             (port::GRE6, ALL, RR, vec![tunnel(GRE, v6, near(1))]),
             (port::RR, TCP, RR, three[..2].to_vec()),
             (port::WRR, TCP, RR, three[..2].to_vec()),
-            (port::MH, TCP, scheduler::HASH_ADDRESS, three.to_vec()),
-            (
-                port::MH_PORT,
-                TCP,
-                scheduler::HASH_ADDRESS_PORT,
-                three.to_vec(),
-            ),
+            (port::MH, TCP, scheduler::MAGLEV, three.to_vec()),
+            (port::MH_PORT, TCP, scheduler::MAGLEV, three.to_vec()),
             (port::NONE, ALL, RR, vec![]),
             (
                 port::NAT_UNRESOLVED,
@@ -698,8 +836,10 @@ pub fn site() -> Fixture {
         }
         let first = fixture.id(family, port::WRR, protocol::TCP, 0);
         let second = fixture.id(family, port::WRR, protocol::TCP, 1);
-        let service = fixture.service(family, port::WRR, protocol::TCP);
-        fixture.schedule(service, &[first, second, first]);
+        let in_turn = fixture.service(family, port::WRR, protocol::TCP);
+        fixture.schedule(in_turn, &[first, second, first]);
+        let by_port = fixture.service(family, port::MH_PORT, protocol::TCP);
+        fixture.change_service(by_port, |record| record.flags |= service::PORT);
     }
     fixture
 }

@@ -127,14 +127,28 @@ impl Kernel {
         Ok(())
     }
 
-    fn set_routes<K: Pod>(&mut self, name: &str, routes: &[(u8, K, [u8; 8])]) -> Result<()> {
-        let mut map = LpmTrie::<_, K, [u8; 8]>::try_from(self.map(name)?)?;
+    /// Weights and thresholds; counts stay what they are.
+    fn set_loads(&mut self, fixture: &Fixture) -> Result<()> {
+        let mut loads = self.array::<[u8; 48]>(maps::LOADS)?;
+        for id in fixture.destinations.keys() {
+            let mut bytes = loads.get(id, 0)?;
+            let limits = fixture.weight(*id);
+            for (at, number) in [(16, limits.weight), (24, limits.upper), (32, limits.lower)] {
+                bytes[at..at + 8].copy_from_slice(&u64::from(number).to_ne_bytes());
+            }
+            loads.set(*id, bytes, 0)?;
+        }
+        Ok(())
+    }
+
+    fn set_prefixes<K: Pod, V: Pod>(&mut self, name: &str, routes: &[(u32, K, V)]) -> Result<()> {
+        let mut map = LpmTrie::<_, K, V>::try_from(self.map(name)?)?;
         let old = map.keys().collect::<Result<Vec<Key<K>>, _>>()?;
         for key in old {
             map.remove(&key)?;
         }
         for (length, prefix, route) in routes {
-            map.insert(&Key::new(u32::from(*length), *prefix), route, 0)?;
+            map.insert(&Key::new(*length, *prefix), route, 0)?;
         }
         Ok(())
     }
@@ -160,19 +174,33 @@ impl Kernel {
         self.set_array(maps::DESTINATIONS, &destinations)?;
         let slots: Vec<(u32, u32)> = (0..).zip(fixture.slots.iter().copied()).collect();
         self.set_array(maps::SLOTS, &slots)?;
+        self.set_loads(fixture)?;
         let mut services: Vec<(u32, [u8; 32])> = fixture
             .services
             .iter()
-            .map(|(id, service)| (*id, raw(service)))
+            .map(|(id, service)| (u32::from(*id), raw(service)))
             .collect();
         services.extend(
-            gone(self.loaded.services.keys().copied().collect(), &|id| {
-                fixture.services.contains_key(&id)
+            gone(keys_of(&self.loaded.services), &|id| {
+                fixture.services.contains_key(&(id as u16))
             })
             .into_iter()
             .map(|id| (id, [0; 32])),
         );
         self.set_array(maps::SERVICES, &services)?;
+        let mut endpoints: Vec<(u32, [u8; 24])> = fixture
+            .endpoints
+            .iter()
+            .map(|(id, endpoint)| (u32::from(*id), raw(endpoint)))
+            .collect();
+        endpoints.extend(
+            gone(keys_of(&self.loaded.endpoints), &|id| {
+                fixture.endpoints.contains_key(&(id as u16))
+            })
+            .into_iter()
+            .map(|id| (id, [0; 24])),
+        );
+        self.set_array(maps::ENDPOINTS, &endpoints)?;
         fn keys<K: Copy, V: Copy, const N: usize, const M: usize>(
             pairs: Vec<(K, V)>,
         ) -> Vec<([u8; N], [u8; M])> {
@@ -198,15 +226,27 @@ impl Kernel {
         let routes: Vec<_> = fixture
             .routes4
             .iter()
-            .map(|(length, prefix, route)| (*length, *prefix, raw(route)))
+            .map(|(length, prefix, route)| (u32::from(*length), *prefix, raw::<_, 8>(route)))
             .collect();
-        self.set_routes(maps::ROUTES4, &routes)?;
+        self.set_prefixes(maps::ROUTES4, &routes)?;
         let routes: Vec<_> = fixture
             .routes6
             .iter()
-            .map(|(length, prefix, route)| (*length, *prefix, raw(route)))
+            .map(|(length, prefix, route)| (u32::from(*length), *prefix, raw::<_, 8>(route)))
             .collect();
-        self.set_routes(maps::ROUTES6, &routes)?;
+        self.set_prefixes(maps::ROUTES6, &routes)?;
+        let ranges: Vec<_> = fixture
+            .ranges4()
+            .iter()
+            .map(|((bits, key), served)| (*bits, raw::<_, 8>(key), served.0))
+            .collect();
+        self.set_prefixes(maps::RANGES4, &ranges)?;
+        let ranges: Vec<_> = fixture
+            .ranges6()
+            .iter()
+            .map(|((bits, key), served)| (*bits, raw::<_, 20>(key), served.0))
+            .collect();
+        self.set_prefixes(maps::RANGES6, &ranges)?;
         let mut interfaces = DevMap::try_from(self.map(maps::INTERFACES)?)?;
         for slot in &fixture.interfaces {
             // The verdict is all that a test run makes of a redirect: any interface will do.
@@ -220,9 +260,22 @@ impl Kernel {
     fn forget(&mut self) -> Result<()> {
         let buckets: Vec<(u32, [u8; 64])> = (0..BUCKETS).map(|index| (index, [0; 64])).collect();
         self.set_array(maps::CONNECTIONS4, &buckets)?;
+        let buckets: Vec<(u32, [u8; 128])> = (0..BUCKETS).map(|index| (index, [0; 128])).collect();
         self.set_array(maps::CONNECTIONS6, &buckets)?;
-        let cursors: Vec<(u32, u64)> = self.loaded.services.keys().map(|id| (*id, 0)).collect();
+        let cursors: Vec<(u32, u64)> = keys_of(&self.loaded.services)
+            .into_iter()
+            .map(|id| (id, 0))
+            .collect();
         self.set_array(maps::CURSORS, &cursors)?;
+        let loads: Vec<(u32, [u8; 48])> = self
+            .loaded
+            .destinations
+            .keys()
+            .map(|id| (*id, [0; 48]))
+            .collect();
+        self.set_array(maps::LOADS, &loads)?;
+        self.set_hash::<[u8; 24], [u8; 8]>(maps::TEMPLATES, &[])?;
+        self.set_hash::<[u8; 24], [u8; 144]>(maps::LOCALITIES, &[])?;
         self.set_hash::<[u8; 12], [u8; 40]>(maps::FRAGMENTS4, &[])?;
         self.set_hash::<[u8; 36], [u8; 40]>(maps::FRAGMENTS6, &[])?;
         let empty: Vec<[u8; 16]> = vec![[0; 16]; cpus()?];
@@ -231,6 +284,10 @@ impl Kernel {
         while self.held.next().is_some() {}
         Ok(())
     }
+}
+
+fn keys_of<V>(map: &std::collections::BTreeMap<u16, V>) -> Vec<u32> {
+    map.keys().copied().map(u32::from).collect()
 }
 
 fn cpus() -> Result<usize> {
@@ -283,6 +340,7 @@ impl Machine for Kernel {
     fn load(&mut self, fixture: &Fixture) -> Result<()> {
         self.fill(fixture)?;
         self.forget()?;
+        self.set_loads(fixture)?;
         self.cpu(0)
     }
 
@@ -336,6 +394,15 @@ impl Machine for Kernel {
         Ok(frames)
     }
 
+    fn load_of(&mut self, destination: u32) -> Result<(u64, u64)> {
+        let bytes = self.array::<[u8; 48]>(maps::LOADS)?.get(&destination, 0)?;
+        let word = |at: usize| {
+            let word: [u8; 8] = bytes[at..at + 8].try_into().expect("eight bytes");
+            u64::from_ne_bytes(word)
+        };
+        Ok((word(0), word(8)))
+    }
+
     fn connections(&mut self) -> Result<Vec<Connection>> {
         let four = self.array::<[u8; 64]>(maps::CONNECTIONS4)?;
         let mut buckets4: Vec<Bucket4> = Vec::new();
@@ -343,7 +410,7 @@ impl Machine for Kernel {
             // SAFETY: numbers: any bytes are a value.
             buckets4.push(unsafe { from_raw(&bytes?) });
         }
-        let six = self.array::<[u8; 64]>(maps::CONNECTIONS6)?;
+        let six = self.array::<[u8; 128]>(maps::CONNECTIONS6)?;
         let mut buckets6: Vec<Bucket6> = Vec::new();
         for bytes in six.iter() {
             // SAFETY: numbers: any bytes are a value.

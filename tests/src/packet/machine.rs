@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
 use anyhow::Result;
-use xdp_ebpf::connection::{Bucket4, Bucket6, State, Value, split_key4, split_key6};
+use xdp_ebpf::connection::{Bucket, Bucket4, Bucket6, Value, split_key4, split_key6};
 use xdp_ebpf::layout::{Counters, Reason};
+use xdp_ebpf::state::State;
 
 use super::fixture::Fixture;
 
@@ -117,8 +118,8 @@ impl Counts {
 pub struct Connection {
     /// The CPU whose table it stands in.
     pub cpu: u32,
-    /// Service id.
-    pub service: u16,
+    /// Endpoint id.
+    pub endpoint: u16,
     /// The client's port.
     pub client_port: u16,
     /// Destination id.
@@ -129,10 +130,10 @@ pub struct Connection {
     pub flags: u8,
 }
 
-fn connection(cpu: usize, port: u16, service: u16, value: Value) -> Option<Connection> {
+fn connection(cpu: usize, port: u16, endpoint: u16, value: Value) -> Option<Connection> {
     value.is_some().then(|| Connection {
         cpu: cpu as u32,
-        service,
+        endpoint,
         client_port: u16::from_be(port),
         destination: value.destination(),
         state: State::from_u8(value.state()),
@@ -140,42 +141,39 @@ fn connection(cpu: usize, port: u16, service: u16, value: Value) -> Option<Conne
     })
 }
 
-/// Entries of IPv4 tables of so many buckets for each CPU.
-#[must_use]
-pub fn connections4(buckets: &[Bucket4], per_cpu: usize) -> Vec<Connection> {
+/// Entries of a table of so many buckets for each CPU; `split` takes a key apart to client port and endpoint.
+fn entries<B: Bucket>(
+    buckets: &[B],
+    per_cpu: usize,
+    split: impl Fn(B::Key) -> (u16, u16),
+) -> Vec<Connection> {
     let mut all = Vec::new();
     for (index, bucket) in buckets.iter().enumerate() {
-        for way in 0..bucket.keys.len() {
-            let key = bucket.keys[way].load(Ordering::Relaxed);
-            let value = Value(bucket.values[way].load(Ordering::Relaxed));
-            let (_, port, service) = split_key4(key);
-            all.extend(
-                (key != 0)
-                    .then(|| connection(index / per_cpu, port, service, value))
-                    .flatten(),
-            );
+        for way in (0..B::WAYS).filter(|way| !bucket.is_free(*way)) {
+            let value = Value(bucket.value(way).load(Ordering::Relaxed));
+            let (port, endpoint) = split(bucket.key(way));
+            all.extend(connection(index / per_cpu, port, endpoint, value));
         }
     }
     all
 }
 
-/// Entries of IPv6 tables of so many buckets for each CPU.
+/// Entries of narrow tables of so many buckets for each CPU.
+#[must_use]
+pub fn connections4(buckets: &[Bucket4], per_cpu: usize) -> Vec<Connection> {
+    entries(buckets, per_cpu, |key| {
+        let (_, port, endpoint) = split_key4(key);
+        (port, endpoint)
+    })
+}
+
+/// Entries of wide tables of so many buckets for each CPU.
 #[must_use]
 pub fn connections6(buckets: &[Bucket6], per_cpu: usize) -> Vec<Connection> {
-    let mut all = Vec::new();
-    for (index, bucket) in buckets.iter().enumerate() {
-        for way in 0..bucket.keys.len() {
-            let key = [0, 1, 2].map(|word: usize| bucket.keys[way][word].load(Ordering::Relaxed));
-            let value = Value(bucket.values[way].load(Ordering::Relaxed));
-            let (_, port, service) = split_key6(key);
-            all.extend(
-                (key[2] != 0)
-                    .then(|| connection(index / per_cpu, port, service, value))
-                    .flatten(),
-            );
-        }
-    }
-    all
+    entries(buckets, per_cpu, |key| {
+        let split = split_key6(key);
+        (split.port, split.endpoint)
+    })
 }
 
 /// Something that runs packets through the packet path.
@@ -218,6 +216,12 @@ pub trait Machine {
     /// # Errors
     /// They cannot be read.
     fn take_held(&mut self) -> Result<Vec<Vec<u8>>>;
+
+    /// Active and inactive connections in a destination's load.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    fn load_of(&mut self, destination: u32) -> Result<(u64, u64)>;
 
     /// All connections, in order.
     ///

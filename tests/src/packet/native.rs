@@ -1,6 +1,7 @@
 //! The packet path over tables in ordinary memory.
 
 use std::collections::HashMap;
+use std::sync::atomic::Ordering;
 
 use anyhow::{Result, ensure};
 use xdp_ebpf::layout::Reason;
@@ -44,7 +45,17 @@ impl Native {
         tables.settings = Some(fixture.settings);
         tables.services4 = map(fixture.services4());
         tables.services6 = map(fixture.services6());
+        tables.ranges4 = fixture.ranges4().into_iter().collect();
+        tables.ranges6 = fixture.ranges6().into_iter().collect();
+        tables.endpoints = fixture.endpoints.clone().into_iter().collect();
         tables.services = fixture.services.clone().into_iter().collect();
+        for id in fixture.destinations.keys() {
+            let limits = fixture.weight(*id);
+            let load = tables.loads.entry(*id).or_default();
+            load.weight = u64::from(limits.weight).into();
+            load.upper = u64::from(limits.upper).into();
+            load.lower = u64::from(limits.lower).into();
+        }
         tables.slots.clone_from(&fixture.slots);
         tables.destinations = fixture.destinations.clone().into_iter().collect();
         tables.real_servers4 = map(fixture.real_servers4());
@@ -130,6 +141,16 @@ impl Machine for Native {
             .into_iter()
             .map(|held| held.frame)
             .collect())
+    }
+
+    fn load_of(&mut self, destination: u32) -> Result<(u64, u64)> {
+        let load = self.tables.loads.get(&destination);
+        Ok(load.map_or((0, 0), |load| {
+            (
+                load.active.load(Ordering::Relaxed),
+                load.inactive.load(Ordering::Relaxed),
+            )
+        }))
     }
 
     fn connections(&mut self) -> Result<Vec<Connection>> {

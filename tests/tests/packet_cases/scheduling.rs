@@ -3,8 +3,8 @@
 use director_tests::packet::build::{Frame, Ip, tcp};
 use director_tests::packet::fixture::{BOTH, DIRECTOR, Family, Fixture, port, server_mac, site};
 use director_tests::packet::{Case, Place, Step};
-use xdp_ebpf::connection::State;
 use xdp_ebpf::layout::{Reason, destination};
+use xdp_ebpf::state::State;
 
 use crate::common::{
     Error, KINDS, Kind, answer, client, from_client, from_server, real_end, to_client, virtual_end,
@@ -195,7 +195,6 @@ fn reuse(rows: &mut Vec<Case>, family: Family) {
     let syn = segment(family, port::RR, 0, tcp::SYN);
     let (first, second) = (id(family, port::RR, 1), id(family, port::RR, 2));
     for (flags, what) in [
-        (tcp::FIN | tcp::ACK, "a FIN"),
         (tcp::RST, "a reset"),
         (tcp::RST | tcp::ACK, "a reset with an acknowledgement"),
     ] {
@@ -212,6 +211,50 @@ fn reuse(rows: &mut Vec<Case>, family: Family) {
             .leaves(&[(0, second, State::SynReceived)]),
         );
     }
+    let fin = tcp::FIN | tcp::ACK;
+    let real = (family.server(1), port::REAL);
+    let reply = from_server(&Ip::tcp(real, (family.client(), 1000), fin, b""));
+    let fins = |what: &str, frames: &[&Frame]| {
+        let opening = Case::new(format!("{family:?}: {what}"), site(), syn.bytes())
+            .after(&syn)
+            .after(&segment(family, port::RR, 0, tcp::ACK));
+        frames.iter().fold(opening, |case, frame| case.after(frame))
+    };
+    let client_fin = segment(family, port::RR, 0, fin);
+    rows.push(
+        fins(
+            "a SYN after both FINs is a new connection",
+            &[&client_fin, &reply],
+        )
+        .transmits(&at(&syn, family, 2), Place::In(second))
+        .leaves(&[(0, second, State::SynReceived)]),
+    );
+    // IPVS: conn_reuse_mode 1 reuses only TIME_WAIT and CLOSE where both directions are seen.
+    rows.push(
+        fins(
+            "a SYN after the client's FIN alone stays with its real server",
+            &[&client_fin],
+        )
+        .transmits(&at(&syn, family, 1), Place::In(first))
+        .leaves(&[(0, first, State::SynReceived)]),
+    );
+    let direct = segment(family, port::DR, 0, tcp::SYN);
+    let dr = site().id(family, port::DR, Kind::Tcp.number(), 0);
+    rows.push(
+        Case::new(
+            format!("{family:?}: under DR, where only the client is heard, its FIN is enough"),
+            site(),
+            direct.bytes(),
+        )
+        .after(&direct)
+        .after(&segment(family, port::DR, 0, tcp::ACK))
+        .after(&segment(family, port::DR, 0, fin))
+        .transmits(
+            &Frame::new(DIRECTOR, server_mac(1), direct.ip.clone()),
+            Place::In(dr),
+        )
+        .leaves(&[(0, dr, State::SynReceived)]),
+    );
     rows.push(
         Case::new(
             format!("{family:?}: a SYN on a connection that stands is not"),
@@ -228,9 +271,9 @@ fn reuse(rows: &mut Vec<Case>, family: Family) {
 fn middle(rows: &mut Vec<Case>, family: Family) {
     for (flags, what, state) in [
         (tcp::ACK, "data", State::Established),
-        (tcp::FIN | tcp::ACK, "a FIN", State::FinWait),
+        (tcp::FIN | tcp::ACK, "a FIN", State::Close),
         (tcp::RST, "a reset", State::Close),
-        (tcp::SYN | tcp::ACK, "a SYN-ACK", State::Established),
+        (tcp::SYN | tcp::ACK, "a SYN-ACK", State::SynReceived),
     ] {
         let frame = segment(family, port::RR, 0, flags);
         rows.push(
@@ -295,7 +338,7 @@ fn states(rows: &mut Vec<Case>, family: Family) {
         ),
         (
             &[(Client, SYN), (Client, ACK), (Client, FIN)],
-            State::FinWait,
+            State::CloseWait,
             "the client's FIN",
         ),
         (
@@ -312,7 +355,7 @@ fn states(rows: &mut Vec<Case>, family: Family) {
                 (Server, ACK),
                 (Client, ACK),
             ],
-            State::FinWait,
+            State::TimeWait,
             "both FINs and their acknowledgements",
         ),
         (
@@ -371,9 +414,10 @@ fn cpus(rows: &mut Vec<Case>, family: Family, kind: Kind) {
     let (service, real) = (virtual_end(family, port::NAT), real_end(family));
     let request = from_client(&kind.request(family, port::NAT));
     let data = from_client(&kind.data(client(family), service, b"more"));
-    let (new, later) = match kind {
-        Kind::Tcp => (State::SynReceived, State::Established),
-        Kind::Udp => (State::Udp, State::Udp),
+    // A TCP reply that is only data says nothing of the client; a UDP one is an answer.
+    let (new, later, copied) = match kind {
+        Kind::Tcp => (State::SynReceived, State::Established, State::SynReceived),
+        Kind::Udp => (State::UdpOne, State::Udp, State::Udp),
     };
     let name = format!("{family:?} {kind:?}");
     rows.push(
@@ -400,7 +444,7 @@ fn cpus(rows: &mut Vec<Case>, family: Family, kind: Kind) {
             &to_client(&reply.clone().from(service.0, service.1).hop()),
             Place::Out(id),
         )
-        .leaves(&[(0, id, new), (1, id, new)]),
+        .leaves(&[(0, id, new), (1, id, copied)]),
     );
     rows.push(
         Case::new(
@@ -415,7 +459,7 @@ fn cpus(rows: &mut Vec<Case>, family: Family, kind: Kind) {
             &to_client(&reply.clone().from(service.0, service.1).hop()),
             Place::Out(id),
         )
-        .leaves(&[(0, id, new), (1, id, new)]),
+        .leaves(&[(0, id, new), (1, id, copied)]),
     );
     if kind == Kind::Tcp {
         let other = site().id(family, port::RR, kind.number(), 1);

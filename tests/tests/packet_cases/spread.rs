@@ -94,7 +94,9 @@ fn mh_knows_its_clients_in_the_kernel() {
 fn outer_sources_spread_with_the_flows() {
     let mut machine = Native::new(&site());
     for (service, source) in [(port::IPIP4, 26..30), (port::IPIP6, 22..38)] {
-        machine.load(&site()).expect("the tables take the fixture");
+        // Room for all the flows.
+        let roomy = site().with(|fixture| fixture.settings.buckets4 = 1024);
+        machine.load(&roomy).expect("the tables take the fixture");
         let mut sources = BTreeSet::new();
         for port in 1000..1256 {
             let from = (Family::V4.client(), port);

@@ -6,8 +6,23 @@ pub const SERVICES: u32 = 4096;
 pub const DESTINATIONS: u32 = 65_536;
 /// Entries of all scheduling tables together, old and new ones side by side during a switch.
 pub const SLOTS: u32 = 1 << 22;
-/// Services that may share one real server (address, port, protocol) under NAT.
-pub const SERVICES_PER_REAL_SERVER: usize = 16;
+/// Addresses, ports and protocols of all services together; an endpoint id is 16 bits wide and 0 means none.
+pub const ENDPOINTS: u32 = 16_384;
+/// Endpoints that may share one real server (address, port, protocol) under NAT.
+pub const ENDPOINTS_PER_REAL_SERVER: usize = 16;
+/// Real servers of a service whose scheduler counts connections: each new connection looks at all of them.
+pub const COUNTED: u32 = 1024;
+/// Words of a set of them, a bit for each.
+pub const LOCALITY_WORDS: usize = COUNTED as usize / 64;
+/// Addresses in the cache of `lblc` and `lblcr`.
+pub const LOCALITIES: u32 = 16_384;
+/// Clients that persistence remembers; beyond, the longest unused give way.
+pub const TEMPLATES: u32 = 1 << 18;
+/// Slots that a scheduler looks at for a destination that is not out. With so many out that this does not find one, the
+/// client tries again.
+pub const PROBES: u32 = 8192;
+/// Prefixes of all port ranges, for each address family: a range of any length takes at most 30.
+pub const RANGES: u32 = 65_536;
 /// Network interfaces that a packet may leave by.
 pub const INTERFACES: u32 = 64;
 /// Routes mirrored from the kernel's main table, for each address family.

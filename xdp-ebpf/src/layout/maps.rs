@@ -2,10 +2,16 @@
 
 /// One [`super::Settings`].
 pub const SETTINGS: &str = "SETTINGS";
-/// [`super::Endpoint4`] of a virtual service → service id (`u32`).
+/// [`super::Endpoint4`] of a virtual service → [`super::Served`] (`u32`).
 pub const SERVICES4: &str = "SERVICES4";
-/// [`super::Endpoint6`] of a virtual service → service id (`u32`).
+/// [`super::Endpoint6`] of a virtual service → [`super::Served`] (`u32`).
 pub const SERVICES6: &str = "SERVICES6";
+/// Prefix of [`super::RangeKey4`] → [`super::Served`] (`u32`): services on ranges of ports.
+pub const RANGES4: &str = "RANGES4";
+/// Prefix of [`super::RangeKey6`] → [`super::Served`] (`u32`).
+pub const RANGES6: &str = "RANGES6";
+/// Endpoint id → [`super::Endpoint`].
+pub const ENDPOINTS: &str = "ENDPOINTS";
 /// Service id → [`super::Service`].
 pub const SERVICES: &str = "SERVICES";
 /// Service id → position of `rr` and `wrr` (`u64`, raised by the packet path: BPF has atomics of that width only).
@@ -14,11 +20,17 @@ pub const CURSORS: &str = "CURSORS";
 pub const SLOTS: &str = "SLOTS";
 /// Destination id → [`super::Destination`].
 pub const DESTINATIONS: &str = "DESTINATIONS";
+/// Destination id → [`super::Load`], memory-mapped by userspace.
+pub const LOADS: &str = "LOADS";
+/// [`super::TemplateKey`] → [`super::Template`] (LRU).
+pub const TEMPLATES: &str = "TEMPLATES";
+/// [`super::LocalityKey`] → [`super::Locality`] (LRU).
+pub const LOCALITIES: &str = "LOCALITIES";
 /// Destination id → [`super::Counters`], for each CPU.
 pub const COUNTERS: &str = "COUNTERS";
 /// [`super::Reason`] → packets (`u64`), for each CPU.
 pub const REASONS: &str = "REASONS";
-/// [`super::Endpoint4`] of a NAT real server → [`super::SharedBy`].
+/// [`super::Endpoint4`] of a NAT real server (port 0: of a range of ports, which it keeps) → [`super::SharedBy`].
 pub const REAL_SERVERS4: &str = "REAL_SERVERS4";
 /// [`super::Endpoint6`] of a NAT real server → [`super::SharedBy`].
 pub const REAL_SERVERS6: &str = "REAL_SERVERS6";
@@ -40,7 +52,7 @@ pub const NEIGHBOURS6: &str = "NEIGHBOURS6";
 pub const INTERFACES: &str = "INTERFACES";
 /// Interface index (`u32`) → egress slot (`u32`): for next hops that the kernel, not the director, resolved.
 pub const EGRESS: &str = "EGRESS";
-/// Bucket → [`crate::connection::Bucket4`], memory-mapped by userspace. CPU `n` owns buckets `n * (mask + 1) ..`.
+/// Bucket → [`crate::connection::Bucket4`], memory-mapped by userspace. CPU `n` owns those from `n` times the settings' number on.
 pub const CONNECTIONS4: &str = "CONNECTIONS4";
 /// Bucket → [`crate::connection::Bucket6`], as `CONNECTIONS4`.
 pub const CONNECTIONS6: &str = "CONNECTIONS6";
@@ -54,18 +66,26 @@ pub const HELD: &str = "HELD";
 pub const LIMITER: &str = "LIMITER";
 /// One [`super::Scratch`] for each CPU: what one stage hands to the next.
 pub const SCRATCH: &str = "SCRATCH";
+/// One [`super::Work`] for each CPU.
+pub const WORK: &str = "WORK";
 /// [`super::Stage`] → program.
 pub const STAGES: &str = "STAGES";
 
 /// All of the above: what is pinned, and what a director must find to adopt a running data path.
-pub const ALL: [&str; 28] = [
+pub const ALL: [&str; 35] = [
     SETTINGS,
     SERVICES4,
     SERVICES6,
+    RANGES4,
+    RANGES6,
+    ENDPOINTS,
     SERVICES,
     CURSORS,
     SLOTS,
     DESTINATIONS,
+    LOADS,
+    TEMPLATES,
+    LOCALITIES,
     COUNTERS,
     REASONS,
     REAL_SERVERS4,
@@ -86,5 +106,6 @@ pub const ALL: [&str; 28] = [
     HELD,
     LIMITER,
     SCRATCH,
+    WORK,
     STAGES,
 ];

@@ -8,14 +8,19 @@
 //! pinned tables of another version.
 
 /// Version of everything in this file. Part of the pin directory's content (see the director's `datapath`).
-pub const LAYOUT_VERSION: u32 = 1;
+pub const LAYOUT_VERSION: u32 = 2;
 
 pub mod limits;
 pub mod maps;
 mod reason;
+mod services;
 mod stage;
 
 pub use reason::{REASONS, Reason};
+pub use services::{
+    Endpoint, Load, Locality, LocalityKey, RANGE_BITS4, RANGE_BITS6, RangeKey4, RangeKey6, Served,
+    Service, Template, TemplateKey, load, no_server, removed, scheduler, service,
+};
 pub use stage::{STAGES, Stage, programs};
 
 /// What the packet path needs to know about the node. Written by the director only.
@@ -27,10 +32,10 @@ pub struct Settings {
     pub now_s: u32,
     /// CPUs that have a connection table: CPU `n` uses table `n`, a CPU beyond passes everything to the kernel.
     pub cpus: u32,
-    /// Buckets of one CPU's IPv4 table less one; the number of buckets is a power of two.
-    pub buckets4_mask: u32,
-    /// Buckets of one CPU's IPv6 table less one.
-    pub buckets6_mask: u32,
+    /// Buckets of one CPU's IPv4 table; at least [`limits::MIN_BUCKETS`].
+    pub buckets4: u32,
+    /// Buckets of one CPU's IPv6 table; at least [`limits::MIN_BUCKETS`].
+    pub buckets6: u32,
     /// Secret of the connection tables' hash, so that nobody can aim at a bucket.
     pub seed: u64,
     /// ICMP messages that one CPU may send in a second; also the size of a burst.
@@ -39,14 +44,23 @@ pub struct Settings {
     pub fragment_timeout_ms: u32,
     /// Bits of a tunnel's outer IPv4 source address that vary with the flow (host order; 0: none do).
     pub spread4_mask: u32,
-    /// Unused, zero.
-    pub reserved: u32,
+    /// Flags of [`settings`].
+    pub flags: u32,
     /// The node's own IPv4 address: source of ICMP messages to real servers. All zero: none, such messages are dropped.
     pub own4: [u8; 4],
     /// Unused, zero.
     pub reserved2: [u8; 4],
     /// The node's own IPv6 address, as `own4`.
     pub own6: [u8; 16],
+}
+
+/// Flags of [`Settings`].
+pub mod settings {
+    /// There are services on ranges of ports: what is nobody's by its exact port is looked up once more.
+    pub const RANGES: u32 = 1;
+    /// The connection tables are being moved: a packet in the middle of an unknown connection is dropped, for its sender
+    /// to send again, rather than answered with a reset.
+    pub const MOVING: u32 = 2;
 }
 
 /// (address, port, protocol) of a virtual service or of a NAT real server, IPv4.
@@ -75,38 +89,6 @@ pub struct Endpoint6 {
     pub protocol: u8,
     /// Zero.
     pub zero: u8,
-}
-
-/// How a service chooses a destination for a new connection.
-pub mod scheduler {
-    /// Slots are taken in turn (`rr`, and `wrr` over an interleaved table).
-    pub const CURSOR: u8 = 0;
-    /// The slot is the hash of the client's address (`mh`).
-    pub const HASH_ADDRESS: u8 = 1;
-    /// The slot is the hash of the client's address and port (`mh` with the port flag).
-    pub const HASH_ADDRESS_PORT: u8 = 2;
-}
-
-/// A virtual service. Looked at for new connections and for NAT replies, never on a forward hit.
-#[repr(C, align(8))]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Service {
-    /// First slot of the scheduling table. With `slots` one aligned 8-byte word: a new table is switched in with one store.
-    pub first_slot: u32,
-    /// Number of slots; 0: no destination is available.
-    pub slots: u32,
-    /// Virtual address.
-    pub address: [u8; 16],
-    /// Virtual port, network order.
-    pub port: [u8; 2],
-    /// IP protocol number.
-    pub protocol: u8,
-    /// One of [`scheduler`].
-    pub scheduler: u8,
-    /// 4 or 6; 0: the id is not in use.
-    pub family: u8,
-    /// Zero.
-    pub zero: [u8; 3],
 }
 
 /// Where a packet goes on the wire: interface and MAC addresses.
@@ -147,6 +129,10 @@ pub mod destination {
     pub const IPV6: u8 = 1;
     /// No longer configured: gets no new connection, its record is kept while connections use it.
     pub const RETIRED: u8 = 2;
+    /// Its connections are over: each end that sends is answered with a reset (a drain whose deadline has passed).
+    pub const CLOSED: u8 = 4;
+    /// No longer configured, and its connections do not go on: see [`super::removed`].
+    pub const GONE: u8 = 8;
 }
 
 /// A real server as one service sees it: exactly one cache line.
@@ -157,7 +143,7 @@ pub struct Destination {
     pub method: u8,
     /// Flags of [`destination`].
     pub flags: u8,
-    /// The real server's port under NAT, network order.
+    /// The real server's port under NAT, network order; 0: the port that the client used.
     pub port: [u8; 2],
     /// The service it stands in.
     pub service: u16,
@@ -189,12 +175,12 @@ pub struct Counters {
     pub reserved: [u64; 3],
 }
 
-/// Services in which a NAT real server stands with the same address, port and protocol; the list ends with a 0.
+/// Endpoints that a NAT real server answers with the same address, port and protocol; the list ends with a 0.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SharedBy {
-    /// Service ids.
-    pub services: [u16; limits::SERVICES_PER_REAL_SERVER],
+    /// Endpoint ids.
+    pub endpoints: [u16; limits::ENDPOINTS_PER_REAL_SERVER],
 }
 
 /// Flags of an address.
@@ -273,8 +259,8 @@ pub struct Fragment {
     pub destination: u32,
     /// Hash of the flow, for the outer source of a tunnel.
     pub flow: u32,
-    /// Service id.
-    pub service: u16,
+    /// Endpoint id.
+    pub endpoint: u16,
     /// 1: a reply of a NAT real server to a client.
     pub reply: u8,
     /// Zero.
@@ -319,8 +305,20 @@ pub struct Scratch {
     pub mtu: u32,
     /// For [`Stage::Answer`]: 1 when the packet came from a real server, so that the message needs the node's own address.
     pub from_real_server: u32,
+    /// For [`Stage::Schedule`] and [`Stage::Deliver`]: whose packet it is, a [`Served`]'s number.
+    pub served: u32,
+    /// For [`Stage::Deliver`]: destination id.
+    pub destination: u32,
     /// Zero.
     pub reserved: u32,
+}
+
+/// Memory in which the packet path keeps the numbers of a loop: see [`crate::tables::work`].
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Work {
+    /// Whatever the loop wants.
+    pub words: [u64; 24],
 }
 
 /// Messages that [`Stage::Answer`] sends back to a packet's sender.
@@ -331,13 +329,16 @@ pub mod answer {
     pub const TOO_BIG: u32 = 2;
     /// ICMP port unreachable (RFC 792 type 3 code 3; RFC 4443 type 1 code 4): no real server is available.
     pub const PORT_UNREACHABLE: u32 = 3;
+    /// TCP reset (RFC 9293 section 3.5.2): no real server is available.
+    pub const RESET_NO_SERVER: u32 = 4;
+    /// TCP reset: the connection's real server was drained and its deadline has passed.
+    pub const RESET_CLOSED: u32 = 5;
 }
 
 const _: () = {
     assert!(size_of::<Settings>() == 64);
     assert!(size_of::<Endpoint4>() == 8);
     assert!(size_of::<Endpoint6>() == 20);
-    assert!(size_of::<Service>() == 32);
     assert!(size_of::<NextHop>() == 24);
     assert!(size_of::<Destination>() == 64);
     assert!(size_of::<Counters>() == 64);

@@ -48,6 +48,12 @@ reasons! {
     NoRoom = 9, "no_room";
     /// A stage's program is not there.
     StageMissing = 10, "stage_missing";
+    /// The connection's real server was drained and its deadline has passed: the sender got a reset.
+    Closed = 11, "closed";
+    /// The connection table has no room that a new connection could take from one that is worth less.
+    TableFull = 12, "table_full";
+    /// In the middle of a connection nobody here knows, while the tables are being moved.
+    Moving = 13, "moving";
 }
 
 /// Number of [`Reason`]s.

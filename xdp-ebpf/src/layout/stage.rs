@@ -20,6 +20,30 @@ pub enum Stage {
     Later6 = 6,
     /// ICMP and ICMPv6 messages of the packet path's own.
     Answer = 7,
+    /// An IPv4 packet of a service that belongs to no connection of this CPU's table.
+    Schedule = 8,
+    /// An IPv6 packet of a service that belongs to no connection of this CPU's table.
+    Schedule6 = 9,
+    /// An IPv4 packet for which `Schedule` found a destination.
+    Deliver = 10,
+    /// An IPv6 packet for which `Schedule6` found a destination.
+    Deliver6 = 11,
+    /// An IPv4 packet that is nobody's by its exact ports, where there are services on ranges of ports.
+    Ranged = 12,
+    /// An IPv6 packet that is nobody's by its exact ports.
+    Ranged6 = 13,
+    /// As `Icmp`, for services on ranges of ports.
+    IcmpRanged = 14,
+    /// As `Icmp6`, for services on ranges of ports.
+    Icmp6Ranged = 15,
+    /// As `Schedule`, for services on ranges of ports.
+    ScheduleRanged = 16,
+    /// As `Schedule6`, for services on ranges of ports.
+    Schedule6Ranged = 17,
+    /// As `First`, for services on ranges of ports.
+    FirstRanged = 18,
+    /// As `First6`, for services on ranges of ports.
+    First6Ranged = 19,
 }
 
 impl Stage {
@@ -33,11 +57,23 @@ impl Stage {
         (Self::Later, "later_fragment"),
         (Self::Later6, "later_fragment6"),
         (Self::Answer, "answer"),
+        (Self::Schedule, "schedule"),
+        (Self::Schedule6, "schedule6"),
+        (Self::Deliver, "deliver"),
+        (Self::Deliver6, "deliver6"),
+        (Self::Ranged, "ranged"),
+        (Self::Ranged6, "ranged6"),
+        (Self::IcmpRanged, "icmp_ranged"),
+        (Self::Icmp6Ranged, "icmp6_ranged"),
+        (Self::ScheduleRanged, "schedule_ranged"),
+        (Self::Schedule6Ranged, "schedule6_ranged"),
+        (Self::FirstRanged, "first_ranged"),
+        (Self::First6Ranged, "first6_ranged"),
     ];
 }
 
 /// Number of [`Stage`]s.
-pub const STAGES: u32 = 8;
+pub const STAGES: u32 = 20;
 
 /// Names of the programs in the objects.
 pub mod programs {

@@ -1,4 +1,5 @@
-//! ICMP messages of the packet path's own, back to a packet's sender: time exceeded, too big, port unreachable.
+//! ICMP messages of the packet path's own, back to a packet's sender: time exceeded, too big, port unreachable. Resets go
+//! this way too: [`super::reset`].
 //!
 //! ```text
 //!  before: link │ IP header │ payload …
@@ -7,7 +8,7 @@
 //!
 //! To a client they come from the address it talked to; to a real server from the node's own.
 
-use super::{Ip, Verdict, subject};
+use super::{Ip, Verdict, reset, subject};
 use crate::checksum;
 use crate::family::{Family, V4, V6};
 use crate::layout::{Reason, Scratch, TokenBucket, answer};
@@ -56,7 +57,7 @@ pub fn stage<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Verdict {
 }
 
 #[inline(always)]
-fn ip<F: Ip + Write, P: Packet, T: Tables>(
+fn ip<F: Ip + Write + reset::Write, P: Packet, T: Tables>(
     packet: &mut P,
     tables: &T,
     link: Link,
@@ -68,6 +69,12 @@ fn ip<F: Ip + Write, P: Packet, T: Tables>(
     let Some(subject) = subject(packet, tables, link, network) else {
         return Verdict::Pass;
     };
+    if matches!(
+        scratch.answer,
+        answer::RESET_NO_SERVER | answer::RESET_CLOSED
+    ) {
+        return reset::send(packet, tables, &network, &link, scratch.answer);
+    }
     let reason = match scratch.answer {
         answer::TIME_EXCEEDED => Reason::TtlExpired,
         answer::TOO_BIG => Reason::TooBig,
@@ -106,7 +113,7 @@ fn ip<F: Ip + Write, P: Packet, T: Tables>(
         return Verdict::Drop(Reason::NoRoom);
     }
     if kept.write_back(packet).is_none()
-        || F::write(packet, packet.data() + kept.len, &message).is_none()
+        || <F as Write>::write(packet, packet.data() + kept.len, &message).is_none()
     {
         return Verdict::Drop(Reason::NoRoom);
     }
@@ -117,7 +124,7 @@ fn ip<F: Ip + Write, P: Packet, T: Tables>(
 /// RFC 1122 section 3.2.2, RFC 4443 section 2.4 (e): no error about an ICMP error, a later fragment, a broadcast or
 /// multicast, or a packet whose source is not one host.
 #[inline(always)]
-fn may_answer<F: Ip, P: Packet>(packet: &P, network: &Network<F>) -> bool {
+pub(super) fn may_answer<F: Ip, P: Packet>(packet: &P, network: &Network<F>) -> bool {
     let to_one_host = packet
         .window::<{ ethernet::LEN }>(packet.data())
         .is_some_and(|header| header.u8::<{ ethernet::DESTINATION }>() & 1 == 0);
@@ -163,17 +170,17 @@ fn take_token<T: Tables>(tables: &T, per_second: u64) -> bool {
 }
 
 /// A frame's link header with its ends exchanged.
-struct KeptLink {
+pub(super) struct KeptLink {
     destination: [u16; 3],
     source: [u16; 3],
     ether_type: u16,
     tags: [u32; 2],
-    len: usize,
+    pub(super) len: usize,
 }
 
 impl KeptLink {
     #[inline(always)]
-    fn read<P: Packet>(packet: &P, link: &Link) -> Option<Self> {
+    pub(super) fn read<P: Packet>(packet: &P, link: &Link) -> Option<Self> {
         let data = packet.data();
         let header = packet.window::<{ ethernet::LEN }>(data)?;
         let mut tags = [0; 2];
@@ -196,7 +203,7 @@ impl KeptLink {
     }
 
     #[inline(always)]
-    fn write_back<P: Packet>(&self, packet: &P) -> Option<()> {
+    pub(super) fn write_back<P: Packet>(&self, packet: &P) -> Option<()> {
         let data = packet.data();
         let header = packet.window::<{ ethernet::LEN }>(data)?;
         header.set_mac::<{ ethernet::DESTINATION }>(self.destination);
@@ -299,7 +306,7 @@ impl Write for V6 {
 }
 
 #[inline(always)]
-fn address_sum(address: [u32; 4]) -> u64 {
+pub(super) fn address_sum(address: [u32; 4]) -> u64 {
     u64::from(address[0]) + u64::from(address[1]) + u64::from(address[2]) + u64::from(address[3])
 }
 

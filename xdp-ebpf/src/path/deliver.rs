@@ -1,11 +1,44 @@
 //! To the real server, by its method.
 
+use super::forward::flow_hash;
 use super::send::{Direction, account, send};
 use super::translate::{End, New, translate_and_send};
-use super::{Ip, Subject, Verdict, answer, tunnel};
-use crate::layout::{self, Destination, Reason, method};
+use super::{Ip, Subject, Verdict, answer, fragment, of_service, tunnel};
+use crate::layout::{self, Destination, Reason, Served, method};
 use crate::packet::Packet;
+use crate::parse::Part;
 use crate::tables::Tables;
+
+/// [`crate::layout::Stage::Deliver`] and [`crate::layout::Stage::Deliver6`]: what [`super::schedule`] has found a destination
+/// for.
+#[inline(always)]
+pub fn stage<F: Ip, P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Verdict {
+    let Some((subject, transport, note)) = of_service::<F, P, T>(packet, tables) else {
+        return Verdict::Pass;
+    };
+    let served = Served(note.served);
+    let flow = flow_hash::<F>(subject.network.source, transport);
+    if subject.network.part == Part::First {
+        let endpoint = served.endpoint();
+        return fragment::decide(tables, &subject, note.destination, endpoint, flow, false);
+    }
+    let Some(destination) = tables.destination(note.destination) else {
+        return Verdict::Drop(Reason::DestinationGone);
+    };
+    if destination.method == 0 {
+        // Released between two stages.
+        return Verdict::Drop(Reason::DestinationGone);
+    }
+    deliver(
+        packet,
+        tables,
+        &subject,
+        true,
+        note.destination,
+        destination,
+        flow,
+    )
+}
 
 /// Delivers a packet or a fragment to a destination. `has_ports`: whether it has a transport header.
 #[inline(always)]

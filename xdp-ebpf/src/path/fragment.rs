@@ -9,13 +9,14 @@
 use core::sync::atomic::AtomicU64;
 
 use super::deliver::deliver;
-use super::forward::{Choice, choose, flow_hash};
+use super::forward::{Choice, flow_hash, known};
 use super::reply::{Owner, owner, return_to_client};
-use super::{Ip, Subject, Verdict, subject};
+use super::{Ip, Subject, Verdict, may_be_ranged, subject};
 use crate::atomic::{fetch_add, load, store};
 use crate::layout::{Fragment, Reason, Stage, address};
 use crate::packet::Packet;
 use crate::parse::{self, Part};
+use crate::reach::Reach;
 use crate::tables::Tables;
 use crate::wire::protocol;
 
@@ -35,7 +36,7 @@ fn fragment<'t, F: Ip, P: Packet, T: Tables>(packet: &P, tables: &'t T) -> Optio
 /// [`crate::layout::Stage::First`] and [`crate::layout::Stage::First6`]: decides as for a whole packet, writes that down,
 /// and goes the way of the others.
 #[inline(always)]
-pub fn first<F: Ip, P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Verdict {
+pub fn first<F: Ip, R: Reach<F>, P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Verdict {
     let Some(subject) = fragment::<F, P, T>(packet, tables) else {
         return Verdict::Pass;
     };
@@ -47,56 +48,66 @@ pub fn first<F: Ip, P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Verdict
     if !network.is_consistent(packet, parse::transport_len(network.protocol)) {
         return Verdict::Drop(Reason::Malformed);
     }
-    if let Some(service) = F::service(
+    if let Some(served) = R::served(
         tables,
         network.destination,
         transport.destination_port,
         network.protocol,
     ) {
-        let id = match choose(tables, subject, transport, service) {
+        // Of a connection that is not known, the stages that schedule and deliver come back to `decide`.
+        let id = match known::<F, R, T>(tables, subject, transport, served) {
             Choice::To(id, _) => id,
-            Choice::Verdict(Verdict::Pass) => return pass_all(tables, subject),
             Choice::Verdict(verdict) => return verdict,
         };
         let flow = flow_hash::<F>(network.source, transport);
-        return decide(tables, subject, id, service, flow, false);
+        return decide(tables, subject, id, served.endpoint(), flow, false);
     }
-    let Some(shared) = F::real_server(
+    let Some(shared) = R::real_server(
         tables,
         network.source,
         transport.source_port,
         network.protocol,
     ) else {
-        return pass_all(tables, subject);
+        return match (may_be_ranged::<F, R, T>(tables), F::IPV6) {
+            (false, _) => pass_all(tables, subject),
+            (true, false) => Verdict::Continue(Stage::FirstRanged),
+            (true, true) => Verdict::Continue(Stage::First6Ranged),
+        };
     };
     let flags = (network.protocol == protocol::TCP).then_some(transport.flags);
-    match owner(
+    match owner::<F, R, T>(
         tables,
         subject,
         (network.destination, transport.destination_port),
         (network.source, transport.source_port),
         flags,
         shared,
-        true,
     ) {
-        Some(owner) => decide(tables, subject, owner.destination, owner.service, 0, true),
+        Some(owner) => decide(
+            tables,
+            subject,
+            owner.destination,
+            owner.endpoint_id,
+            0,
+            true,
+        ),
         None => pass_all(tables, subject),
     }
 }
 
 /// None of ours, and so are the datagram's other fragments: destination 0.
 #[inline(always)]
-fn pass_all<F: Ip, T: Tables>(tables: &T, subject: &Subject<'_, F>) -> Verdict {
+pub(super) fn pass_all<F: Ip, T: Tables>(tables: &T, subject: &Subject<'_, F>) -> Verdict {
     decide(tables, subject, 0, 0, 0, false)
 }
 
 /// Writes down what the first fragment decided.
 #[inline(always)]
-fn decide<F: Ip, T: Tables>(
+pub(super) fn decide<F: Ip, T: Tables>(
     tables: &T,
     subject: &Subject<'_, F>,
     destination: u32,
-    service: u32,
+    endpoint: u16,
     flow: u32,
     reply: bool,
 ) -> Verdict {
@@ -105,7 +116,7 @@ fn decide<F: Ip, T: Tables>(
         expires_ns: tables.now_ns() + u64::from(subject.settings.fragment_timeout_ms) * 1_000_000,
         destination,
         flow,
-        service: service as u16,
+        endpoint,
         reply: u8::from(reply),
         zero: [0; 5],
         seen_bytes: 0,
@@ -141,7 +152,7 @@ pub fn later<F: Ip, P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Verdict
                 expires_ns: (*known).expires_ns,
                 destination: (*known).destination,
                 flow: (*known).flow,
-                service: (*known).service,
+                endpoint: (*known).endpoint,
                 reply: (*known).reply,
                 ..Fragment::default()
             }
@@ -179,21 +190,23 @@ pub fn later<F: Ip, P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Verdict
         return Verdict::Pass;
     }
     if known.reply != 0 {
-        let service = u32::from(known.service);
-        let Some(record) = tables.service(service) else {
+        let Some(endpoint) = tables.endpoint(known.endpoint) else {
             return Verdict::Drop(Reason::DestinationGone);
         };
         let owner = Owner {
             destination: known.destination,
-            service,
-            record,
+            endpoint_id: known.endpoint,
+            endpoint,
         };
         return return_to_client(packet, tables, subject, is_first, &owner);
     }
     let Some(destination) = tables.destination(known.destination) else {
         return Verdict::Drop(Reason::DestinationGone);
     };
-    if destination.method == 0 || destination.service != known.service {
+    let service = tables
+        .endpoint(known.endpoint)
+        .map_or(0, |endpoint| endpoint.service);
+    if destination.method == 0 || destination.service != service {
         return Verdict::Drop(Reason::DestinationGone);
     }
     deliver(

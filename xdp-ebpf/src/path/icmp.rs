@@ -12,25 +12,26 @@
 
 use super::deliver::deliver;
 use super::forward::flow_hash;
-use super::reply::{self, owner};
+use super::reply::{self, owner_anywhere};
 use super::send::{Direction, account, send};
-use super::translate::{End, New, Translate};
-use super::{Ip, Subject, Verdict, subject};
+use super::translate::{End, New, Translate, exchange_port};
+use super::{Ip, Subject, Verdict, may_be_ranged, subject};
 use crate::checksum::Delta;
-use crate::connection::Value;
-use crate::layout::{Destination, NextHop, Reason, method};
+use crate::layout::{Destination, NextHop, Reason, Served, Stage, method};
 use crate::packet::Packet;
 use crate::parse::{self, Network, Part, Transport};
-use crate::table;
+use crate::reach::{Reach, Shape};
+use crate::table::EVERYWHERE;
 use crate::tables::Tables;
 use crate::wire::{icmp, ports, protocol, tcp, udp};
 
 /// Bytes of a transport header that every ICMP error quotes (RFC 792).
 const QUOTED: usize = 8;
 
-/// [`crate::layout::Stage::Icmp`] and [`crate::layout::Stage::Icmp6`].
+/// [`Stage::Icmp`] and [`Stage::Icmp6`], and of services on ranges of ports [`Stage::IcmpRanged`] and
+/// [`Stage::Icmp6Ranged`].
 #[inline(always)]
-pub fn stage<F: Ip, P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Verdict {
+pub fn stage<F: Ip, R: Reach<F>, P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Verdict {
     let Some(link) = parse::link(packet) else {
         return Verdict::Pass;
     };
@@ -63,39 +64,35 @@ pub fn stage<F: Ip, P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Verdict
         return Verdict::Pass;
     };
     if F::is_same(network.destination, quoted.source)
-        && let Some(service) = F::service(
+        && let Some(served) = R::served(
             tables,
             quoted.source,
             transport.source_port,
             quoted.protocol,
         )
     {
-        return to_real_server(packet, tables, &subject, &quoted, transport, service);
+        return to_real_server::<F, R, P, T>(packet, tables, &subject, &quoted, transport, served);
     }
-    to_client(packet, tables, &subject, &quoted, transport)
+    to_client::<F, R, P, T>(packet, tables, &subject, &quoted, transport)
 }
 
 /// About a packet from the virtual address to a client.
 #[inline(always)]
-fn to_real_server<F: Ip, P: Packet, T: Tables>(
+fn to_real_server<F: Ip, R: Reach<F>, P: Packet, T: Tables>(
     packet: &mut P,
     tables: &T,
     subject: &Subject<'_, F>,
     quoted: &Network<F>,
     transport: Transport,
-    service: u32,
+    served: Served,
 ) -> Verdict {
-    let key = F::key(
+    let key = R::key(
         quoted.destination,
         transport.destination_port,
-        service as u16,
+        transport.source_port,
+        served.endpoint(),
     );
-    let own = table::find::<F, T>(tables, subject.settings, tables.cpu(), key);
-    let value = if own.is_some() {
-        own.value
-    } else {
-        Value(table::find_elsewhere::<F, T>(tables, &key))
-    };
+    let value = R::Shape::find_elsewhere(tables, key, EVERYWHERE);
     if !value.is_some() {
         return Verdict::Pass;
     }
@@ -103,7 +100,7 @@ fn to_real_server<F: Ip, P: Packet, T: Tables>(
     let Some(destination) = tables.destination(id) else {
         return Verdict::Pass;
     };
-    if u32::from(destination.service) != service {
+    if destination.service != served.service() {
         return Verdict::Pass;
     }
     match destination.method {
@@ -168,7 +165,7 @@ fn send_on<F: Ip, P: Packet>(
 
 /// About a packet from a client to a NAT real server.
 #[inline(always)]
-fn to_client<F: Ip, P: Packet, T: Tables>(
+fn to_client<F: Ip, R: Reach<F>, P: Packet, T: Tables>(
     packet: &mut P,
     tables: &T,
     subject: &Subject<'_, F>,
@@ -179,30 +176,32 @@ fn to_client<F: Ip, P: Packet, T: Tables>(
     if !F::is_same(network.destination, quoted.source) {
         return Verdict::Pass;
     }
-    let Some(shared) = F::real_server(
+    let Some(shared) = R::real_server(
         tables,
         quoted.destination,
         transport.destination_port,
         quoted.protocol,
     ) else {
-        return Verdict::Pass;
+        return match (may_be_ranged::<F, R, T>(tables), F::IPV6) {
+            (false, _) => Verdict::Pass,
+            (true, false) => Verdict::Continue(Stage::IcmpRanged),
+            (true, true) => Verdict::Continue(Stage::Icmp6Ranged),
+        };
     };
-    let Some(owner) = owner(
+    let Some(owner) = owner_anywhere::<F, R, T>(
         tables,
-        subject,
+        subject.settings,
         (quoted.source, transport.source_port),
         (quoted.destination, transport.destination_port),
-        None,
         shared,
-        false,
     ) else {
         return Verdict::Pass;
     };
     let next_hop = reply::next_hop::<F, P, T>(packet, tables, network.source, network.destination);
     let new = New {
         end: End::Source,
-        address: F::from_table(&owner.record.address),
-        port: u16::from_ne_bytes(owner.record.port),
+        address: F::from_table(&owner.endpoint.address),
+        port: owner.virtual_port(),
     };
     let verdict = send_on(packet, subject, quoted, new, &next_hop);
     account(
@@ -232,20 +231,9 @@ fn translate_error<F: Translate, P: Packet>(
     // What the message's checksum sees. An IPv4 header's own checksum changed by just the opposite of its address.
     let mut delta = if F::IPV6 { pseudo } else { Delta::NONE };
     let header = packet.window::<QUOTED>(quoted.l4)?;
-    let old_port = match inside {
-        End::Source => {
-            let old = header.raw16::<{ ports::SOURCE }>();
-            header.set_raw16::<{ ports::SOURCE }>(port);
-            old
-        }
-        End::Destination => {
-            let old = header.raw16::<{ ports::DESTINATION }>();
-            header.set_raw16::<{ ports::DESTINATION }>(port);
-            old
-        }
-    };
-    delta = delta.word(old_port, port);
-    let transport = pseudo.word(old_port, port);
+    let exchanged = exchange_port(header, inside, port);
+    delta = delta.and(exchanged);
+    let transport = pseudo.and(exchanged);
     if quoted.protocol == protocol::UDP {
         let old = header.raw16::<{ udp::CHECKSUM }>();
         let new = transport.apply_udp(old);

@@ -1,8 +1,9 @@
 //! The rules: what becomes of a packet.
 //!
 //! ```text
-//!  enter ──► whose is it? ──► forward ──► choose ──► deliver (NAT, DR, TUN) ──► send
-//!              │   │   └────► reply ────► translate back ────────────────────► send
+//!  enter ──► whose is it? ──► forward ──► known ──────────► deliver (NAT, DR, TUN) ──► send
+//!              │   │   │                    └─ schedule ──────┘ (stages of their own: new connections)
+//!              │   │   └────► reply ────► translate back ───────────────────────────► send
 //!              │   └─ fragment, icmp: stages of their own (rare)
 //!              └─ nobody's: pass
 //!  answer: an ICMP message back to the sender (a stage)
@@ -12,19 +13,22 @@
 //! natively [`run`] goes through them in a loop.
 
 pub mod answer;
-mod deliver;
+pub mod deliver;
 mod forward;
 pub mod fragment;
 pub mod icmp;
 mod reply;
+mod reset;
+pub mod schedule;
 mod send;
 mod translate;
 mod tunnel;
 
 use crate::family::{Family, V4, V6};
-use crate::layout::{Reason, Scratch, Settings, Stage};
+use crate::layout::{self, Reason, Scratch, Served, Settings, Stage};
 use crate::packet::Packet;
-use crate::parse::{self, Link, Network, Part};
+use crate::parse::{self, Link, Network, Part, Transport};
+use crate::reach::{Exact, Ranged, Reach};
 use crate::tables::Tables;
 use crate::wire::ethernet;
 
@@ -82,7 +86,10 @@ pub fn ipv6<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Verdict {
 }
 
 #[inline(always)]
-fn ip<F: Ip, P: Packet, T: Tables>(packet: &mut P, tables: &T, link: Link) -> Verdict {
+fn ip<F: Ip, P: Packet, T: Tables>(packet: &mut P, tables: &T, link: Link) -> Verdict
+where
+    Exact: Reach<F>,
+{
     let Some(network) = F::network(packet, link.l3) else {
         return Verdict::Pass;
     };
@@ -99,29 +106,65 @@ fn ip<F: Ip, P: Packet, T: Tables>(packet: &mut P, tables: &T, link: Link) -> Ve
         }
         return Verdict::Pass;
     };
-    if let Some(service) = F::service(
-        tables,
-        network.destination,
-        transport.destination_port,
-        network.protocol,
-    ) {
+    by_ports::<F, Exact, P, T>(packet, tables, link, network, transport)
+}
+
+/// A whole packet: whose is it, by its addresses and ports?
+#[inline(always)]
+fn by_ports<F: Ip, R: Reach<F>, P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    link: Link,
+    network: Network<F>,
+    transport: Transport,
+) -> Verdict {
+    let (address, port) = (network.destination, transport.destination_port);
+    if let Some(served) = R::served(tables, address, port, network.protocol) {
         let Some(subject) = subject(packet, tables, link, network) else {
             return Verdict::Pass;
         };
-        return forward::forward(packet, tables, &subject, transport, service);
+        return forward::forward::<F, R, P, T>(packet, tables, &subject, transport, served);
     }
-    if let Some(shared) = F::real_server(
-        tables,
-        network.source,
-        transport.source_port,
-        network.protocol,
-    ) {
+    let (address, port) = (network.source, transport.source_port);
+    if let Some(shared) = R::real_server(tables, address, port, network.protocol) {
         let Some(subject) = subject(packet, tables, link, network) else {
             return Verdict::Pass;
         };
-        return reply::reply(packet, tables, &subject, transport, shared);
+        return reply::reply::<F, R, P, T>(packet, tables, &subject, transport, shared);
     }
-    Verdict::Pass
+    match (may_be_ranged::<F, R, T>(tables), F::IPV6) {
+        (false, _) => Verdict::Pass,
+        (true, false) => Verdict::Continue(Stage::Ranged),
+        (true, true) => Verdict::Continue(Stage::Ranged6),
+    }
+}
+
+/// [`Stage::Ranged`] and [`Stage::Ranged6`]: what is nobody's by its exact ports.
+#[inline(always)]
+pub fn ranged<F: Ip, P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Verdict
+where
+    Ranged: Reach<F>,
+{
+    let Some(link) = parse::link(packet) else {
+        return Verdict::Pass;
+    };
+    let Some(network) = F::network(packet, link.l3) else {
+        return Verdict::Pass;
+    };
+    if network.part != Part::Whole {
+        return Verdict::Pass;
+    }
+    match parse::transport(packet, network.l4, network.protocol) {
+        Some(transport) => by_ports::<F, Ranged, P, T>(packet, tables, link, network, transport),
+        None => Verdict::Pass,
+    }
+}
+
+/// Whether what is nobody's by its exact ports is to be looked up once more, among the services on ranges of ports.
+#[inline(always)]
+fn may_be_ranged<F: Ip, R: Reach<F>, T: Tables>(tables: &T) -> bool {
+    let ranges = |settings: &Settings| settings.flags & layout::settings::RANGES != 0;
+    !R::RANGED && tables.settings().is_some_and(ranges)
 }
 
 /// Puts together what the rules are given. `None`: this CPU has no tables, or nothing is configured.
@@ -144,22 +187,58 @@ fn subject<'t, F: Family, P: Packet, T: Tables>(
     })
 }
 
+/// For the stages that new connections go through: the packet once more, and the note that came with it. `None`: not what
+/// the stage before saw.
+#[inline(always)]
+fn of_service<'t, F: Ip, P: Packet, T: Tables>(
+    packet: &P,
+    tables: &'t T,
+) -> Option<(Subject<'t, F>, Transport, Scratch)> {
+    let link = parse::link(packet)?;
+    let network = F::network(packet, link.l3)?;
+    if network.part == Part::Later {
+        return None;
+    }
+    let transport = parse::transport(packet, network.l4, network.protocol)?;
+    let subject = subject(packet, tables, link, network)?;
+    let scratch = tables.scratch()?;
+    // SAFETY: this CPU's own memory (contract of `Tables`).
+    let note = unsafe { scratch.read() };
+    Some((subject, transport, note))
+}
+
+/// Leaves a note for another stage and goes there.
+#[inline(always)]
+fn note<T: Tables>(tables: &T, stage: Stage, note: Scratch) -> Verdict {
+    let Some(scratch) = tables.scratch() else {
+        return Verdict::Drop(Reason::StageMissing);
+    };
+    // SAFETY: this CPU's own memory, nobody else's until this packet is done (contract of `Tables`).
+    unsafe { scratch.write(note) };
+    Verdict::Continue(stage)
+}
+
 /// Leaves a note for [`Stage::Answer`] and goes there.
 #[inline(always)]
 fn answer<T: Tables>(tables: &T, what: u32, mtu: u32, from_real_server: bool) -> Verdict {
-    let Some(scratch) = tables.scratch() else {
-        return Verdict::Drop(Reason::AnswerSuppressed);
+    let scratch = Scratch {
+        answer: what,
+        mtu,
+        from_real_server: u32::from(from_real_server),
+        ..Scratch::default()
     };
-    // SAFETY: this CPU's own memory, nobody else's until this packet is done (contract of `Tables`).
-    unsafe {
-        scratch.write(Scratch {
-            answer: what,
-            mtu,
-            from_real_server: u32::from(from_real_server),
-            reserved: 0,
-        });
-    }
-    Verdict::Continue(Stage::Answer)
+    note(tables, Stage::Answer, scratch)
+}
+
+/// Leaves a note on whose packet it is, and goes to the stage that schedules or delivers.
+#[inline(always)]
+fn hand_to<T: Tables>(tables: &T, stage: Stage, served: Served, destination: u32) -> Verdict {
+    let scratch = Scratch {
+        served: served.0,
+        destination,
+        ..Scratch::default()
+    };
+    note(tables, stage, scratch)
 }
 
 /// All stages, as the kernel's tail calls run them: for native runs.
@@ -168,13 +247,25 @@ pub fn run<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Verdict {
     while let Verdict::Continue(stage) = verdict {
         verdict = match stage {
             Stage::Ipv6 => ipv6(packet, tables),
-            Stage::Icmp => icmp::stage::<V4, P, T>(packet, tables),
-            Stage::Icmp6 => icmp::stage::<V6, P, T>(packet, tables),
-            Stage::First => fragment::first::<V4, P, T>(packet, tables),
-            Stage::First6 => fragment::first::<V6, P, T>(packet, tables),
+            Stage::Icmp => icmp::stage::<V4, Exact, P, T>(packet, tables),
+            Stage::Icmp6 => icmp::stage::<V6, Exact, P, T>(packet, tables),
+            Stage::First => fragment::first::<V4, Exact, P, T>(packet, tables),
+            Stage::First6 => fragment::first::<V6, Exact, P, T>(packet, tables),
             Stage::Later => fragment::later::<V4, P, T>(packet, tables),
             Stage::Later6 => fragment::later::<V6, P, T>(packet, tables),
             Stage::Answer => answer::stage(packet, tables),
+            Stage::Schedule => schedule::stage::<V4, Exact, P, T>(packet, tables),
+            Stage::Schedule6 => schedule::stage::<V6, Exact, P, T>(packet, tables),
+            Stage::Deliver => deliver::stage::<V4, P, T>(packet, tables),
+            Stage::Deliver6 => deliver::stage::<V6, P, T>(packet, tables),
+            Stage::Ranged => ranged::<V4, P, T>(packet, tables),
+            Stage::Ranged6 => ranged::<V6, P, T>(packet, tables),
+            Stage::IcmpRanged => icmp::stage::<V4, Ranged, P, T>(packet, tables),
+            Stage::Icmp6Ranged => icmp::stage::<V6, Ranged, P, T>(packet, tables),
+            Stage::ScheduleRanged => schedule::stage::<V4, Ranged, P, T>(packet, tables),
+            Stage::Schedule6Ranged => schedule::stage::<V6, Ranged, P, T>(packet, tables),
+            Stage::FirstRanged => fragment::first::<V4, Ranged, P, T>(packet, tables),
+            Stage::First6Ranged => fragment::first::<V6, Ranged, P, T>(packet, tables),
         };
     }
     if let Verdict::Drop(reason) = verdict {

@@ -1,14 +1,20 @@
 //! From a NAT real server to the client: the source becomes the virtual address again.
 
-use super::send::{Direction, account};
+use core::marker::PhantomData;
+
+use super::send::{self, account};
 use super::translate::{End, New, translate_and_send};
-use super::{Ip, Subject, Verdict};
-use crate::connection::{State, Value};
+use super::{Ip, Subject, Verdict, answer};
+use crate::connection::Value;
 use crate::family::Family;
-use crate::layout::{NextHop, Reason, Service, Settings, SharedBy, limits, method};
+use crate::layout::{
+    self, Endpoint, NextHop, Reason, Settings, SharedBy, destination, limits, method,
+};
 use crate::packet::Packet;
 use crate::parse::Transport;
-use crate::table::{self, Found};
+use crate::reach::{Reach, Shape};
+use crate::state::{Direction, State};
+use crate::table::{self, EVERYWHERE, Found};
 use crate::tables::Tables;
 use crate::verifier::repeat;
 use crate::wire::{protocol, tcp};
@@ -16,13 +22,25 @@ use crate::wire::{protocol, tcp};
 /// The connection that a packet of a NAT real server belongs to.
 pub(super) struct Owner<'t> {
     pub(super) destination: u32,
-    pub(super) service: u32,
-    pub(super) record: &'t Service,
+    pub(super) endpoint_id: u16,
+    pub(super) endpoint: &'t Endpoint,
+}
+
+impl Owner<'_> {
+    /// The port that the client knows, as in the packet; 0: the one that the real server answers from.
+    #[inline(always)]
+    pub(super) fn virtual_port(&self) -> u16 {
+        let (first, last) = (
+            u16::from_ne_bytes(self.endpoint.port),
+            u16::from_ne_bytes(self.endpoint.last_port),
+        );
+        if first == last { first } else { 0 }
+    }
 }
 
 /// A packet from the address and port of a NAT real server.
 #[inline(always)]
-pub(super) fn reply<F: Ip, P: Packet, T: Tables>(
+pub(super) fn reply<F: Ip, R: Reach<F>, P: Packet, T: Tables>(
     packet: &mut P,
     tables: &T,
     subject: &Subject<'_, F>,
@@ -31,14 +49,13 @@ pub(super) fn reply<F: Ip, P: Packet, T: Tables>(
 ) -> Verdict {
     let network = &subject.network;
     let flags = (network.protocol == protocol::TCP).then_some(transport.flags);
-    let Some(owner) = owner(
+    let Some(owner) = owner::<F, R, T>(
         tables,
         subject,
         (network.destination, transport.destination_port),
         (network.source, transport.source_port),
         flags,
         shared,
-        true,
     ) else {
         // An answer to a health check, or to a client that reached the real server directly: none of ours.
         return Verdict::Pass;
@@ -46,141 +63,200 @@ pub(super) fn reply<F: Ip, P: Packet, T: Tables>(
     if !network.is_consistent(packet, crate::parse::transport_len(network.protocol)) {
         return Verdict::Drop(Reason::Malformed);
     }
+    if flags.is_some()
+        && tables
+            .destination(owner.destination)
+            .is_some_and(|record| record.flags & destination::CLOSED != 0)
+    {
+        return answer(tables, layout::answer::RESET_CLOSED, 0, true);
+    }
     return_to_client(packet, tables, subject, true, &owner)
 }
 
 /// A connection looked for in the other CPUs' tables, among the services that a real server stands in.
-struct Search<'t, F: Family, T> {
+struct Search<'t, F: Family, R, T> {
     tables: &'t T,
     settings: &'t Settings,
     shared: &'t SharedBy,
     client: (F::Address, u16),
     real_server: (F::Address, u16),
     own: u32,
-    service: u16,
+    endpoint: u16,
     value: Value,
+    reach: PhantomData<R>,
 }
 
-/// Whether a connection's destination is this real server, as this service uses it.
+/// Whether a connection's destination is this real server, as the endpoint's service uses it.
 #[inline(always)]
-fn is_of<F: Family, T: Tables>(
+fn is_of<F: Family, R: Reach<F>, T: Tables>(
     tables: &T,
     value: Value,
-    service: u16,
+    endpoint: u16,
     real_server: (F::Address, u16),
 ) -> bool {
-    let Some(destination) = tables.destination(value.destination()) else {
+    let (Some(destination), Some(endpoint)) = (
+        tables.destination(value.destination()),
+        tables.endpoint(endpoint),
+    ) else {
         return false;
     };
+    // A range was found by this very port: the key names it.
+    let port = match (destination.port, R::RANGED) {
+        ([0, 0], true) => real_server.1.to_ne_bytes(),
+        ([0, 0], false) => endpoint.port,
+        (port, _) => port,
+    };
     destination.method == method::NAT
-        && destination.service == service
-        && u16::from_ne_bytes(destination.port) == real_server.1
+        && destination.service == endpoint.service
+        && u16::from_ne_bytes(port) == real_server.1
         && F::is_same(F::from_table(&destination.address), real_server.0)
 }
 
-/// Looks for the connection in one CPU's table, under one of the services: every turn another pair.
-extern "C" fn search<F: Family, T: Tables>(turn: u32, search: *mut Search<'_, F, T>) -> i64 {
-    const SERVICES: u32 = limits::SERVICES_PER_REAL_SERVER as u32;
+/// Looks for the connection in one CPU's table, under one of the endpoints: every turn another pair.
+extern "C" fn search<F: Family, R: Reach<F>, T: Tables>(
+    turn: u32,
+    search: *mut Search<'_, F, R, T>,
+) -> i64 {
+    const ENDPOINTS: u32 = limits::ENDPOINTS_PER_REAL_SERVER as u32;
     // SAFETY: `repeat` hands over what it was given.
     let search = unsafe { &mut *search };
-    let cpu = turn / SERVICES;
-    let service = search.shared.services[(turn % SERVICES) as usize];
-    if service == 0 || cpu == search.own {
+    let cpu = turn / ENDPOINTS;
+    let endpoint = search.shared.endpoints[(turn % ENDPOINTS) as usize];
+    if endpoint == 0 || cpu == search.own {
         return 0;
     }
-    let key = F::key(search.client.0, search.client.1, service);
-    let value = table::find::<F, T>(search.tables, search.settings, cpu, key).value;
-    if value.is_some() && is_of::<F, T>(search.tables, value, service, search.real_server) {
-        search.service = service;
+    let key = R::key(
+        search.client.0,
+        search.client.1,
+        search.real_server.1,
+        endpoint,
+    );
+    let value = table::find::<R::Shape, T>(search.tables, search.settings, cpu, key).value;
+    if value.is_some() && is_of::<F, R, T>(search.tables, value, endpoint, search.real_server) {
+        search.endpoint = endpoint;
         search.value = value;
         return 1;
     }
     0
 }
 
+/// The connection of (client, real server), in whichever CPU's table it stands, without a trace: for the rare packets that
+/// are only about it.
+#[inline(always)]
+pub(super) fn owner_anywhere<'t, F: Ip, R: Reach<F>, T: Tables>(
+    tables: &'t T,
+    settings: &Settings,
+    client: (F::Address, u16),
+    real_server: (F::Address, u16),
+    shared: &SharedBy,
+) -> Option<Owner<'t>> {
+    let mut state = Search::<F, R, T> {
+        tables,
+        settings,
+        shared,
+        client,
+        real_server,
+        own: EVERYWHERE,
+        endpoint: 0,
+        value: Value::NONE,
+        reach: PhantomData,
+    };
+    search_elsewhere(&mut state);
+    if !state.value.is_some() {
+        return None;
+    }
+    Some(Owner {
+        destination: state.value.destination(),
+        endpoint_id: state.endpoint,
+        endpoint: tables.endpoint(state.endpoint)?,
+    })
+}
+
 /// Looks for the connection in the other CPUs' tables. Not inlined: rare, and on a stack frame of its own.
 #[inline(never)]
-fn search_elsewhere<F: Family, T: Tables>(state: &mut Search<'_, F, T>) {
+fn search_elsewhere<F: Family, R: Reach<F>, T: Tables>(state: &mut Search<'_, F, R, T>) {
     let cpus = state.settings.cpus.min(limits::CPUS);
     repeat(
-        cpus * limits::SERVICES_PER_REAL_SERVER as u32,
+        cpus * limits::ENDPOINTS_PER_REAL_SERVER as u32,
         state,
-        search::<F, T>,
+        search::<F, R, T>,
     );
 }
 
-/// Finds the connection of (client, real server) among the services that the real server stands in.
+/// Finds the connection of (client, real server) among the endpoints that the real server answers.
 ///
 /// `flags` are a reply's TCP flags: SYN-ACK, FIN and RST move the connection on; plain data is acknowledged by the
 /// client, whose packets keep it. Nothing acknowledges UDP, so its replies keep the connection too.
-/// `remember`: a connection found in another CPU's table is copied into this one's.
+/// A connection found in another CPU's table is copied into this one's.
 #[inline(always)]
-pub(super) fn owner<'t, F: Ip, T: Tables>(
+pub(super) fn owner<'t, F: Ip, R: Reach<F>, T: Tables>(
     tables: &'t T,
     subject: &Subject<'_, F>,
     client: (F::Address, u16),
     real_server: (F::Address, u16),
     flags: Option<u8>,
     shared: &SharedBy,
-    remember: bool,
 ) -> Option<Owner<'t>> {
     let settings = subject.settings;
     let mut own = Found::NOTHING;
-    let mut service = 0;
+    let mut endpoint = 0;
     let mut index = 0;
-    while index < limits::SERVICES_PER_REAL_SERVER {
-        let candidate = shared.services[index];
+    while index < limits::ENDPOINTS_PER_REAL_SERVER {
+        let candidate = shared.endpoints[index];
         if candidate == 0 {
             break;
         }
-        let key = F::key(client.0, client.1, candidate);
-        let found = table::find::<F, T>(tables, settings, tables.cpu(), key);
-        if found.is_some() && is_of::<F, T>(tables, found.value, candidate, real_server) {
+        let key = R::key(client.0, client.1, real_server.1, candidate);
+        let found = table::find::<R::Shape, T>(tables, settings, tables.cpu(), key);
+        if found.is_some() && is_of::<F, R, T>(tables, found.value, candidate, real_server) {
             own = found;
-            service = candidate;
+            endpoint = candidate;
             break;
         }
         index += 1;
     }
     let mut value = own.value;
     if !own.is_some() {
-        let mut state = Search::<F, T> {
+        let mut state = Search::<F, R, T> {
             tables,
             settings,
             shared,
             client,
             real_server,
             own: tables.cpu(),
-            service: 0,
+            endpoint: 0,
             value: Value::NONE,
+            reach: PhantomData,
         };
         search_elsewhere(&mut state);
-        service = state.service;
+        endpoint = state.endpoint;
         value = state.value;
     }
     let state = State::from_u8(value.state())?;
-    let record = tables.service(u32::from(service))?;
+    let record = tables.endpoint(endpoint)?;
     let moves = flags.is_some_and(|flags| flags & (tcp::SYN | tcp::FIN | tcp::RST) != 0);
     let state = match flags {
-        Some(flags) if moves => state.after_segment(flags, false),
-        _ => state,
+        Some(flags) if moves => state.after_segment(flags, Direction::Output),
+        Some(_) => state,
+        None => State::Udp,
     };
     let now = settings.now_s as u16;
-    if !own.is_some() && remember {
+    if !own.is_some() {
         // The NIC brings replies to another CPU than the client's packets: from now on this one has a copy.
-        let key = F::key(client.0, client.1, service);
+        let key = R::key(client.0, client.1, real_server.1, endpoint);
         let copy = Value::new(value.destination(), now, state, value.flags() | Value::COPY);
-        table::insert::<F, T>(tables, &key, copy.0);
-    } else if own.is_some() && (moves || remember && flags.is_none()) {
+        R::Shape::insert(tables, key, copy);
+    } else if moves || flags.is_none() {
         let new = Value::new(value.destination(), now, state, value.flags());
         if new != value {
-            table::update::<F, T>(tables, &own, new);
+            table::update::<R::Shape, T>(tables, &own, new);
+            table::recount(tables, value, new);
         }
     }
     Some(Owner {
         destination: value.destination(),
-        service: u32::from(service),
-        record,
+        endpoint_id: endpoint,
+        endpoint: record,
     })
 }
 
@@ -197,14 +273,14 @@ pub(super) fn return_to_client<F: Ip, P: Packet, T: Tables>(
     let next_hop = next_hop::<F, P, T>(packet, tables, network.source, network.destination);
     let new = New {
         end: End::Source,
-        address: F::from_table(&owner.record.address),
-        port: u16::from_ne_bytes(owner.record.port),
+        address: F::from_table(&owner.endpoint.address),
+        port: owner.virtual_port(),
     };
     let verdict = translate_and_send(packet, tables, subject, new, has_ports, &next_hop);
     account(
         tables,
         owner.destination,
-        Direction::Out,
+        send::Direction::Out,
         subject.frame_bytes,
         verdict,
     )

@@ -3,12 +3,14 @@
 
 use super::{Verdict, run};
 use crate::atomic::load;
-use crate::connection::{State, Value, key4};
-use crate::family::V4;
+use crate::connection::{Value, key4};
 use crate::layout::{
-    Destination, Endpoint4, NextHop, Service, Settings, SharedBy, address, method, scheduler,
+    Destination, Endpoint, Endpoint4, Load, NextHop, Served, Service, Settings, SharedBy, address,
+    method, scheduler,
 };
 use crate::native::{Frame, NativeTables};
+use crate::reach::Narrow;
+use crate::state::State;
 use crate::table;
 use crate::wire::{protocol, tcp};
 
@@ -22,8 +24,8 @@ fn tables(protocol: u8) -> NativeTables {
     let settings = Settings {
         now_s: NOW_S,
         cpus: 4,
-        buckets4_mask: 63,
-        buckets6_mask: 63,
+        buckets4: 64,
+        buckets6: 64,
         seed: 5,
         ..Settings::default()
     };
@@ -39,19 +41,29 @@ fn tables(protocol: u8) -> NativeTables {
         field[..4].copy_from_slice(&address);
         field
     };
-    tables.services4.insert(endpoint(VIRTUAL, 80), 1);
+    tables
+        .services4
+        .insert(endpoint(VIRTUAL, 80), Served::new(1, 1));
+    tables.endpoints.insert(
+        1,
+        Endpoint {
+            address: field(VIRTUAL),
+            port: 80_u16.to_be_bytes(),
+            last_port: 80_u16.to_be_bytes(),
+            service: 1,
+            protocol,
+            family: 4,
+        },
+    );
     tables.addresses4.insert(VIRTUAL, address::VIRTUAL);
     tables.services.insert(
         1,
         Service {
             first_slot: 0,
             slots: 2,
-            address: field(VIRTUAL),
-            port: 80_u16.to_be_bytes(),
-            protocol,
             scheduler: scheduler::CURSOR,
             family: 4,
-            zero: [0; 3],
+            ..Service::default()
         },
     );
     tables.slots = vec![1, 2];
@@ -71,8 +83,13 @@ fn tables(protocol: u8) -> NativeTables {
                 ..Destination::default()
             },
         );
+        let load = Load {
+            weight: 1.into(),
+            ..Load::default()
+        };
+        tables.loads.insert(id, load);
         let mut shared = SharedBy::default();
-        shared.services[0] = 1;
+        shared.endpoints[0] = 1;
         tables.real_servers4.insert(endpoint(server, 8080), shared);
     }
     tables
@@ -173,7 +190,7 @@ fn replies_keep_a_udp_connection_alive() {
         reply(&tables, cpu, protocol::UDP, server, 0);
         let key = key4(u32::from_ne_bytes(CLIENT), 4000_u16.to_be(), 1);
         let settings = tables.settings.unwrap();
-        let found = table::find::<V4, _>(&tables, &settings, cpu, key);
+        let found = table::find::<Narrow, _>(&tables, &settings, cpu, key);
         assert_eq!(found.value.seen_s(), later as u16, "CPU {cpu}");
         assert_eq!(found.value.state(), State::Udp as u8);
     }

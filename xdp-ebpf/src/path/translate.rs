@@ -5,7 +5,7 @@ use super::{Ip, Subject, Verdict, answer};
 use crate::checksum::Delta;
 use crate::family::{Family, V4, V6};
 use crate::layout::{self, NextHop, Reason};
-use crate::packet::Packet;
+use crate::packet::{Packet, Window};
 use crate::tables::Tables;
 use crate::wire::{ipv4, ipv6, ports, protocol, tcp, udp};
 
@@ -91,7 +91,7 @@ impl Translate for V6 {
     }
 }
 
-/// Replaces a port at `l4` and updates the transport checksum, if the header is there. `address` is what replacing the
+/// Replaces a port at `l4` (by 0: leaves it) and updates the transport checksum, if the header is there. `address` is what replacing the
 /// address did to the pseudo-header. `None`: the header is too short.
 #[inline(always)]
 fn replace_port<P: Packet>(
@@ -102,20 +102,11 @@ fn replace_port<P: Packet>(
     new: u16,
     address: Delta,
 ) -> Option<()> {
-    let header = packet.window::<{ ports::LEN }>(l4)?;
-    let old = match end {
-        End::Source => {
-            let old = header.raw16::<{ ports::SOURCE }>();
-            header.set_raw16::<{ ports::SOURCE }>(new);
-            old
-        }
-        End::Destination => {
-            let old = header.raw16::<{ ports::DESTINATION }>();
-            header.set_raw16::<{ ports::DESTINATION }>(new);
-            old
-        }
-    };
-    let delta = address.word(old, new);
+    let delta = address.and(exchange_port(
+        packet.window::<{ ports::LEN }>(l4)?,
+        end,
+        new,
+    ));
     if protocol == protocol::TCP {
         let header = packet.window::<{ tcp::CHECKSUM + 2 }>(l4)?;
         header.set_raw16::<{ tcp::CHECKSUM }>(delta.apply(header.raw16::<{ tcp::CHECKSUM }>()));
@@ -126,6 +117,23 @@ fn replace_port<P: Packet>(
     Some(())
 }
 
+/// Replaces a port, by 0: leaves it. What that did to checksums.
+#[inline(always)]
+pub(super) fn exchange_port<const N: usize>(header: Window<'_, N>, end: End, new: u16) -> Delta {
+    let old = match end {
+        End::Source => header.raw16::<{ ports::SOURCE }>(),
+        End::Destination => header.raw16::<{ ports::DESTINATION }>(),
+    };
+    if new == 0 {
+        return Delta::NONE;
+    }
+    match end {
+        End::Source => header.set_raw16::<{ ports::SOURCE }>(new),
+        End::Destination => header.set_raw16::<{ ports::DESTINATION }>(new),
+    }
+    Delta::NONE.word(old, new)
+}
+
 /// The end that is replaced, and by what.
 #[derive(Clone, Copy)]
 pub(super) struct New<A> {
@@ -133,7 +141,7 @@ pub(super) struct New<A> {
     pub(super) end: End,
     /// Address, as in the packet.
     pub(super) address: A,
-    /// Port, as in the packet.
+    /// Port, as in the packet; 0: it stays what it is.
     pub(super) port: u16,
 }
 

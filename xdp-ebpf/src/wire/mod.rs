@@ -121,10 +121,18 @@ pub mod ports {
 pub mod tcp {
     /// Bytes of a header without options.
     pub const LEN: usize = 20;
+    /// Sequence number.
+    pub const SEQUENCE: usize = 4;
+    /// Acknowledgement number.
+    pub const ACKNOWLEDGEMENT: usize = 8;
+    /// Length of the header in 32-bit words, in the upper four bits.
+    pub const OFFSET: usize = 12;
     /// Flags.
     pub const FLAGS: usize = 13;
     /// Checksum.
     pub const CHECKSUM: usize = 16;
+    /// Urgent pointer.
+    pub const URGENT: usize = 18;
     /// Flag: no more data from the sender.
     pub const FIN: u8 = 0x01;
     /// Flag: synchronize sequence numbers.

@@ -180,7 +180,7 @@ fn keys() {
             (5, 5),
             &[
                 "\"wight\"",
-                "one of the keys address, port, weight, method, tunnel",
+                "one of the keys address, port, weight, upper_threshold, lower_threshold, method, tunnel",
                 "did you mean \"weight\"?",
             ],
         ),
@@ -343,7 +343,7 @@ fn values() {
         (
             "interfaces: [eth0]\ndefaults: {scheduler: wlcc}\n",
             (2, 23),
-            &["\"wlcc\"", "one of rr, wrr, mh"],
+            &["\"wlcc\"", "one of rr, wrr, lc, wlc, lblc"],
         ),
         (
             "interfaces: [eth0]\ndefaults: {flags: [mh-prot]}\n",
@@ -538,7 +538,7 @@ fn values_that_do_not_go_together() {
         (
             "- address: 192.0.2.1\n  port: 80\n- address: 192.0.2.1\n  port: 80",
             (3, 3),
-            &["tcp/192.0.2.1:80 stands already in line 3", "once"],
+            &["tcp/192.0.2.1:80 is served already by line 3", "once"],
         ),
         (
             "- {address: 192.0.2.1, port: 80, name: a}\n- {address: 192.0.2.1, port: 81, name: a}",
@@ -597,18 +597,38 @@ fn too_many() {
     check_service(
         &services(17, ", real_servers: [10.0.0.1]"),
         (17, 49),
-        &["17 services with this real server under nat", "at most 16"],
+        &[
+            "17 services and endpoints with this real server under nat",
+            "at most 16",
+        ],
     );
     check_service(
         &format!(
-            "- {{address: 192.0.2.1, port: 80, {}}}\n",
+            "- {{address: 192.0.2.1, port: 80, scheduler: rr, {}}}\n",
             real_servers(4097)
         ),
         (1, 3),
         &["4097 real servers in one service", "at most 4096"],
     );
     check_service(
-        &services(17, &format!(", method: dr, {}", real_servers(4000))),
+        &format!(
+            "- {{address: 192.0.2.1, port: 80, scheduler: lc, {}}}\n",
+            real_servers(1025)
+        ),
+        (1, 3),
+        &["1025 real servers", "compares connections", "at most 1024"],
+    );
+    let endpoints: Vec<String> = (1..=65).map(|n| format!("192.0.2.{n}")).collect();
+    check_service(
+        &format!("- {{port: 80, endpoints: [{}]}}\n", endpoints.join(", ")),
+        (1, 25),
+        &["65 endpoints in one service", "at most 64"],
+    );
+    check_service(
+        &services(
+            17,
+            &format!(", method: dr, scheduler: rr, {}", real_servers(4000)),
+        ),
         (17, 3),
         &["68000 real servers in all services", "at most 65535"],
     );
@@ -618,6 +638,134 @@ fn too_many() {
         (513, 3),
         &["2099709 scheduling-table slots", "at most 2097152"],
     );
+}
+
+/// What the keys of services say that does not go together, or is none of what may stand there.
+#[test]
+fn services_that_make_no_sense() {
+    let cases: &[(&str, usize, &[&str])] = &[
+        (
+            "- {address: 192.0.2.1, port: 9000-8000}",
+            30,
+            &["found \"9000-8000\"", "ends before it begins"],
+        ),
+        (
+            "- {address: 192.0.2.1, port: all}",
+            30,
+            &["found \"all\"", "a range like 8000-8999", "\"any\""],
+        ),
+        (
+            "- {address: 192.0.2.1, port: 80, protocol: sctp}",
+            44,
+            &["one of tcp, udp, both"],
+        ),
+        (
+            "- {address: 192.0.2.1, port: 80, endpoints: [192.0.2.2]}",
+            13,
+            &["an address beside endpoints", "either"],
+        ),
+        (
+            "- {port: 80, endpoints: []}",
+            25,
+            &["there are no endpoints"],
+        ),
+        ("- {endpoints: [192.0.2.1]}", 16, &["\"port\" is missing"]),
+        (
+            "- {port: 80, endpoints: [192.0.2.1, '2001:db8::1']}",
+            37,
+            &["2001:db8::1", "first address is 192.0.2.1", "one family"],
+        ),
+        (
+            "- {endpoints: ['192.0.2.1:80', '192.0.2.1:80']}",
+            3,
+            &["tcp/192.0.2.1:80 is served already by line 3"],
+        ),
+        (
+            "- {endpoints: [{address: 192.0.2.1, port: 1-9}, {address: 192.0.2.1, port: 9-20}]}",
+            3,
+            &["tcp/192.0.2.1:9-20 is served already"],
+        ),
+        (
+            "- {address: 192.0.2.1, port: 80, timeouts: {established: 13h}}",
+            58,
+            &["\"13h\"", "from 1s to 12h"],
+        ),
+        (
+            "- {address: 192.0.2.1, port: 80, timeouts: {udp: 1500ms}}",
+            50,
+            &["whole seconds"],
+        ),
+        (
+            "- {address: 192.0.2.1, port: 80, timeouts: {etablished: 1h}}",
+            45,
+            &[
+                "unknown key \"etablished\"",
+                "did you mean \"established\"?",
+            ],
+        ),
+        (
+            "- {address: 192.0.2.1, port: 80, persistence: maybe}",
+            47,
+            &["\"maybe\"", "\"off\", or a mapping"],
+        ),
+        (
+            "- {address: 192.0.2.1, port: 80, persistence: {granularity: 0}}",
+            61,
+            &["from 1 to 128"],
+        ),
+        (
+            "- {address: 192.0.2.1, port: 80, one_packet: true}",
+            46,
+            &["one_packet in a service that takes TCP", "protocol: udp"],
+        ),
+        (
+            "- {address: 192.0.2.1, port: 80, no_server: refuse}",
+            45,
+            &["one of icmp, reset, silent"],
+        ),
+        (
+            "- {address: 192.0.2.1, port: 80, removed_servers: forget}",
+            51,
+            &["one of keep, reschedule, drop"],
+        ),
+        (
+            "- {address: 192.0.2.1, port: 80, sloppy: perhaps}",
+            42,
+            &["true or false"],
+        ),
+        (
+            "- {address: 192.0.2.1, port: 80, scheduler: wrr, fallback: false}",
+            60,
+            &["fallback", "sh, dh, mh"],
+        ),
+        (
+            "- {address: 192.0.2.1, port: 80, scheduler: mh, flags: [sh-port]}",
+            56,
+            &["the flag sh-port", "is not sh"],
+        ),
+        (
+            "- {address: 192.0.2.1, port: 80, real_servers: [{address: 10.0.0.1, upper_threshold: 5, lower_threshold: 6}]}",
+            49,
+            &["lower threshold 6 is above the upper one 5"],
+        ),
+        (
+            "- {address: 192.0.2.1, port: 1-9, real_servers: ['10.0.0.1:80']}",
+            50,
+            &[
+                "found port 80",
+                "a range of ports",
+                "the one that the client used",
+            ],
+        ),
+        (
+            "- {endpoints: ['192.0.2.1:80', '192.0.2.1:81'], method: dr, real_servers: ['10.0.0.1:80']}",
+            76,
+            &["the method dr cannot change ports"],
+        ),
+    ];
+    for (service, column, words) in cases {
+        check_service(service, (1, *column), words);
+    }
 }
 
 /// A wrong value behind an anchor is told once, where it stands.

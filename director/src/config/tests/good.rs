@@ -29,14 +29,32 @@ fn defaults_of_last_resort() {
         }],
         services: vec![VirtualService {
             name: "tcp/192.0.2.10:80".to_owned(),
-            address: "192.0.2.10".parse().unwrap(),
-            port: 80,
-            protocol: Protocol::Tcp,
-            scheduler: Scheduler::Wrr,
+            endpoints: vec![Endpoint {
+                address: "192.0.2.10".parse().unwrap(),
+                ports: Ports::one(80),
+                protocol: Protocol::Tcp,
+            }],
+            scheduler: Scheduler::Wlc,
+            one_packet: false,
+            sloppy: false,
+            timeouts: Timeouts {
+                established_s: 900,
+                syn_received_s: 60,
+                fin_wait_s: 120,
+                time_wait_s: 120,
+                close_s: 10,
+                close_wait_s: 60,
+                udp_s: 300,
+            },
+            persistence: None,
+            no_server: NoServer::Icmp,
+            removed_servers: RemovedServers::Keep,
             real_servers: vec![RealServer {
                 address: "10.0.0.1".parse().unwrap(),
-                port: 80,
+                port: Some(80),
                 weight: 1,
+                upper_threshold: 0,
+                lower_threshold: 0,
                 method: Method::Nat,
             }],
         }],
@@ -65,7 +83,7 @@ fn services_and_real_servers() {
     check(
         "IPv6 in brackets",
         "- {address: '[2001:db8::1]', port: 80}",
-        |service| service.address.to_string() == "2001:db8::1",
+        |service| service.endpoints[0].address.to_string() == "2001:db8::1",
     );
     check(
         "no real servers under their key",
@@ -75,17 +93,13 @@ fn services_and_real_servers() {
     check(
         "a quoted number",
         "- {address: 192.0.2.1, port: '80'}",
-        |service| service.port == 80,
+        |service| service.endpoints[0].ports == Ports::one(80),
     );
     check(
         "real servers in one word",
         "- address: 2001:db8::1\n  port: 80\n  real_servers: ['2001:db8::2', '[2001:db8::2]:81', '[2001:db8::3]']",
         |service| {
-            let found: Vec<String> = service
-                .real_servers
-                .iter()
-                .map(|server| server.socket_address().to_string())
-                .collect();
+            let found: Vec<String> = service.real_servers.iter().map(RealServer::shown).collect();
             found == ["[2001:db8::2]:80", "[2001:db8::2]:81", "[2001:db8::3]:80"]
         },
     );
@@ -113,12 +127,24 @@ fn services_and_real_servers() {
     check(
         "a flag of mh",
         "- {address: 192.0.2.1, port: 80, scheduler: mh, flags: [mh-port]}",
-        |service| service.scheduler == Scheduler::Mh { port: true },
+        |service| {
+            service.scheduler
+                == Scheduler::Mh {
+                    port: true,
+                    fallback: true,
+                }
+        },
     );
     check(
         "no flag of mh",
         "- {address: 192.0.2.1, port: 80, scheduler: mh}",
-        |service| service.scheduler == Scheduler::Mh { port: false },
+        |service| {
+            service.scheduler
+                == Scheduler::Mh {
+                    port: false,
+                    fallback: true,
+                }
+        },
     );
 }
 
@@ -182,7 +208,7 @@ services:
             let servers: Vec<String> = service
                 .real_servers
                 .iter()
-                .map(|s| format!("{} {} {}", s.socket_address(), s.method, s.weight))
+                .map(|s| format!("{} {} {}", s.shown(), s.method, s.weight))
                 .collect();
             format!(
                 "{} {}: {}",
@@ -224,4 +250,158 @@ fn anchors_and_empty_sections() {
         good("a merged mapping", merged).services[1].name,
         "tcp/192.0.2.1:81"
     );
+}
+
+#[test]
+fn schedulers() {
+    for (name, expected) in [
+        ("rr", Scheduler::Rr),
+        ("wrr", Scheduler::Wrr),
+        ("lc", Scheduler::Lc),
+        ("wlc", Scheduler::Wlc),
+        ("lblc", Scheduler::Lblc),
+        ("lblcr", Scheduler::Lblcr),
+        ("dh", Scheduler::Dh { fallback: true }),
+        (
+            "sh",
+            Scheduler::Sh {
+                port: false,
+                fallback: true,
+            },
+        ),
+        ("sed", Scheduler::Sed),
+        ("nq", Scheduler::Nq),
+        ("fo", Scheduler::Fo),
+        ("ovf", Scheduler::Ovf),
+        ("twos", Scheduler::Twos),
+    ] {
+        let service = format!("- {{address: 192.0.2.1, port: 80, scheduler: {name}}}");
+        check(name, &service, |it| {
+            it.scheduler == expected && it.scheduler.name() == name
+        });
+    }
+    check(
+        "as the kernel's sh",
+        "- {address: 192.0.2.1, port: 80, scheduler: sh, flags: [sh-port], fallback: false}",
+        |it| {
+            it.scheduler
+                == Scheduler::Sh {
+                    port: true,
+                    fallback: false,
+                }
+        },
+    );
+}
+
+/// Endpoints as operators read them.
+fn endpoints(service: &VirtualService) -> Vec<String> {
+    service.endpoints.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn ports_protocols_and_groups() {
+    for (text, expected) in [
+        ("address: 192.0.2.1, port: any", &["tcp/192.0.2.1:any"][..]),
+        (
+            "address: 192.0.2.1, port: 8000-8999",
+            &["tcp/192.0.2.1:8000-8999"],
+        ),
+        (
+            "address: 192.0.2.53, port: 53, protocol: both",
+            &["tcp/192.0.2.53:53", "udp/192.0.2.53:53"],
+        ),
+        (
+            "endpoints: ['192.0.2.1:80', {address: 192.0.2.2, port: 443}, {address: 192.0.2.2, port: 20-21, protocol: both}]",
+            &[
+                "tcp/192.0.2.1:80",
+                "tcp/192.0.2.2:443",
+                "tcp/192.0.2.2:20-21",
+                "udp/192.0.2.2:20-21",
+            ],
+        ),
+        (
+            "endpoints: ['2001:db8::1', '[2001:db8::2]:81'], port: 80, protocol: udp",
+            &["udp/[2001:db8::1]:80", "udp/[2001:db8::2]:81"],
+        ),
+    ] {
+        check(text, &format!("- {{{text}}}"), |it| {
+            endpoints(it) == expected && it.name == expected[0]
+        });
+    }
+    check(
+        "real servers of several ports get the one that the client used",
+        "- {endpoints: ['192.0.2.1:80', '192.0.2.1:443'], real_servers: [10.0.0.1, '10.0.0.2:8080']}",
+        |it| {
+            let ports = it.real_servers.iter().map(|server| server.port);
+            ports.eq([None, Some(8080)])
+        },
+    );
+    check(
+        "one port of many addresses is the real servers'",
+        "- {endpoints: ['192.0.2.1:80', '192.0.2.2:80'], real_servers: [10.0.0.1]}",
+        |it| it.real_servers[0].port == Some(80),
+    );
+    good(
+        "a port beside a range that has it, of another service",
+        &format!(
+            "{HEAD}- {{address: 192.0.2.1, port: any}}\n- {{address: 192.0.2.1, port: 80}}\n- {{address: 192.0.2.1, port: any, protocol: udp}}"
+        ),
+    );
+}
+
+#[test]
+fn what_services_do() {
+    let text = "
+interfaces: [eth0]
+defaults: {timeouts: {established: 1h, udp: 30s}, persistence: 10m, no_server: silent, one_packet: true, upper_threshold: 9}
+services:
+  - {address: 192.0.2.1, port: 80, timeouts: {udp: 5s}, real_servers: [10.0.0.1]}
+  - address: 192.0.2.2
+    port: 53
+    protocol: udp
+    persistence: off
+    no_server: reset
+    sloppy: true
+    removed_servers: drop
+    upper_threshold: 100
+    real_servers: [10.0.0.1, {address: 10.0.0.2, upper_threshold: 7, lower_threshold: 3}]
+  - address: 2001:db8::1
+    port: 80
+    persistence: {granularity: 64, across_ports: false, expire_quiescent: true}
+";
+    let services = good("all of them", text).services;
+    assert_eq!(
+        (
+            services[0].timeouts.established_s,
+            services[0].timeouts.udp_s,
+            services[0].timeouts.close_s
+        ),
+        (3600, 5, 10)
+    );
+    let persistence = |service: &VirtualService| {
+        service.persistence.map(|it| {
+            (
+                it.timeout_s,
+                it.prefix,
+                it.across_ports,
+                it.expire_quiescent,
+            )
+        })
+    };
+    assert_eq!(persistence(&services[0]), Some((600, 32, true, false)));
+    assert_eq!(persistence(&services[1]), None);
+    assert_eq!(persistence(&services[2]), Some((600, 64, false, true)));
+    assert!(!services[0].one_packet, "it takes TCP");
+    assert!(services[1].one_packet && services[1].sloppy);
+    assert_eq!(services[0].no_server, NoServer::Silent);
+    assert_eq!(services[1].no_server, NoServer::Reset);
+    assert_eq!(services[1].removed_servers, RemovedServers::Drop);
+    let thresholds = |service: &VirtualService| -> Vec<(u32, u32)> {
+        let servers = service.real_servers.iter();
+        servers
+            .map(|it| (it.upper_threshold, it.lower_threshold))
+            .collect()
+    };
+    assert_eq!(thresholds(&services[0]), [(9, 0)]);
+    assert_eq!(thresholds(&services[1]), [(100, 0), (7, 3)]);
 }

@@ -6,8 +6,8 @@ use xdp_ebpf::layout::{NextHop, address, destination, method};
 
 use super::*;
 use crate::config::{
-    Config, ConnectionLimits, Interface, Method, Protocol, RealServer, Scheduler, Tunnel,
-    TunnelSettings, VirtualService, XdpMode,
+    Config, ConnectionLimits, Endpoint, Interface, Method, NoServer, Ports, Protocol, RealServer,
+    RemovedServers, Scheduler, Timeouts, Tunnel, TunnelSettings, VirtualService, XdpMode,
 };
 use crate::next_hop::Resolution;
 
@@ -17,6 +17,12 @@ mod walks;
 use support::*;
 
 const RR: Scheduler = Scheduler::Rr;
+
+/// Ids of the services that keys point to, IPv4 first.
+fn served(tables: &Tables) -> Vec<u16> {
+    let all = tables.services4.values().chain(tables.services6.values());
+    all.map(|served| served.service()).collect()
+}
 
 #[test]
 fn a_first_start() {
@@ -33,7 +39,10 @@ fn a_first_start() {
         service(
             "2001:db8::10",
             443,
-            Scheduler::Mh { port: true },
+            Scheduler::Mh {
+                port: true,
+                fallback: true,
+            },
             vec![server(
                 "10.0.0.3",
                 443,
@@ -52,14 +61,13 @@ fn a_first_start() {
     assert_eq!(
         (
             tables.settings.cpus,
-            tables.settings.buckets4_mask,
-            tables.settings.buckets6_mask
+            tables.settings.buckets4,
+            tables.settings.buckets6
         ),
-        (2, 63, 127)
+        (2, 64, 128)
     );
     assert_eq!(tables.settings.spread4_mask, 0xffff);
-    assert_eq!(tables.services4.values().copied().collect::<Vec<_>>(), [1]);
-    assert_eq!(tables.services6.values().copied().collect::<Vec<_>>(), [2]);
+    assert_eq!(served(&tables), [1, 2]);
     let nat = tables.destinations[&1];
     assert_eq!(
         (nat.method, nat.port, nat.service, nat.next_hop),
@@ -100,7 +108,11 @@ fn ids_stay_and_only_what_changed_is_written() {
     assert!(
         matches!(
             writes.as_slice(),
-            [Write::Slots(..), Write::Service(1, Some(_))]
+            [
+                Write::Share(2, Some(_)),
+                Write::Slots(..),
+                Write::Service(1, Some(_))
+            ]
         ),
         "{writes:?}"
     );
@@ -135,11 +147,14 @@ fn a_removed_real_server_stays_while_it_is_used_and_can_come_back() {
     );
 
     assert_eq!(
-        release(&one, &BTreeSet::from([2])),
+        release(&one, &BTreeSet::from([2]), &BTreeSet::new()),
         one,
         "one that is not retired is never released"
     );
-    let released = walk(&one, &release(&one, &BTreeSet::from([1, 2])));
+    let released = walk(
+        &one,
+        &release(&one, &BTreeSet::from([1, 2]), &BTreeSet::new()),
+    );
     assert_eq!(
         released.destinations.keys().copied().collect::<Vec<_>>(),
         [2]
@@ -166,22 +181,18 @@ fn a_removed_service_keeps_its_id_while_it_is_used() {
     let before = plan(&Tables::default(), &all, &view);
     let after = plan(&before, &other, &view);
     assert_eq!(
-        after.services4.values().copied().collect::<Vec<_>>(),
+        served(&after),
         [3],
         "neither 1, in use, nor 2, of this moment"
     );
     assert_eq!(after.services.keys().copied().collect::<Vec<_>>(), [1, 3]);
     assert!(after.real_servers4.is_empty());
-    assert_eq!(
-        plan(&after, &all, &view)
-            .services4
-            .values()
-            .copied()
-            .collect::<Vec<_>>(),
-        [1, 2]
-    );
+    assert_eq!(served(&plan(&after, &all, &view)), [1, 2]);
 
-    let released = walk(&after, &release(&after, &BTreeSet::from([1])));
+    let released = walk(
+        &after,
+        &release(&after, &BTreeSet::from([1]), &BTreeSet::from([1])),
+    );
     assert_eq!(released.services.keys().copied().collect::<Vec<_>>(), [3]);
 }
 
@@ -257,4 +268,103 @@ fn what_does_not_fit_is_refused() {
             port: 80
         }
     );
+}
+
+/// Several addresses and ports as one service: ids stay with them when some come and go.
+#[test]
+fn endpoints_of_a_group() {
+    let end = |address: &str, first: u16, last: u16, protocol: Protocol| Endpoint {
+        address: ip(address),
+        ports: Ports { first, last },
+        protocol,
+    };
+    let group = |endpoints: Vec<Endpoint>| {
+        let mut service = service(
+            "192.0.2.10",
+            80,
+            RR,
+            vec![server("10.0.0.1", 80, 1, Method::Nat)],
+        );
+        service.endpoints = endpoints;
+        for server in &mut service.real_servers {
+            server.port = None;
+        }
+        config(vec![service])
+    };
+    let (http, https, dns, passive) = (
+        end("192.0.2.10", 80, 80, Protocol::Tcp),
+        end("192.0.2.11", 443, 443, Protocol::Tcp),
+        end("192.0.2.10", 53, 53, Protocol::Udp),
+        end("192.0.2.10", 8000, 8999, Protocol::Tcp),
+    );
+    let view = view(&[]);
+    let all = plan(
+        &Tables::default(),
+        &group(vec![http, https, dns, passive]),
+        &view,
+    );
+    assert_eq!(served(&all), [1, 1, 1]);
+    assert_eq!(all.ranges4.len(), 6);
+    assert_ne!(all.settings.flags & xdp_ebpf::layout::settings::RANGES, 0);
+    // Each port the client may use, and any of the range.
+    let ports: Vec<u16> = all
+        .real_servers4
+        .keys()
+        .map(|key| u16::from_be_bytes(key.port))
+        .collect();
+    assert_eq!(ports, [0, 53, 80, 443]);
+
+    let fewer = plan(&all, &group(vec![https, passive]), &view);
+    assert_eq!(fewer.services, all.services);
+    assert_eq!(fewer.endpoints, all.endpoints, "kept for their connections");
+    assert_eq!((served(&fewer), fewer.real_servers4.len()), (vec![1], 2));
+    let unused = BTreeSet::from([1, 2, 3, 4]);
+    let released = walk(&fewer, &release(&fewer, &BTreeSet::new(), &unused));
+    assert_eq!(
+        released.endpoints.keys().copied().collect::<Vec<_>>(),
+        [2, 4]
+    );
+    assert_eq!(
+        plan(&fewer, &group(vec![http, https, dns, passive]), &view),
+        all
+    );
+}
+
+#[test]
+fn connections_of_a_removed_real_server_go_as_the_service_says() {
+    for (rule, gone, number) in [
+        (
+            RemovedServers::Keep,
+            0,
+            xdp_ebpf::layout::removed::RESCHEDULE,
+        ),
+        (
+            RemovedServers::Reschedule,
+            destination::GONE,
+            xdp_ebpf::layout::removed::RESCHEDULE,
+        ),
+        (
+            RemovedServers::Drop,
+            destination::GONE,
+            xdp_ebpf::layout::removed::DROP,
+        ),
+    ] {
+        let with = |servers: Vec<RealServer>| {
+            let mut service = service("192.0.2.10", 80, RR, servers);
+            service.removed_servers = rule;
+            config(vec![service])
+        };
+        let view = view(&[]);
+        let one = server("10.0.0.1", 80, 1, Method::Nat);
+        let first = plan(&Tables::default(), &with(vec![one]), &view);
+        let removed = plan(&first, &with(vec![]), &view);
+        assert_eq!(
+            removed.destinations[&1].flags,
+            destination::RETIRED | gone,
+            "{rule:?}"
+        );
+        assert_eq!(removed.services[&1].removed, number, "{rule:?}");
+        assert_eq!(removed.shares[&1], Share::default());
+        assert_eq!(plan(&removed, &with(vec![one]), &view), first, "{rule:?}");
+    }
 }

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use xdp_ebpf::layout::{NextHop, address, destination, method};
 
+use super::super::tables::{Lookup, lookups};
 use super::*;
 
 pub(super) fn ip(text: &str) -> IpAddr {
@@ -42,10 +43,18 @@ pub(super) fn service(
     let address = ip(address);
     VirtualService {
         name: format!("tcp/{address}:{port}"),
-        address,
-        port,
-        protocol: Protocol::Tcp,
+        endpoints: vec![Endpoint {
+            address,
+            ports: Ports::one(port),
+            protocol: Protocol::Tcp,
+        }],
         scheduler,
+        one_packet: false,
+        sloppy: false,
+        timeouts: Timeouts::default(),
+        persistence: None,
+        no_server: NoServer::default(),
+        removed_servers: RemovedServers::default(),
         real_servers,
     }
 }
@@ -53,8 +62,10 @@ pub(super) fn service(
 pub(super) fn server(address: &str, port: u16, weight: u32, method: Method) -> RealServer {
     RealServer {
         address: ip(address),
-        port,
+        port: Some(port),
         weight,
+        upper_threshold: 0,
+        lower_threshold: 0,
         method,
     }
 }
@@ -117,7 +128,7 @@ pub(super) fn walk(from: &Tables, to: &Tables) -> Tables {
     for record in tables.destinations.values() {
         // During the walk it may be: nothing points to it yet.
         assert!(
-            tables.services.contains_key(&u32::from(record.service)),
+            tables.services.contains_key(&record.service),
             "{record:?} is of an unused service"
         );
     }
@@ -128,22 +139,34 @@ pub(super) fn consistent(tables: &Tables) -> Result<(), String> {
     let keys4 = tables
         .services4
         .iter()
-        .map(|(key, id)| (Key::V4(*key), *id));
+        .map(|(key, served)| (Lookup::V4(*key), *served));
     let keys6 = tables
         .services6
         .iter()
-        .map(|(key, id)| (Key::V6(*key), *id));
-    for (key, id) in keys4.chain(keys6) {
+        .map(|(key, served)| (Lookup::V6(*key), *served));
+    let ranges4 = tables
+        .ranges4
+        .iter()
+        .map(|(key, served)| (Lookup::Range4(*key), *served));
+    let ranges6 = tables
+        .ranges6
+        .iter()
+        .map(|(key, served)| (Lookup::Range6(*key), *served));
+    for (key, served) in keys4.chain(keys6).chain(ranges4).chain(ranges6) {
         let record = tables
-            .services
-            .get(&id)
-            .ok_or(format!("{key:?} points to unused service {id}"))?;
-        if endpoint(service_address(record), record.port, record.protocol) != key {
+            .endpoints
+            .get(&served.endpoint())
+            .ok_or(format!("{key:?} points to an unused endpoint"))?;
+        if !tables.services.contains_key(&served.service()) {
+            return Err(format!("{key:?} points to an unused service"));
+        }
+        // While one moves to another service, its key is the last that tells so.
+        if !lookups(record).contains(&key) {
             return Err(format!("{key:?} points to {record:?}"));
         }
-        let flags = match key {
-            Key::V4(key) => tables.addresses4.get(&key.address),
-            Key::V6(key) => tables.addresses6.get(&key.address),
+        let flags = match endpoint_address(record) {
+            IpAddr::V4(address) => tables.addresses4.get(&address.octets()),
+            IpAddr::V6(address) => tables.addresses6.get(&address.octets()),
         };
         if flags.is_none_or(|flags| flags & address::VIRTUAL == 0) {
             return Err(format!("{key:?} is not among the addresses"));
@@ -170,16 +193,30 @@ pub(super) fn consistent(tables: &Tables) -> Result<(), String> {
                 .destinations
                 .get(destination_id)
                 .ok_or(format!("{destination_id} is unused"))?;
-            if u32::from(target.service) != *id || target.flags & destination::RETIRED != 0 {
+            if !tables.shares.contains_key(destination_id) {
+                return Err(format!("destination {destination_id} has no weight"));
+            }
+            if target.service != *id || target.flags & destination::RETIRED != 0 {
                 return Err(format!("a slot of service {id} holds {target:?}"));
             }
-            if target.method == method::NAT {
-                let server = destination_address(target);
-                let shared = match endpoint(server, target.port, record.protocol) {
+            if target.method != method::NAT {
+                continue;
+            }
+            let server = destination_address(target);
+            let served = tables
+                .endpoints_of(*id)
+                .filter(|(endpoint_id, _)| tables.is_served(*endpoint_id));
+            for (endpoint_id, virtual_end) in served {
+                let is_range = virtual_end.port != virtual_end.last_port;
+                let port = match (target.port, is_range) {
+                    ([0, 0], false) => virtual_end.port,
+                    (port, _) => port,
+                };
+                let shared = match endpoint(server, port, virtual_end.protocol) {
                     Key::V4(key) => tables.real_servers4.get(&key),
                     Key::V6(key) => tables.real_servers6.get(&key),
                 };
-                if shared.is_none_or(|shared| !shared.services.contains(&target.service)) {
+                if shared.is_none_or(|shared| !shared.endpoints.contains(&endpoint_id)) {
                     return Err(format!("replies of {server} would not be recognised"));
                 }
             }

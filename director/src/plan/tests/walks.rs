@@ -21,8 +21,10 @@ fn any_server() -> impl Strategy<Value = RealServer> {
             } else {
                 ip(&format!("10.0.0.{host}"))
             },
-            port,
+            port: Some(port),
             weight,
+            upper_threshold: 0,
+            lower_threshold: 0,
             method,
         },
     )
@@ -32,7 +34,10 @@ fn any_config() -> impl Strategy<Value = Config> {
     let scheduler = prop_oneof![
         Just(RR),
         Just(Scheduler::Wrr),
-        Just(Scheduler::Mh { port: false })
+        Just(Scheduler::Mh {
+            port: false,
+            fallback: true
+        })
     ];
     let any_service = (
         0u8..4,
@@ -55,7 +60,24 @@ fn any_config() -> impl Strategy<Value = Config> {
                     } else {
                         format!("192.0.2.{host}")
                     };
-                    service(&address, 80, scheduler, servers)
+                    let mut service = service(&address, 80, scheduler, servers);
+                    if host == 3 {
+                        let more = Endpoint {
+                            ports: Ports {
+                                first: 100,
+                                last: 200 + u16::from(ipv6),
+                            },
+                            ..service.endpoints[0]
+                        };
+                        service.endpoints.push(more);
+                        service
+                            .real_servers
+                            .iter_mut()
+                            .for_each(|it| it.port = None);
+                        let mut seen = BTreeSet::new();
+                        service.real_servers.retain(|it| seen.insert(it.address));
+                    }
+                    service
                 })
                 .collect(),
         )
@@ -167,7 +189,10 @@ proptest! {
                     refresh(&mut next, &current_view);
                     walk(&tables, &next)
                 }
-                Step::Release(unused) => walk(&tables, &release(&tables, &unused)),
+                Step::Release(unused) => {
+                    let endpoints = unused.iter().map(|id| *id as u16).collect();
+                    walk(&tables, &release(&tables, &unused, &endpoints))
+                },
             };
         }
     }

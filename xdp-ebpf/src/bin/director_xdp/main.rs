@@ -7,6 +7,7 @@
     reason = "the macro that makes a function a program adds undocumented public ones"
 )]
 
+mod functions;
 mod maps;
 
 use aya_ebpf::bindings::xdp_action;
@@ -16,6 +17,7 @@ use xdp_ebpf::family::{V4, V6};
 use xdp_ebpf::kernel::Frame;
 use xdp_ebpf::layout::Reason;
 use xdp_ebpf::path::{self, Verdict};
+use xdp_ebpf::reach::{Exact, Ranged};
 use xdp_ebpf::tables::Tables as _;
 
 use maps::Maps;
@@ -40,7 +42,7 @@ pub fn ipv6(context: XdpContext) -> u32 {
 #[xdp]
 pub fn icmp(context: XdpContext) -> u32 {
     let mut frame = Frame::new(context);
-    let verdict = path::icmp::stage::<V4, _, _>(&mut frame, &Maps);
+    let verdict = path::icmp::stage::<V4, Exact, _, _>(&mut frame, &Maps);
     finish(&frame, verdict)
 }
 
@@ -48,7 +50,7 @@ pub fn icmp(context: XdpContext) -> u32 {
 #[xdp]
 pub fn icmp6(context: XdpContext) -> u32 {
     let mut frame = Frame::new(context);
-    let verdict = path::icmp::stage::<V6, _, _>(&mut frame, &Maps);
+    let verdict = path::icmp::stage::<V6, Exact, _, _>(&mut frame, &Maps);
     finish(&frame, verdict)
 }
 
@@ -56,7 +58,7 @@ pub fn icmp6(context: XdpContext) -> u32 {
 #[xdp]
 pub fn first_fragment(context: XdpContext) -> u32 {
     let mut frame = Frame::new(context);
-    let verdict = path::fragment::first::<V4, _, _>(&mut frame, &Maps);
+    let verdict = path::fragment::first::<V4, Exact, _, _>(&mut frame, &Maps);
     finish(&frame, verdict)
 }
 
@@ -64,7 +66,7 @@ pub fn first_fragment(context: XdpContext) -> u32 {
 #[xdp]
 pub fn first_fragment6(context: XdpContext) -> u32 {
     let mut frame = Frame::new(context);
-    let verdict = path::fragment::first::<V6, _, _>(&mut frame, &Maps);
+    let verdict = path::fragment::first::<V6, Exact, _, _>(&mut frame, &Maps);
     finish(&frame, verdict)
 }
 
@@ -81,6 +83,102 @@ pub fn later_fragment(context: XdpContext) -> u32 {
 pub fn later_fragment6(context: XdpContext) -> u32 {
     let mut frame = Frame::new(context);
     let verdict = path::fragment::later::<V6, _, _>(&mut frame, &Maps);
+    finish(&frame, verdict)
+}
+
+/// New connections, IPv4.
+#[xdp]
+pub fn schedule(context: XdpContext) -> u32 {
+    let mut frame = Frame::new(context);
+    let verdict = path::schedule::stage::<V4, Exact, _, _>(&mut frame, &Maps);
+    finish(&frame, verdict)
+}
+
+/// New connections, IPv6.
+#[xdp]
+pub fn schedule6(context: XdpContext) -> u32 {
+    let mut frame = Frame::new(context);
+    let verdict = path::schedule::stage::<V6, Exact, _, _>(&mut frame, &Maps);
+    finish(&frame, verdict)
+}
+
+/// First packets of new connections, IPv4.
+#[xdp]
+pub fn deliver(context: XdpContext) -> u32 {
+    let mut frame = Frame::new(context);
+    let verdict = path::deliver::stage::<V4, _, _>(&mut frame, &Maps);
+    finish(&frame, verdict)
+}
+
+/// First packets of new connections, IPv6.
+#[xdp]
+pub fn deliver6(context: XdpContext) -> u32 {
+    let mut frame = Frame::new(context);
+    let verdict = path::deliver::stage::<V6, _, _>(&mut frame, &Maps);
+    finish(&frame, verdict)
+}
+
+/// Services on ranges of ports, IPv4.
+#[xdp]
+pub fn ranged(context: XdpContext) -> u32 {
+    let mut frame = Frame::new(context);
+    let verdict = path::ranged::<V4, _, _>(&mut frame, &Maps);
+    finish(&frame, verdict)
+}
+
+/// Services on ranges of ports, IPv6.
+#[xdp]
+pub fn ranged6(context: XdpContext) -> u32 {
+    let mut frame = Frame::new(context);
+    let verdict = path::ranged::<V6, _, _>(&mut frame, &Maps);
+    finish(&frame, verdict)
+}
+
+/// ICMP errors about services on ranges of ports.
+#[xdp]
+pub fn icmp_ranged(context: XdpContext) -> u32 {
+    let mut frame = Frame::new(context);
+    let verdict = path::icmp::stage::<V4, Ranged, _, _>(&mut frame, &Maps);
+    finish(&frame, verdict)
+}
+
+/// ICMPv6 errors about services on ranges of ports.
+#[xdp]
+pub fn icmp6_ranged(context: XdpContext) -> u32 {
+    let mut frame = Frame::new(context);
+    let verdict = path::icmp::stage::<V6, Ranged, _, _>(&mut frame, &Maps);
+    finish(&frame, verdict)
+}
+
+/// New connections to ranges of ports, IPv4.
+#[xdp]
+pub fn schedule_ranged(context: XdpContext) -> u32 {
+    let mut frame = Frame::new(context);
+    let verdict = path::schedule::stage::<V4, Ranged, _, _>(&mut frame, &Maps);
+    finish(&frame, verdict)
+}
+
+/// New connections to ranges of ports, IPv6.
+#[xdp]
+pub fn schedule6_ranged(context: XdpContext) -> u32 {
+    let mut frame = Frame::new(context);
+    let verdict = path::schedule::stage::<V6, Ranged, _, _>(&mut frame, &Maps);
+    finish(&frame, verdict)
+}
+
+/// First fragments for ranges of ports, IPv4.
+#[xdp]
+pub fn first_ranged(context: XdpContext) -> u32 {
+    let mut frame = Frame::new(context);
+    let verdict = path::fragment::first::<V4, Ranged, _, _>(&mut frame, &Maps);
+    finish(&frame, verdict)
+}
+
+/// First fragments for ranges of ports, IPv6.
+#[xdp]
+pub fn first6_ranged(context: XdpContext) -> u32 {
+    let mut frame = Frame::new(context);
+    let verdict = path::fragment::first::<V6, Ranged, _, _>(&mut frame, &Maps);
     finish(&frame, verdict)
 }
 

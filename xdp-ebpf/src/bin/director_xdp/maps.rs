@@ -5,20 +5,25 @@
 use core::ptr::NonNull;
 use core::sync::atomic::AtomicU64;
 
-use aya_ebpf::helpers::generated::{bpf_get_smp_processor_id, bpf_ktime_get_ns};
+use aya_ebpf::helpers::generated::{
+    bpf_get_prandom_u32, bpf_get_smp_processor_id, bpf_ktime_get_ns,
+};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::lpm_trie::{Key, LpmTrie};
 use aya_ebpf::maps::{Array, DevMap, HashMap, LruHashMap, PerCpuArray, ProgramArray, RingBuf};
 use aya_ebpf::programs::XdpContext;
-use xdp_ebpf::connection::{Bucket4, Bucket6};
+use xdp_ebpf::connection::{Bucket4, Bucket6, Key6};
 use xdp_ebpf::layout::{
-    Counters, Destination, Endpoint4, Endpoint6, Fragment, FragmentKey4, FragmentKey6, HeldFrame,
-    Neighbour4, Neighbour6, NextHop, REASONS as REASON_COUNT, Reason, Route, STAGES as STAGE_COUNT,
-    Scratch, Service, Settings, SharedBy, Stage, TokenBucket, limits,
+    Counters, Destination, Endpoint, Endpoint4, Endpoint6, Fragment, FragmentKey4, FragmentKey6,
+    HeldFrame, Load, Locality, LocalityKey, Neighbour4, Neighbour6, NextHop,
+    REASONS as REASON_COUNT, RangeKey4, RangeKey6, Reason, Route, STAGES as STAGE_COUNT, Scratch,
+    Served, Service, Settings, SharedBy, Stage, Template, TemplateKey, TokenBucket, Work, limits,
 };
 use xdp_ebpf::packet::Packet;
 use xdp_ebpf::tables::Tables;
 use xdp_ebpf::verifier::opaque;
+
+use super::functions;
 
 /// `BPF_F_MMAPABLE`: userspace maps the memory.
 const MMAPABLE: u32 = 1 << 10;
@@ -26,9 +31,15 @@ const MMAPABLE: u32 = 1 << 10;
 #[map]
 static SETTINGS: Array<Settings> = Array::with_max_entries(1, 0);
 #[map]
-static SERVICES4: HashMap<Endpoint4, u32> = HashMap::with_max_entries(limits::SERVICES, 0);
+static SERVICES4: HashMap<Endpoint4, u32> = HashMap::with_max_entries(limits::ENDPOINTS, 0);
 #[map]
-static SERVICES6: HashMap<Endpoint6, u32> = HashMap::with_max_entries(limits::SERVICES, 0);
+static SERVICES6: HashMap<Endpoint6, u32> = HashMap::with_max_entries(limits::ENDPOINTS, 0);
+#[map]
+static RANGES4: LpmTrie<RangeKey4, u32> = LpmTrie::with_max_entries(limits::RANGES, 0);
+#[map]
+static RANGES6: LpmTrie<RangeKey6, u32> = LpmTrie::with_max_entries(limits::RANGES, 0);
+#[map]
+static ENDPOINTS: Array<Endpoint> = Array::with_max_entries(limits::ENDPOINTS, 0);
 #[map]
 static SERVICES: Array<Service> = Array::with_max_entries(limits::SERVICES, 0);
 #[map]
@@ -37,6 +48,17 @@ static CURSORS: Array<u64> = Array::with_max_entries(limits::SERVICES, 0);
 static SLOTS: Array<u32> = Array::with_max_entries(limits::SLOTS, 0);
 #[map]
 static DESTINATIONS: Array<Destination> = Array::with_max_entries(limits::DESTINATIONS, 0);
+#[map]
+static LOADS: Array<Load> = Array::with_max_entries(limits::DESTINATIONS, MMAPABLE);
+#[map]
+static TEMPLATES: LruHashMap<TemplateKey, Template> =
+    LruHashMap::with_max_entries(limits::TEMPLATES, 0);
+#[map]
+static LOCALITIES: LruHashMap<LocalityKey, Locality> =
+    LruHashMap::with_max_entries(limits::LOCALITIES, 0);
+/// What a new locality is copied from: too large for the stack. Holds nothing, so it is neither pinned nor adopted.
+#[map]
+static EMPTY_LOCALITY: Array<Locality> = Array::with_max_entries(1, 0);
 #[map]
 static COUNTERS: PerCpuArray<Counters> = PerCpuArray::with_max_entries(limits::DESTINATIONS, 0);
 #[map]
@@ -82,6 +104,8 @@ static LIMITER: PerCpuArray<TokenBucket> = PerCpuArray::with_max_entries(1, 0);
 #[map]
 static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
 #[map]
+static WORK: PerCpuArray<Work> = PerCpuArray::with_max_entries(1, 0);
+#[map]
 static STAGES: ProgramArray = ProgramArray::with_max_entries(STAGE_COUNT, 0);
 
 /// Sends a frame out by another interface.
@@ -124,25 +148,82 @@ unsafe impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn service4(&self, endpoint: &Endpoint4) -> Option<u32> {
+    fn served4(&self, endpoint: &Endpoint4) -> Option<Served> {
         // SAFETY: read at once; a value replaced meanwhile is either the old or the new 4 bytes.
-        unsafe { SERVICES4.get(endpoint) }.copied()
+        unsafe { SERVICES4.get(endpoint) }.map(|served| Served(*served))
     }
 
     #[inline(always)]
-    fn service6(&self, endpoint: &Endpoint6) -> Option<u32> {
+    fn served6(&self, endpoint: &Endpoint6) -> Option<Served> {
         // SAFETY: as for IPv4.
-        unsafe { SERVICES6.get(endpoint) }.copied()
+        unsafe { SERVICES6.get(endpoint) }.map(|served| Served(*served))
     }
 
     #[inline(always)]
-    fn service(&self, id: u32) -> Option<&Service> {
-        SERVICES.get(id)
+    fn ranged4(&self, key: &RangeKey4) -> Option<Served> {
+        let key = Key::new(8 * size_of::<RangeKey4>() as u32, *key);
+        RANGES4.get(key).map(|served| Served(*served))
     }
 
     #[inline(always)]
-    fn cursor(&self, service: u32) -> Option<&AtomicU64> {
-        let cursor = CURSORS.get_ptr_mut(service)?;
+    fn ranged6(&self, key: &RangeKey6) -> Option<Served> {
+        let key = Key::new(8 * size_of::<RangeKey6>() as u32, *key);
+        RANGES6.get(key).map(|served| Served(*served))
+    }
+
+    #[inline(always)]
+    fn endpoint(&self, id: u16) -> Option<&Endpoint> {
+        ENDPOINTS.get(u32::from(id))
+    }
+
+    #[inline(always)]
+    fn service(&self, id: u16) -> Option<&Service> {
+        SERVICES.get(u32::from(id))
+    }
+
+    #[inline(always)]
+    fn load(&self, destination: u32) -> Option<&Load> {
+        LOADS.get(destination)
+    }
+
+    #[inline(always)]
+    fn template(&self, key: &TemplateKey) -> Option<Template> {
+        // SAFETY: read at once; one aligned word.
+        unsafe { TEMPLATES.get(key) }.copied()
+    }
+
+    #[inline(always)]
+    fn put_template(&self, key: &TemplateKey, template: &Template, only_new: bool) -> bool {
+        /// `BPF_NOEXIST`.
+        const ONLY_NEW: u64 = 1;
+        let flags = if only_new { ONLY_NEW } else { 0 };
+        TEMPLATES.insert(key, template, flags).is_ok()
+    }
+
+    #[inline(always)]
+    fn locality(&self, key: &LocalityKey) -> Option<&Locality> {
+        // SAFETY: the map's elements outlive the program's run, and are touched by whole words only.
+        unsafe { LOCALITIES.get(key) }
+    }
+
+    #[inline(always)]
+    fn add_locality(&self, key: &LocalityKey) -> bool {
+        /// `BPF_NOEXIST`.
+        const ONLY_NEW: u64 = 1;
+        EMPTY_LOCALITY
+            .get(0)
+            .is_some_and(|empty| LOCALITIES.insert(key, empty, ONLY_NEW).is_ok())
+    }
+
+    #[inline(always)]
+    fn random(&self) -> u32 {
+        // SAFETY: has no preconditions.
+        unsafe { bpf_get_prandom_u32() }
+    }
+
+    #[inline(always)]
+    fn cursor(&self, service: u16) -> Option<&AtomicU64> {
+        let cursor = CURSORS.get_ptr_mut(u32::from(service))?;
         // SAFETY: an aligned word of an array's element, only ever touched atomically.
         Some(unsafe { AtomicU64::from_ptr(cursor) })
     }
@@ -310,5 +391,46 @@ unsafe impl Tables for Maps {
     #[inline(always)]
     fn scratch(&self) -> Option<NonNull<Scratch>> {
         SCRATCH.get_ptr_mut(0).and_then(NonNull::new)
+    }
+
+    #[inline(always)]
+    fn work(&self) -> Option<NonNull<Work>> {
+        WORK.get_ptr_mut(0).and_then(NonNull::new)
+    }
+
+    #[inline(always)]
+    fn insert4(&self, key: u64, value: u64) -> bool {
+        functions::insert4(key, value) != 0
+    }
+
+    #[inline(always)]
+    fn insert6(&self, key: Key6, value: u64) -> bool {
+        functions::insert6(key[0], key[1], key[2], value) != 0
+    }
+
+    #[inline(always)]
+    fn elsewhere4(&self, key: u64, but: u32) -> u64 {
+        functions::elsewhere4(key, u64::from(but))
+    }
+
+    #[inline(always)]
+    fn elsewhere6(&self, key: Key6, but: u32) -> u64 {
+        functions::elsewhere6(key[0], key[1], key[2], u64::from(but))
+    }
+
+    #[inline(always)]
+    fn choose_by_table(&self, service: u16, hash: u32) -> u32 {
+        functions::choose_by_table(u64::from(service), u64::from(hash)) as u32
+    }
+
+    #[inline(always)]
+    fn choose_by_count(&self, service: u16) -> u32 {
+        functions::choose_by_count(u64::from(service)) as u32
+    }
+
+    #[inline(always)]
+    fn choose_by_locality(&self, service: u16, address: [u64; 2], now_s: u32) -> u32 {
+        let [high, low] = address;
+        functions::choose_by_locality(u64::from(service), high, low, u64::from(now_s)) as u32
     }
 }
