@@ -18,6 +18,7 @@ pub mod nginx;
 pub mod packet;
 pub mod paths;
 pub mod raw;
+pub mod reference;
 pub mod udp;
 
 use std::time::{Duration, Instant};

@@ -55,8 +55,8 @@ impl Found {
 pub fn candidates(hash: u64, buckets: u32, base: u32) -> (u32, u32) {
     // A share of the range rather than a remainder: any number of buckets at the price of a mask, so that a table
     // takes the memory that was asked for and not up to twice of it.
-    let first = (u64::from(hash as u32) * u64::from(buckets) >> 32) as u32;
-    let second = ((hash >> 32) * u64::from(buckets) >> 32) as u32;
+    let first = ((u64::from(hash as u32) * u64::from(buckets)) >> 32) as u32;
+    let second = (((hash >> 32) * u64::from(buckets)) >> 32) as u32;
     let second = if second != first {
         second
     } else if first == 0 {

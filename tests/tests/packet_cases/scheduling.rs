@@ -156,7 +156,7 @@ fn changes(rows: &mut Vec<Case>, family: Family) {
     );
     let given = change(&|fixture| {
         fixture.schedule(service, &[second]);
-        let other = fixture.service(family, port::WRR, Kind::Tcp.number()) as u16;
+        let other = fixture.service(family, port::WRR, Kind::Tcp.number());
         if let Some(record) = fixture.destinations.get_mut(&first) {
             record.service = other;
         }

@@ -223,5 +223,5 @@ fn draw_below<T: Tables>(tables: &T, sum: u64) -> i64 {
     // At most 1,024 weights of 31 bits: the sum has 41, the upper 32 of it are drawn and then the rest.
     let random = u64::from(tables.random());
     let range = sum + 1;
-    ((range >> 32) * random + ((range & 0xffff_ffff) * random >> 32)) as i64
+    ((range >> 32) * random + (((range & 0xffff_ffff) * random) >> 32)) as i64
 }
