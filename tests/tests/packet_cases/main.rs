@@ -10,6 +10,7 @@ mod malformed;
 mod nat;
 mod others;
 mod scheduling;
+mod services;
 mod spread;
 mod time;
 mod truncation;
@@ -34,6 +35,7 @@ fn cases() -> Vec<Case> {
         icmp::rows(),
         fragments::rows(),
         scheduling::rows(),
+        services::rows(),
     ]
     .concat()
 }
