@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use ipnet::IpNet;
 use tracing_subscriber::filter::LevelFilter;
 
 use crate::config::XdpMode;
@@ -85,6 +86,16 @@ Exit codes: 0 it answers, 2 the configuration is wrong, 3 no director answers.")
         #[arg(long)]
         json: bool,
     },
+    /// List the connections in the tables of the packet path, whether a director runs or not.
+    #[command(after_help = "\
+Examples:
+  director conns --limit 20
+  director conns --service web --state established --count
+  director conns --client 198.51.100.0/24 --json | jq -r .server | sort | uniq -c
+
+States: SYN_RECV ESTABLISHED FIN_WAIT CLOSE_WAIT TIME_WAIT CLOSE UDP_ONE UDP. With --json each line is an object.
+Exit codes: 0 listed, 1 cannot be read, 2 the configuration is wrong.")]
+    Conns(ConnsArguments),
     /// Print the JSON Schema of the configuration, for editors.
     #[command(after_help = "Example:\n  director schema > director.schema.json")]
     Schema,
@@ -99,6 +110,49 @@ The virtual addresses must be the real server's own, without answering ARP for t
 
 It runs until SIGTERM or SIGINT and then detaches.")]
     Decap(DecapArguments),
+}
+
+/// What `conns` is told.
+#[derive(Debug, Args)]
+pub(super) struct ConnsArguments {
+    /// The configuration that says the instance's name and what services are called.
+    #[arg(long, short, default_value = DEFAULT_CONFIG, value_name = "FILE")]
+    pub(super) config: PathBuf,
+    /// Name of the instance, if not that of the configuration.
+    #[arg(long, value_name = "NAME")]
+    pub(super) instance: Option<String>,
+    /// Where the BPF file system is.
+    #[arg(long, default_value = DEFAULT_BPFFS, value_name = "DIRECTORY")]
+    pub(super) bpffs: PathBuf,
+    /// Only those of this service.
+    #[arg(long, value_name = "NAME")]
+    pub(super) service: Option<String>,
+    /// Only those of this client or network.
+    #[arg(long, value_name = "PREFIX", value_parser = prefix)]
+    pub(super) client: Option<IpNet>,
+    /// Only those at this real server: ADDRESS or ADDRESS:PORT.
+    #[arg(long, value_name = "SERVER")]
+    pub(super) server: Option<String>,
+    /// Only those in this state.
+    #[arg(long, value_name = "STATE")]
+    pub(super) state: Option<String>,
+    /// Only so many.
+    #[arg(long, value_name = "COUNT")]
+    pub(super) limit: Option<usize>,
+    /// Only how many there are.
+    #[arg(long)]
+    pub(super) count: bool,
+    /// Print JSON, an object in each line.
+    #[arg(long, conflicts_with = "count")]
+    pub(super) json: bool,
+}
+
+/// A network, or one address.
+fn prefix(text: &str) -> Result<IpNet, String> {
+    let address = text.parse::<IpAddr>().map(IpNet::from);
+    address
+        .or_else(|_| text.parse::<IpNet>())
+        .map_err(|_| "an address or a prefix like 198.51.100.0/24 is expected".to_owned())
 }
 
 /// What `decap` is told.

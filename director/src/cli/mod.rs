@@ -2,6 +2,7 @@
 
 mod arguments;
 mod check;
+mod conns;
 mod decap;
 mod status;
 
@@ -39,6 +40,7 @@ pub fn main() -> ExitCode {
             socket,
             json,
         } => status::status(config, socket.as_deref(), *json),
+        Command::Conns(options) => conns::conns(options),
         Command::Schema => schema(),
         Command::Decap(options) => decap::decap(options).map(|()| ExitCode::SUCCESS),
     };

@@ -29,6 +29,11 @@ pub(super) struct Sizes {
     pub(super) cpus: u32,
 }
 
+/// Directory of an instance's pins.
+pub(super) fn directory(bpffs: &Path, instance: &str) -> PathBuf {
+    bpffs.join("director").join(instance)
+}
+
 /// The directory of one instance, locked.
 #[derive(Debug)]
 pub(super) struct PinDirectory {
@@ -44,7 +49,7 @@ impl PinDirectory {
         instance: &str,
     ) -> Result<(Self, Option<Sizes>), DatapathError> {
         ensure_mounted(bpffs)?;
-        let path = bpffs.join("director").join(instance);
+        let path = directory(bpffs, instance);
         let failed = |action| {
             let path = path.clone();
             move |source| DatapathError::Pin {
@@ -54,17 +59,17 @@ impl PinDirectory {
             }
         };
         fs::create_dir_all(&path).map_err(failed("make directory"))?;
-        let directory = File::open(&path).map_err(failed("open"))?;
+        let opened = File::open(&path).map_err(failed("open"))?;
         let lock =
-            Flock::lock(directory, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| {
-                match errno {
+            Flock::lock(opened, FlockArg::LockExclusiveNonblock).map_err(
+                |(_, errno)| match errno {
                     Errno::EWOULDBLOCK => DatapathError::Locked {
                         instance: instance.to_owned(),
                         path: path.clone(),
                     },
                     errno => failed("lock")(errno.into()),
-                }
-            })?;
+                },
+            )?;
         let directory = Self { path, _lock: lock };
         let sizes = directory.adoptable()?;
         Ok((directory, sizes))
@@ -195,36 +200,42 @@ impl PinDirectory {
                 missing: LAYOUT.to_owned(),
             });
         }
-        let failed = |source| DatapathError::Map {
-            action: "read",
-            map: LAYOUT,
-            source: Box::new(source),
-        };
-        let layout = MapData::from_pin(self.path.join(LAYOUT)).map_err(failed)?;
-        let layout: Array<MapData, u32> = Map::from_map_data(layout)
-            .and_then(Array::try_from)
-            .map_err(failed)?;
-        let version = layout.get(&0, 0).map_err(failed)?;
-        if version != LAYOUT_VERSION {
-            return Err(DatapathError::Layout {
-                path: self.path.clone(),
-                found: version,
-                expected: LAYOUT_VERSION,
-            });
-        }
+        let sizes = read_layout(&self.path)?;
         if let Some(missing) = maps::ALL.into_iter().find(|name| !has(name)) {
             return Err(DatapathError::Incomplete {
                 path: self.path.clone(),
                 missing: missing.to_owned(),
             });
         }
-        let get = |index| layout.get(&index, 0).map_err(failed);
-        Ok(Some(Sizes {
-            buckets4: get(1)?,
-            buckets6: get(2)?,
-            cpus: get(3)?,
-        }))
+        Ok(Some(sizes))
     }
+}
+
+/// Reads what tables in a directory are like. They must be of this version.
+pub(super) fn read_layout(path: &Path) -> Result<Sizes, DatapathError> {
+    let failed = |source| DatapathError::Map {
+        action: "read",
+        map: LAYOUT,
+        source: Box::new(source),
+    };
+    let layout = MapData::from_pin(path.join(LAYOUT)).map_err(failed)?;
+    let layout: Array<MapData, u32> = Map::from_map_data(layout)
+        .and_then(Array::try_from)
+        .map_err(failed)?;
+    let version = layout.get(&0, 0).map_err(failed)?;
+    if version != LAYOUT_VERSION {
+        return Err(DatapathError::Layout {
+            path: path.to_owned(),
+            found: version,
+            expected: LAYOUT_VERSION,
+        });
+    }
+    let get = |index| layout.get(&index, 0).map_err(failed);
+    Ok(Sizes {
+        buckets4: get(1)?,
+        buckets6: get(2)?,
+        cpus: get(3)?,
+    })
 }
 
 /// Mounts the BPF file system if nobody has. Not every distribution does.

@@ -11,7 +11,7 @@ use super::attach::{attach_new, look};
 use super::error::DatapathError;
 use super::link::ifindex;
 use super::load::{load_program, program};
-use super::maps::{failed, take};
+use super::maps::{failed, take_as};
 use super::{objects, privileges};
 use crate::config::Interface;
 
@@ -46,9 +46,9 @@ impl Decap {
         let mut object = EbpfLoader::new()
             .load(code)
             .map_err(|error| DatapathError::Load(Box::new(error)))?;
-        let mut addresses4: HashMap<MapData, [u8; 4], u32> = take(&mut object, ADDRESSES4)?;
-        let mut addresses6: HashMap<MapData, [u8; 16], u32> = take(&mut object, ADDRESSES6)?;
-        let mut settings: Array<MapData, u32> = take(&mut object, SETTINGS)?;
+        let mut addresses4: HashMap<MapData, [u8; 4], u32> = take_as(&mut object, ADDRESSES4)?;
+        let mut addresses6: HashMap<MapData, [u8; 16], u32> = take_as(&mut object, ADDRESSES6)?;
+        let mut settings: Array<MapData, u32> = take_as(&mut object, SETTINGS)?;
         for address in &options.addresses {
             match address {
                 IpAddr::V4(v4) => addresses4

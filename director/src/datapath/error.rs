@@ -130,6 +130,14 @@ pub enum DatapathError {
         /// The kernel's answer.
         source: Box<MapError>,
     },
+    /// There is nothing to look at.
+    #[error("no data path of an instance named {instance} stands at {}: is this its name, and has a director run?", path.display())]
+    NotStanding {
+        /// Where it should be.
+        path: PathBuf,
+        /// The instance.
+        instance: String,
+    },
     /// The connection table cannot be seen from here.
     #[error("cannot map BPF map {map} into memory: {source}")]
     Memory {

@@ -12,7 +12,7 @@ use xdp_ebpf::layout::{Stage, limits, maps, programs};
 use super::attach::{Attached, Links};
 use super::bpffs::{PinDirectory, Sizes};
 use super::error::DatapathError;
-use super::maps::{Maps, failed, take};
+use super::maps::{Maps, failed, take, take_as};
 use super::memory::Mapped;
 use super::{objects, privileges};
 use crate::config::Interface;
@@ -26,9 +26,9 @@ pub struct Options<'a> {
     pub instance: &'a str,
     /// CPUs that get a connection table.
     pub cpus: u32,
-    /// Buckets of one CPU's IPv4 table, a power of two.
+    /// Buckets of one CPU's IPv4 table.
     pub buckets4: u32,
-    /// Buckets of one CPU's IPv6 table, a power of two.
+    /// Buckets of one CPU's IPv6 table.
     pub buckets6: u32,
 }
 
@@ -111,10 +111,9 @@ impl Datapath {
         }
         let interfaces = MapData::from_pin(directory.map(maps::INTERFACES))
             .map_err(failed("open", maps::INTERFACES))?;
-        let mut stages: ProgramArray<MapData> = take(&mut object, maps::STAGES)?;
-        let connections4 = mapped(&mut object, maps::CONNECTIONS4, sizes.buckets4 * sizes.cpus)?;
-        let connections6 = mapped(&mut object, maps::CONNECTIONS6, sizes.buckets6 * sizes.cpus)?;
-        let tables = Maps::take(&mut object, interfaces)?;
+        let mut stages: ProgramArray<MapData> = take_as(&mut object, maps::STAGES)?;
+        let (connections4, connections6) = connections(|name| take(&mut object, name), sizes)?;
+        let tables = Maps::new(|name| take(&mut object, name), interfaces)?;
         for (stage, name) in Stage::ALL {
             let fd = program(&mut object, name)?
                 .fd()
@@ -215,15 +214,29 @@ fn load(code: &[u8], directory: &PinDirectory, sizes: Sizes) -> Result<Ebpf, Dat
         .map_err(|error| DatapathError::Load(Box::new(error)))
 }
 
+/// The connection tables in memory.
+pub(super) fn connections(
+    mut get: impl FnMut(&'static str) -> Result<Map, DatapathError>,
+    sizes: Sizes,
+) -> Result<(Mapped<Bucket4>, Mapped<Bucket6>), DatapathError> {
+    let four = get(maps::CONNECTIONS4)?;
+    let six = get(maps::CONNECTIONS6)?;
+    Ok((
+        mapped(four, maps::CONNECTIONS4, sizes.buckets4 * sizes.cpus)?,
+        mapped(six, maps::CONNECTIONS6, sizes.buckets6 * sizes.cpus)?,
+    ))
+}
+
+/// An array map in memory.
 pub(super) fn mapped<T: super::memory::Shared>(
-    object: &mut Ebpf,
+    map: Map,
     name: &'static str,
     elements: u32,
 ) -> Result<Mapped<T>, DatapathError> {
-    match object.take_map(name) {
-        Some(Map::Array(map)) => Mapped::new(map.fd().as_fd(), elements)
+    match map {
+        Map::Array(map) => Mapped::new(map.fd().as_fd(), elements)
             .map_err(|source| DatapathError::Memory { map: name, source }),
-        Some(_) | None => Err(DatapathError::Object {
+        _ => Err(DatapathError::Object {
             kind: "array map",
             name: name.to_owned(),
         }),

@@ -1,6 +1,7 @@
 //! The maps that the director writes, and one write.
 
 use std::os::fd::AsFd;
+use std::path::Path;
 use std::sync::atomic::Ordering;
 
 use aya::Ebpf;
@@ -58,16 +59,27 @@ pub struct Maps {
     cpus: usize,
 }
 
+/// Takes a map out of a loaded object.
+pub(super) fn take(object: &mut Ebpf, name: &'static str) -> Result<Map, DatapathError> {
+    object.take_map(name).ok_or_else(|| DatapathError::Object {
+        kind: "map",
+        name: name.to_owned(),
+    })
+}
+
 /// Takes a map out of a loaded object, as the type it should have.
-pub(super) fn take<T>(object: &mut Ebpf, name: &'static str) -> Result<T, DatapathError>
+pub(super) fn take_as<T>(object: &mut Ebpf, name: &'static str) -> Result<T, DatapathError>
 where
     T: TryFrom<Map, Error = MapError>,
 {
-    let map = object.take_map(name).ok_or_else(|| DatapathError::Object {
-        kind: "map",
-        name: name.to_owned(),
-    })?;
-    T::try_from(map).map_err(failed("use", name))
+    T::try_from(take(object, name)?).map_err(failed("use", name))
+}
+
+/// Opens a pinned map.
+pub(super) fn open(path: &Path, name: &'static str) -> Result<Map, DatapathError> {
+    MapData::from_pin(path)
+        .and_then(Map::from_map_data)
+        .map_err(failed("open", name))
 }
 
 pub(super) fn failed(
@@ -82,37 +94,47 @@ pub(super) fn failed(
 }
 
 impl Maps {
-    /// Takes them out of the object. `interfaces` is a second descriptor of the devmap, for what the library lacks.
-    pub(super) fn take(object: &mut Ebpf, interfaces: MapData) -> Result<Self, DatapathError> {
+    /// Takes each from where `get` finds it. `interfaces` is a second descriptor of the devmap, for what the library lacks.
+    pub(super) fn new(
+        mut get: impl FnMut(&'static str) -> Result<Map, DatapathError>,
+        interfaces: MapData,
+    ) -> Result<Self, DatapathError> {
+        fn of<T: TryFrom<Map, Error = MapError>>(
+            get: &mut impl FnMut(&'static str) -> Result<Map, DatapathError>,
+            name: &'static str,
+        ) -> Result<T, DatapathError> {
+            T::try_from(get(name)?).map_err(failed("use", name))
+        }
+        let get = &mut get;
         Ok(Self {
-            settings: take(object, maps::SETTINGS)?,
-            services4: take(object, maps::SERVICES4)?,
-            services6: take(object, maps::SERVICES6)?,
-            ranges4: take(object, maps::RANGES4)?,
-            ranges6: take(object, maps::RANGES6)?,
-            endpoints: take(object, maps::ENDPOINTS)?,
-            services: take(object, maps::SERVICES)?,
-            slots: take(object, maps::SLOTS)?,
-            destinations: take(object, maps::DESTINATIONS)?,
-            loads: mapped(object, maps::LOADS, limits::DESTINATIONS)?,
-            templates: take(object, maps::TEMPLATES)?,
-            counters: take(object, maps::COUNTERS)?,
-            reasons: take(object, maps::REASONS)?,
-            real_servers4: take(object, maps::REAL_SERVERS4)?,
-            real_servers6: take(object, maps::REAL_SERVERS6)?,
-            addresses4: take(object, maps::ADDRESSES4)?,
-            addresses6: take(object, maps::ADDRESSES6)?,
-            routes4: take(object, maps::ROUTES4)?,
-            routes6: take(object, maps::ROUTES6)?,
-            next_hops: take(object, maps::NEXT_HOPS)?,
-            neighbours4: take(object, maps::NEIGHBOURS4)?,
-            neighbours6: take(object, maps::NEIGHBOURS6)?,
-            interfaces: take(object, maps::INTERFACES)?,
+            settings: of(get, maps::SETTINGS)?,
+            services4: of(get, maps::SERVICES4)?,
+            services6: of(get, maps::SERVICES6)?,
+            ranges4: of(get, maps::RANGES4)?,
+            ranges6: of(get, maps::RANGES6)?,
+            endpoints: of(get, maps::ENDPOINTS)?,
+            services: of(get, maps::SERVICES)?,
+            slots: of(get, maps::SLOTS)?,
+            destinations: of(get, maps::DESTINATIONS)?,
+            loads: mapped(get(maps::LOADS)?, maps::LOADS, limits::DESTINATIONS)?,
+            templates: of(get, maps::TEMPLATES)?,
+            counters: of(get, maps::COUNTERS)?,
+            reasons: of(get, maps::REASONS)?,
+            real_servers4: of(get, maps::REAL_SERVERS4)?,
+            real_servers6: of(get, maps::REAL_SERVERS6)?,
+            addresses4: of(get, maps::ADDRESSES4)?,
+            addresses6: of(get, maps::ADDRESSES6)?,
+            routes4: of(get, maps::ROUTES4)?,
+            routes6: of(get, maps::ROUTES6)?,
+            next_hops: of(get, maps::NEXT_HOPS)?,
+            neighbours4: of(get, maps::NEIGHBOURS4)?,
+            neighbours6: of(get, maps::NEIGHBOURS6)?,
+            interfaces: of(get, maps::INTERFACES)?,
             interfaces_fd: interfaces,
-            egress: take(object, maps::EGRESS)?,
-            fragments4: take(object, maps::FRAGMENTS4)?,
-            fragments6: take(object, maps::FRAGMENTS6)?,
-            held: take(object, maps::HELD)?,
+            egress: of(get, maps::EGRESS)?,
+            fragments4: of(get, maps::FRAGMENTS4)?,
+            fragments6: of(get, maps::FRAGMENTS6)?,
+            held: of(get, maps::HELD)?,
             cpus: nr_cpus()
                 .map_err(|(_, source)| failed("size", maps::COUNTERS)(MapError::IoError(source)))?,
         })

@@ -28,6 +28,7 @@ mod plain;
 mod privileges;
 mod read;
 mod sys;
+mod view;
 
 pub use attach::Attached;
 pub use bpffs::DEFAULT_BPFFS;
@@ -37,3 +38,4 @@ pub use held::{Datagram, HeldFragment, Waiting};
 pub use load::{Datapath, Options, online_cpus};
 pub use maps::Maps;
 pub use memory::Mapped;
+pub use view::View;

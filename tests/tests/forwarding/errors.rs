@@ -157,7 +157,7 @@ fn what_stands_in_the_way_is_named() {
             &[
                 "wrong.yaml:8:16",
                 "found \"fastest\"",
-                "expected one of rr, wrr, mh",
+                "expected one of rr, wrr, lc, wlc",
             ],
         ),
     ];

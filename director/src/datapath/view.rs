@@ -1,0 +1,51 @@
+//! Looking at a data path from another process: whoever runs it, and whether anybody does.
+
+use std::path::Path;
+
+use aya::maps::MapData;
+use xdp_ebpf::connection::{Bucket4, Bucket6};
+use xdp_ebpf::layout::maps;
+
+use super::bpffs::{directory, read_layout};
+use super::error::DatapathError;
+use super::load::connections;
+use super::maps::{Maps, failed, open};
+use super::memory::Mapped;
+use super::privileges;
+
+/// The pinned tables of an instance. It writes nothing.
+pub struct View {
+    /// The maps.
+    pub maps: Maps,
+    /// The IPv4 connection tables.
+    pub connections4: Mapped<Bucket4>,
+    /// The IPv6 connection tables, and those of ranges of ports.
+    pub connections6: Mapped<Bucket6>,
+}
+
+impl View {
+    /// Opens what stands there.
+    ///
+    /// # Errors
+    /// [`DatapathError::NotStanding`] if nothing does; no privileges; another version's tables.
+    pub fn open(bpffs: &Path, instance: &str) -> Result<Self, DatapathError> {
+        privileges::check()?;
+        let path = directory(bpffs, instance);
+        if !path.is_dir() {
+            return Err(DatapathError::NotStanding {
+                path,
+                instance: instance.to_owned(),
+            });
+        }
+        let sizes = read_layout(&path)?;
+        let interfaces = MapData::from_pin(path.join(maps::INTERFACES))
+            .map_err(failed("open", maps::INTERFACES))?;
+        let get = |name: &'static str| open(&path.join(name), name);
+        let (connections4, connections6) = connections(get, sizes)?;
+        Ok(Self {
+            maps: Maps::new(get, interfaces)?,
+            connections4,
+            connections6,
+        })
+    }
+}
