@@ -15,6 +15,7 @@ pub mod cli;
 pub mod config;
 pub mod control;
 pub mod datapath;
+pub mod explain;
 pub mod next_hop;
 pub mod plan;
 pub mod run;

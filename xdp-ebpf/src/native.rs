@@ -328,6 +328,11 @@ impl NativeTables {
         self.templates.borrow().clone()
     }
 
+    /// Gives persistence these clients to remember.
+    pub fn set_templates(&mut self, templates: impl IntoIterator<Item = (TemplateKey, Template)>) {
+        self.templates = RefCell::new(templates.into_iter().collect());
+    }
+
     /// Takes the frames that were handed to userspace.
     #[must_use]
     pub fn take_held(&self) -> Vec<Held> {

@@ -1,6 +1,6 @@
 //! What can stand on the command line.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -96,6 +96,18 @@ Examples:
 States: SYN_RECV ESTABLISHED FIN_WAIT CLOSE_WAIT TIME_WAIT CLOSE UDP_ONE UDP. With --json each line is an object.
 Exit codes: 0 listed, 1 cannot be read, 2 the configuration is wrong.")]
     Conns(ConnsArguments),
+    /// Say what the packet path would do with a packet, step by step, without changing anything.
+    ///
+    /// It runs the very packet path over a copy of the live tables.
+    #[command(after_help = "\
+Examples:
+  director explain --from 198.51.100.7:40000 --to 192.0.2.10:80
+  director explain --from '[2001:db8::7]:40000' --to '[2001:db8::10]:53' --udp
+  director explain --pcap trouble.pcap --json
+
+Packets of a capture are run one after the other: what one enters, the next one finds.
+Exit codes: 0 explained, 1 cannot be explained, 2 the configuration is wrong.")]
+    Explain(ExplainArguments),
     /// Print the JSON Schema of the configuration, for editors.
     #[command(after_help = "Example:\n  director schema > director.schema.json")]
     Schema,
@@ -153,6 +165,54 @@ fn prefix(text: &str) -> Result<IpNet, String> {
     address
         .or_else(|_| text.parse::<IpNet>())
         .map_err(|_| "an address or a prefix like 198.51.100.0/24 is expected".to_owned())
+}
+
+/// What `explain` is told.
+#[derive(Debug, Args)]
+pub(super) struct ExplainArguments {
+    /// The configuration that says the instance's name.
+    #[arg(long, short, default_value = DEFAULT_CONFIG, value_name = "FILE")]
+    pub(super) config: PathBuf,
+    /// Name of the instance, if not that of the configuration.
+    #[arg(long, value_name = "NAME")]
+    pub(super) instance: Option<String>,
+    /// Where the BPF file system is.
+    #[arg(long, default_value = DEFAULT_BPFFS, value_name = "DIRECTORY")]
+    pub(super) bpffs: PathBuf,
+    /// Where the packet comes from.
+    #[arg(long, value_name = "ADDRESS:PORT", requires = "to")]
+    pub(super) from: Option<SocketAddr>,
+    /// Where it goes to.
+    #[arg(long, value_name = "ADDRESS:PORT", requires = "from")]
+    pub(super) to: Option<SocketAddr>,
+    /// A datagram, not a TCP segment.
+    #[arg(long, conflicts_with = "flag")]
+    pub(super) udp: bool,
+    /// Which segment of a TCP connection.
+    #[arg(long, value_enum, default_value_t = Flag::Syn)]
+    pub(super) flag: Flag,
+    /// The packets of a capture instead.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["from", "to", "udp", "flag"])]
+    pub(super) pcap: Option<PathBuf>,
+    /// The CPU on which it arrives.
+    #[arg(long, default_value_t = 0, value_name = "CPU")]
+    pub(super) cpu: u32,
+    /// Print JSON, an object for each packet.
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+/// A segment of a TCP connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Flag {
+    /// The first one.
+    Syn,
+    /// One in the middle.
+    Ack,
+    /// The last one of an end.
+    Fin,
+    /// A reset.
+    Rst,
 }
 
 /// What `decap` is told.

@@ -4,6 +4,7 @@ mod arguments;
 mod check;
 mod conns;
 mod decap;
+mod explain;
 mod status;
 
 use std::io::IsTerminal;
@@ -41,6 +42,7 @@ pub fn main() -> ExitCode {
             json,
         } => status::status(config, socket.as_deref(), *json),
         Command::Conns(options) => conns::conns(options),
+        Command::Explain(options) => explain::explain_packets(options),
         Command::Schema => schema(),
         Command::Decap(options) => decap::decap(options).map(|()| ExitCode::SUCCESS),
     };
