@@ -17,6 +17,7 @@ pub mod control;
 pub mod datapath;
 pub mod explain;
 pub mod next_hop;
+pub mod overrides;
 pub mod plan;
 pub mod run;
 pub mod scheduler;

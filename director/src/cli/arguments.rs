@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
@@ -76,15 +77,43 @@ Examples:
 
 Exit codes: 0 it answers, 2 the configuration is wrong, 3 no director answers.")]
     Status {
-        /// The configuration that says where its socket is.
-        #[arg(long, short, default_value = DEFAULT_CONFIG, value_name = "FILE", conflicts_with = "socket")]
-        config: PathBuf,
-        /// Its socket.
-        #[arg(long, value_name = "PATH")]
-        socket: Option<PathBuf>,
+        #[command(flatten)]
+        socket: Socket,
         /// Print JSON.
         #[arg(long)]
         json: bool,
+    },
+    /// List the services: what they have, and what comes in each second.
+    #[command(after_help = "\
+Examples:
+  director services
+  director services --json | jq '.[] | {name, rates: .real_servers[].rates}'
+
+Rates are averages of late, as IPVS makes them: every two seconds a quarter of the way to what was seen.
+Exit codes: 0 it answers, 2 the configuration is wrong, 3 no director answers.")]
+    Services {
+        #[command(flatten)]
+        socket: Socket,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Change a real server at run time, apart from the configuration.
+    ///
+    /// It holds across reloads and restarts of the director until `enable`, and `director status` shows it.
+    #[command(after_help = "\
+Examples:
+  director server weight web 10.0.0.1 5
+  director server drain web 10.0.0.1:8080 --within 10m
+  director server disable web 10.0.0.1
+  director server enable web 10.0.0.1
+
+Exit codes: 0 done, 2 there is no such service or real server, 3 no director answers.")]
+    Server {
+        #[command(subcommand)]
+        action: ServerAction,
+        #[command(flatten)]
+        socket: Socket,
     },
     /// List the connections in the tables of the packet path, whether a director runs or not.
     #[command(after_help = "\
@@ -122,6 +151,58 @@ The virtual addresses must be the real server's own, without answering ARP for t
 
 It runs until SIGTERM or SIGINT and then detaches.")]
     Decap(DecapArguments),
+}
+
+/// Where the running director listens.
+#[derive(Debug, Args)]
+pub(super) struct Socket {
+    /// The configuration that says where its socket is.
+    #[arg(long, short, global = true, default_value = DEFAULT_CONFIG, value_name = "FILE", conflicts_with = "socket")]
+    pub(super) config: PathBuf,
+    /// Its socket.
+    #[arg(long, global = true, value_name = "PATH")]
+    pub(super) socket: Option<PathBuf>,
+}
+
+/// What to do with a real server.
+#[derive(Debug, Subcommand)]
+pub(super) enum ServerAction {
+    /// Another weight; 0: no new connections but of clients that persistence keeps there.
+    Weight {
+        #[command(flatten)]
+        which: Which,
+        /// The weight.
+        #[arg(value_parser = clap::value_parser!(u32).range(..=i64::from(i32::MAX)))]
+        weight: u32,
+    },
+    /// No new connections at all, and after a time those that there are are closed: TCP is reset at both ends, as far as
+    /// their packets pass here, so that clients connect anew at once.
+    Drain {
+        #[command(flatten)]
+        which: Which,
+        /// After how long, like 90s or 10m. Without it they may go on as long as they like.
+        #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+        within: Option<Duration>,
+    },
+    /// No new connections at all; those that there are go on.
+    Disable {
+        #[command(flatten)]
+        which: Which,
+    },
+    /// As configured again.
+    Enable {
+        #[command(flatten)]
+        which: Which,
+    },
+}
+
+/// Which real server.
+#[derive(Debug, Args)]
+pub(super) struct Which {
+    /// Name of the service.
+    pub(super) service: String,
+    /// The real server: ADDRESS, or ADDRESS:PORT where an address has several.
+    pub(super) server: String,
 }
 
 /// What `conns` is told.

@@ -5,6 +5,7 @@ mod check;
 mod conns;
 mod decap;
 mod explain;
+mod server;
 mod status;
 
 use std::io::IsTerminal;
@@ -36,11 +37,9 @@ pub fn main() -> ExitCode {
         })
         .map(|()| ExitCode::SUCCESS),
         Command::Check { config, json } => check::check(config, *json),
-        Command::Status {
-            config,
-            socket,
-            json,
-        } => status::status(config, socket.as_deref(), *json),
+        Command::Status { socket, json } => status::status(socket, *json),
+        Command::Services { socket, json } => server::services(socket, *json),
+        Command::Server { action, socket } => server::server(socket, action),
         Command::Conns(options) => conns::conns(options),
         Command::Explain(options) => explain::explain_packets(options),
         Command::Schema => schema(),

@@ -5,6 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::command::ServerCommand;
 use super::status::Status;
 
 /// How long an answer may take.
@@ -23,6 +24,9 @@ pub enum ClientError {
         /// The system's answer.
         source: io::Error,
     },
+    /// It does not do what it was told, and says why.
+    #[error("{0}")]
+    Refused(String),
     /// It does not answer, or not as it should.
     #[error("the director on {} does not answer as it should: {what}", path.display())]
     Answer {
@@ -33,43 +37,77 @@ pub enum ClientError {
     },
 }
 
+/// Has a director do something. What is in force then, in its words.
+///
+/// # Errors
+/// When none answers, or it refuses: [`ClientError::Refused`].
+pub fn send_command(path: &Path, command: &ServerCommand) -> Result<String, ClientError> {
+    let unclear = |what: String| ClientError::Answer {
+        path: path.to_owned(),
+        what,
+    };
+    let text = serde_json::to_string(command).map_err(|error| unclear(error.to_string()))?;
+    let request = format!(
+        "POST /v1/server HTTP/1.0\r\nHost: director\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{text}",
+        text.len()
+    );
+    let answer = exchange(path, &request)?;
+    let (status, body) = split(&answer).map_err(unclear)?;
+    let words = String::from_utf8_lossy(body).trim().to_owned();
+    match status {
+        200 => Ok(words),
+        _ => Err(ClientError::Refused(words)),
+    }
+}
+
 /// Asks a director how it is.
 ///
 /// # Errors
 /// When none answers.
 pub fn fetch_status(path: &Path) -> Result<Status, ClientError> {
-    let unheard = |source| ClientError::Connect {
-        path: path.to_owned(),
-        source,
-    };
     let unclear = |what: String| ClientError::Answer {
         path: path.to_owned(),
         what,
+    };
+    let answer = exchange(path, "GET /v1/status HTTP/1.0\r\nHost: director\r\n\r\n")?;
+    match split(&answer).map_err(unclear)? {
+        (200, body) => serde_json::from_slice(body).map_err(|error| unclear(error.to_string())),
+        (status, _) => Err(unclear(format!("HTTP status {status}"))),
+    }
+}
+
+/// HTTP/1.0: one question, one answer without chunks, end of connection.
+fn exchange(path: &Path, request: &str) -> Result<Vec<u8>, ClientError> {
+    let unheard = |source| ClientError::Connect {
+        path: path.to_owned(),
+        source,
     };
     let mut stream = UnixStream::connect(path).map_err(unheard)?;
     stream.set_read_timeout(Some(PATIENCE)).map_err(unheard)?;
     stream.set_write_timeout(Some(PATIENCE)).map_err(unheard)?;
     let mut answer = Vec::new();
-    // HTTP/1.0: one question, one answer without chunks, end of connection.
     stream
-        .write_all(b"GET /v1/status HTTP/1.0\r\nHost: director\r\n\r\n")
+        .write_all(request.as_bytes())
         .and_then(|()| stream.take(ANSWER_BYTES).read_to_end(&mut answer))
-        .map_err(|error| unclear(error.to_string()))?;
-    let body = body(&answer).map_err(unclear)?;
-    serde_json::from_slice(body).map_err(|error| unclear(error.to_string()))
+        .map_err(|error| ClientError::Answer {
+            path: path.to_owned(),
+            what: error.to_string(),
+        })?;
+    Ok(answer)
 }
 
-/// The body of an answer whose status is 200.
-fn body(answer: &[u8]) -> Result<&[u8], String> {
+/// Status and body of an answer.
+fn split(answer: &[u8]) -> Result<(u16, &[u8]), String> {
     let end = answer
         .windows(4)
         .position(|window| window == b"\r\n\r\n")
         .ok_or("no HTTP header came")?;
     let head = String::from_utf8_lossy(&answer[..end]);
     let first = head.lines().next().unwrap_or_default();
-    match first.split(' ').nth(1) {
-        Some("200") => Ok(&answer[end + 4..]),
-        _ => Err(first.to_owned()),
+    let status = first.split(' ').nth(1).and_then(|word| word.parse().ok());
+    match status {
+        Some(status) => Ok((status, &answer[end + 4..])),
+        None => Err(first.to_owned()),
     }
 }
 
@@ -79,18 +117,19 @@ mod tests {
 
     #[test]
     fn answers() {
-        let cases: [(&str, Result<&str, &str>); 4] = [
-            ("HTTP/1.0 200 OK\r\ncontent-length: 2\r\n\r\n{}", Ok("{}")),
+        type Expected = Result<(u16, &'static [u8]), &'static str>;
+        let cases: [(&str, Expected); 4] = [
             (
-                "HTTP/1.0 503 Service Unavailable\r\n\r\n",
-                Err("HTTP/1.0 503 Service Unavailable"),
+                "HTTP/1.0 200 OK\r\ncontent-length: 2\r\n\r\n{}",
+                Ok((200, b"{}")),
             ),
+            ("HTTP/1.0 503 Service Unavailable\r\n\r\n", Ok((503, b""))),
             ("", Err("no HTTP header came")),
             ("nonsense\r\n\r\n", Err("nonsense")),
         ];
         for (answer, expected) in cases {
-            let expected = expected.map(str::as_bytes).map_err(str::to_owned);
-            assert_eq!(body(answer.as_bytes()), expected, "{answer:?}");
+            let expected = expected.map_err(str::to_owned);
+            assert_eq!(split(answer.as_bytes()), expected, "{answer:?}");
         }
     }
 }

@@ -3,19 +3,21 @@
 //! HTTP over a Unix socket, so that `curl --unix-socket` is a client too:
 //!
 //! ```text
-//!  GET /v1/status ──► server ──question──► run loop, the only one that knows
-//!                            ◄──Status────
+//!  GET  /v1/status ──► server ──question──► run loop, the only one that knows
+//!  POST /v1/server           ◄──answer────
 //! ```
 
 mod client;
+mod command;
 mod render;
 mod server;
 mod status;
 
-pub use client::{ClientError, fetch_status};
-pub use render::render;
+pub use client::{ClientError, fetch_status, send_command};
+pub use command::{Refusal, ServerCommand, ServerSaid};
+pub use render::{render, render_services};
 pub use server::{Control, ControlError, Question};
 pub use status::{
-    ConfigStatus, ConnectionsStatus, Health, InterfaceStatus, RealServerStatus, ReasonStatus,
-    ServiceStatus, Status, TableStatus,
+    ConfigStatus, ConnectionsStatus, Health, InterfaceStatus, RateStatus, RealServerStatus,
+    ReasonStatus, ServiceStatus, Status, TableStatus,
 };

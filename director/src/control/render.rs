@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::status::{Health, RealServerStatus, Status, TableStatus};
+use super::status::{Health, RateStatus, RealServerStatus, Status, TableStatus};
 
 /// Lays a status out for a terminal.
 #[must_use]
@@ -120,6 +120,52 @@ pub fn render(status: &Status, now: SystemTime) -> String {
     text
 }
 
+/// Services in a line each: what they have and what comes in each second.
+#[must_use]
+pub fn render_services(status: &Status) -> String {
+    let header = [
+        "service",
+        "scheduler",
+        "servers",
+        "active",
+        "inactive",
+        "conns/s",
+        "in pkts/s",
+        "in bytes/s",
+        "out pkts/s",
+        "out bytes/s",
+        "connections",
+        "endpoints",
+    ];
+    let mut table = Table::new(&header, &[2, 3, 4, 5, 6, 7, 8, 9, 10]);
+    for service in &status.services {
+        let servers = &service.real_servers;
+        let mut rates = RateStatus::default();
+        servers.iter().for_each(|server| rates += server.rates);
+        let sum = |of: fn(&RealServerStatus) -> u64| servers.iter().map(of).sum::<u64>();
+        let taking = servers.iter().filter(|it| it.weight > 0 && !it.overloaded);
+        table.row([
+            service.name.clone(),
+            service.scheduler.clone(),
+            format!(
+                "{}/{}",
+                taking.count(),
+                servers.iter().filter(|it| !it.removed).count()
+            ),
+            sum(|it| it.active).to_string(),
+            sum(|it| it.inactive).to_string(),
+            rates.connections.to_string(),
+            rates.in_packets.to_string(),
+            rates.in_bytes.to_string(),
+            rates.out_packets.to_string(),
+            rates.out_bytes.to_string(),
+            sum(|it| it.connections).to_string(),
+            service.endpoints.join(" "),
+        ]);
+    }
+    table.to_string()
+}
+
 fn real_server(server: &RealServerStatus) -> [String; 11] {
     let next_hop = match &server.next_hop {
         Health::Ready => "ready".to_owned(),
@@ -129,10 +175,11 @@ fn real_server(server: &RealServerStatus) -> [String; 11] {
     [
         format!("  {}", SocketAddr::new(server.address, server.port)),
         server.method.clone(),
-        if server.removed {
-            "removed".to_owned()
-        } else {
-            server.weight.to_string()
+        match (&server.said, server.removed) {
+            (_, true) => "removed".to_owned(),
+            (Some(said), false) => format!("{} ({said})", server.weight),
+            (None, false) if server.overloaded => format!("{} (overloaded)", server.weight),
+            (None, false) => server.weight.to_string(),
         },
         next_hop,
         server.active.to_string(),
@@ -234,6 +281,13 @@ mod tests {
             port: 8080,
             weight: u32::from(!removed),
             method: "nat".into(),
+            said: None,
+            rates: RateStatus {
+                connections: 5,
+                in_packets: 50,
+                ..RateStatus::default()
+            },
+            overloaded: false,
             removed,
             next_hop: if removed {
                 Health::Unresolved
@@ -312,9 +366,36 @@ web  tcp/[2001:db8::1]:80  wrr
 not forwarded, because  packets
 no_real_server                5
 ";
-        assert_eq!(
-            render(&status, UNIX_EPOCH + Duration::from_secs(1061)),
-            expected
+        let now = UNIX_EPOCH + Duration::from_secs(1061);
+        assert_eq!(render(&status, now), expected);
+
+        let mut changed = status.clone();
+        changed.services[0].real_servers[0].said = Some("draining".to_owned());
+        changed.services[0].real_servers[0].weight = 0;
+        assert!(render(&changed, now).contains("0 (draining)"));
+        let services = render_services(&status);
+        let mut lines = services.lines();
+        assert!(
+            lines
+                .next()
+                .unwrap()
+                .starts_with("service  scheduler  servers")
         );
+        let cells: Vec<&str> = lines.next().unwrap().split_whitespace().collect();
+        let expected = [
+            "web",
+            "wrr",
+            "1/1",
+            "6",
+            "28",
+            "10",
+            "100",
+            "0",
+            "0",
+            "0",
+            "200",
+            "tcp/[2001:db8::1]:80",
+        ];
+        assert_eq!(cells, expected);
     }
 }

@@ -6,24 +6,30 @@ use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
 
-use axum::extract::State;
+use axum::extract::{DefaultBodyLimit, State};
 use axum::http::StatusCode;
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use tokio::net::UnixListener;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
+use super::command::{Refusal, ServerCommand};
 use super::status::Status;
 
 /// Questions that may wait at once; more must wait for their turn.
 const QUEUE: usize = 16;
+
+/// Longest command that is read.
+const COMMAND_BYTES: usize = 16 << 10;
 
 /// What the run loop is asked.
 #[derive(Debug)]
 pub enum Question {
     /// How are things?
     Status(oneshot::Sender<Status>),
+    /// Change something.
+    Command(ServerCommand, oneshot::Sender<Result<String, Refusal>>),
 }
 
 /// Why there is no socket.
@@ -100,6 +106,8 @@ impl Control {
         let (sender, questions) = mpsc::channel(QUEUE);
         let router = Router::new()
             .route("/v1/status", get(status))
+            .route("/v1/server", post(server))
+            .layer(DefaultBodyLimit::max(COMMAND_BYTES))
             .with_state(sender);
         let task = tokio::spawn(async move {
             if let Err(error) = axum::serve(listener, router).await {
@@ -128,6 +136,33 @@ impl Drop for Control {
         if let Err(error) = fs::remove_file(&self.path) {
             tracing::debug!(%error, path = %self.path.display(), "the control socket stays behind");
         }
+    }
+}
+
+async fn server(
+    State(questions): State<mpsc::Sender<Question>>,
+    Json(command): Json<ServerCommand>,
+) -> (StatusCode, String) {
+    let stopping = || {
+        (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the director is stopping".to_owned(),
+        )
+    };
+    let (sender, answer) = oneshot::channel();
+    if questions
+        .send(Question::Command(command, sender))
+        .await
+        .is_err()
+    {
+        return stopping();
+    }
+    match answer.await {
+        Ok(Ok(done)) => (StatusCode::OK, done),
+        Ok(Err(Refusal::Unknown(words))) => (StatusCode::NOT_FOUND, words),
+        Ok(Err(Refusal::Wrong(words))) => (StatusCode::BAD_REQUEST, words),
+        Ok(Err(Refusal::Failed(words))) => (StatusCode::INTERNAL_SERVER_ERROR, words),
+        Err(_) => stopping(),
     }
 }
 

@@ -104,6 +104,15 @@ pub struct RealServerStatus {
     pub weight: u32,
     /// How packets reach it.
     pub method: String,
+    /// What an operator changed, in words.
+    #[serde(default, rename = "override")]
+    pub said: Option<String>,
+    /// Connections, packets and bytes in each second of late.
+    #[serde(default)]
+    pub rates: RateStatus,
+    /// Gets no new connections because its upper threshold was reached.
+    #[serde(default)]
+    pub overloaded: bool,
     /// Removed from the configuration, kept until its last connection ends.
     pub removed: bool,
     /// Where its packets go.
@@ -122,6 +131,31 @@ pub struct RealServerStatus {
     pub out_packets: u64,
     /// Bytes to clients (NAT only).
     pub out_bytes: u64,
+}
+
+/// What comes in each second.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RateStatus {
+    /// New connections.
+    pub connections: u64,
+    /// Packets from clients.
+    pub in_packets: u64,
+    /// Bytes from clients.
+    pub in_bytes: u64,
+    /// Packets to clients (NAT only).
+    pub out_packets: u64,
+    /// Bytes to clients (NAT only).
+    pub out_bytes: u64,
+}
+
+impl std::ops::AddAssign for RateStatus {
+    fn add_assign(&mut self, other: Self) {
+        self.connections += other.connections;
+        self.in_packets += other.in_packets;
+        self.in_bytes += other.in_bytes;
+        self.out_packets += other.out_packets;
+        self.out_bytes += other.out_bytes;
+    }
 }
 
 /// Whether packets to a real server can leave.

@@ -18,6 +18,7 @@ use super::tables::{
 use crate::config::{
     self, Config, Method, NoServer, RealServer, RemovedServers, Scheduler, Tunnel, VirtualService,
 };
+use crate::overrides::{Effective, Overrides};
 use crate::scheduler::{Member, table};
 
 /// What the desired state is made of, besides the current one.
@@ -25,6 +26,10 @@ use crate::scheduler::{Member, table};
 pub struct Inputs<'a> {
     /// The configuration.
     pub config: &'a Config,
+    /// What operators said.
+    pub overrides: &'a Overrides,
+    /// Seconds since 1970, for drains.
+    pub now_s: u64,
     /// The network.
     pub view: &'a NetworkView,
     /// CPUs with a connection table.
@@ -110,13 +115,15 @@ type DestinationIdentity = (u16, IpAddr, [u8; 2]);
 pub fn desired(current: &Tables, inputs: &Inputs<'_>) -> Result<Tables, PlanError> {
     let Inputs {
         config,
+        overrides,
+        now_s,
         view,
         cpus,
         buckets4,
         buckets6,
         seed,
     } = *inputs;
-    let mut builder = Builder::new(current, config);
+    let mut builder = Builder::new(current, config, overrides, now_s);
     builder.tables.settings = Settings {
         now_s: current.settings.now_s,
         cpus,
@@ -148,6 +155,8 @@ pub fn desired(current: &Tables, inputs: &Inputs<'_>) -> Result<Tables, PlanErro
 struct Builder<'a> {
     current: &'a Tables,
     config: &'a Config,
+    overrides: &'a Overrides,
+    now_s: u64,
     tables: Tables,
     endpoints: BTreeMap<EndpointIdentity, u16>,
     destinations: BTreeMap<DestinationIdentity, u32>,
@@ -160,7 +169,7 @@ struct Builder<'a> {
 }
 
 impl<'a> Builder<'a> {
-    fn new(current: &'a Tables, config: &'a Config) -> Self {
+    fn new(current: &'a Tables, config: &'a Config, overrides: &'a Overrides, now_s: u64) -> Self {
         let endpoints: BTreeMap<_, _> = current
             .endpoints
             .iter()
@@ -199,6 +208,8 @@ impl<'a> Builder<'a> {
         Self {
             current,
             config,
+            overrides,
+            now_s,
             tables: Tables::default(),
             endpoints,
             destinations,
@@ -235,15 +246,24 @@ impl<'a> Builder<'a> {
             self.add_endpoint(id, service, endpoint)?;
         }
         let mut members = Vec::with_capacity(service.real_servers.len());
+        let mut is_anybody_there = false;
         for server in &service.real_servers {
-            let destination = self.add_destination(id, service, server)?;
+            let effective = self.overrides.effective(service, server, self.now_s);
+            let destination = self.add_destination(id, service, server, effective)?;
+            is_anybody_there |= effective.weight > 0;
             members.push(Member {
                 destination,
-                weight: server.weight,
+                weight: in_table(service.scheduler, server, effective),
                 identity: (server.address, server.port.unwrap_or(0)),
             });
         }
-        let (first_slot, slots) = self.place(id, service, table(&service.scheduler, &members))?;
+        let table = if is_anybody_there {
+            table(&service.scheduler, &members)
+        } else {
+            // Nobody needs to look for what is not there.
+            Vec::new()
+        };
+        let (first_slot, slots) = self.place(id, service, table)?;
         let record = Service {
             first_slot,
             slots,
@@ -336,6 +356,7 @@ impl<'a> Builder<'a> {
         id: u16,
         service: &VirtualService,
         server: &RealServer,
+        effective: Effective,
     ) -> Result<u32, PlanError> {
         let identity = (id, server.address, server.port.unwrap_or(0).to_be_bytes());
         let known = self.destinations.get(&identity).copied();
@@ -372,11 +393,14 @@ impl<'a> Builder<'a> {
             destination_id,
             Destination {
                 method: number,
-                flags: if server.address.is_ipv6() {
-                    destination::IPV6
-                } else {
-                    0
-                },
+                flags: [
+                    (destination::IPV6, server.address.is_ipv6()),
+                    (destination::OUT, effective.is_out),
+                    (destination::CLOSED, effective.is_closed),
+                ]
+                .into_iter()
+                .filter(|(_, is_set)| *is_set)
+                .fold(0, |flags, (flag, _)| flags | flag),
                 port: identity.2,
                 service: id,
                 tunnel_port: tunnel_port.to_be_bytes(),
@@ -386,7 +410,7 @@ impl<'a> Builder<'a> {
             },
         );
         let share = Share {
-            weight: server.weight,
+            weight: effective.weight,
             upper: server.upper_threshold,
             lower: server.lower_threshold,
         };
@@ -428,7 +452,9 @@ impl<'a> Builder<'a> {
             self.tables.destinations.insert(
                 *id,
                 Destination {
-                    flags: record.flags & !destination::GONE | destination::RETIRED | gone,
+                    flags: record.flags & !(destination::GONE | destination::OUT)
+                        | destination::RETIRED
+                        | gone,
                     ..*record
                 },
             );
@@ -440,6 +466,20 @@ impl<'a> Builder<'a> {
                 self.tables.endpoints.entry(*id).or_insert(*record);
             }
         }
+    }
+}
+
+/// The weight with which a real server stands in its scheduling table. Whoever hashes looks at who is in service when a
+/// client comes: the table keeps one that an operator took out, so that the others' clients stay where they are.
+fn in_table(scheduler: Scheduler, server: &RealServer, effective: Effective) -> u32 {
+    let keeps = matches!(
+        scheduler,
+        Scheduler::Mh { .. } | Scheduler::Sh { .. } | Scheduler::Dh { .. }
+    );
+    if keeps && effective.weight == 0 {
+        server.weight
+    } else {
+        effective.weight
     }
 }
 

@@ -129,11 +129,16 @@ async fn serve(
             _ = signals.hangup.recv() => node.reload(),
             events = watch.next() => follow(node, events).await,
             _ = probes.tick() => probe(node, watch),
-            _ = clock.tick() => node.tick(),
+            _ = clock.tick() => {
+                node.tick();
+                node.end_drains();
+                node.sample_rates();
+            }
             _ = walks.tick() => node.walk(),
             question = control.next() => match question {
                 // Whoever asked may have gone away.
                 Question::Status(answer) => drop(answer.send(node.status())),
+                Question::Command(command, answer) => drop(answer.send(node.command(&command))),
             },
             ready = held.readable() => {
                 if let Ok(mut ready) = ready

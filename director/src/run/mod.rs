@@ -10,6 +10,8 @@
 
 mod event_loop;
 mod node;
+mod operator;
+mod rates;
 mod reconcile;
 mod report;
 mod system;

@@ -7,11 +7,13 @@ use std::time::{Duration, Instant, SystemTime};
 
 use xdp_ebpf::layout::{Template, TemplateKey, destination};
 
+use super::rates::Rates;
 use super::reconcile::warn_of_other_sizes;
 use super::system;
 use crate::config::{self, Config};
 use crate::datapath::{Datapath, Options, Waiting, online_cpus};
 use crate::next_hop::{Event, Link, Network, Probe, Prober, Resolution};
+use crate::overrides::{self, Overrides};
 use crate::plan::{self, Tables, Write};
 use crate::upkeep::{Geometry, Report, Upkeep, loads};
 
@@ -45,6 +47,12 @@ pub(super) struct Node {
     prober: Prober,
     pub(super) upkeep: Upkeep,
     pub(super) report: Report,
+    /// What operators said.
+    pub(super) overrides: Overrides,
+    /// When the next drain ends, in seconds since 1970.
+    pub(super) drain_deadline_s: Option<u64>,
+    /// Traffic and how fast it comes.
+    pub(super) rates: Rates,
     /// Live counts of connections when the pass under way began.
     loads_at_start: loads::Snapshot,
     /// What was removed and the last pass found unused.
@@ -101,6 +109,7 @@ impl Node {
             buckets6: datapath.buckets6(),
             seed: tables.settings.seed,
         });
+        let overrides = read_overrides(&config);
         Ok(Self {
             file,
             loaded_at: SystemTime::now(),
@@ -115,6 +124,9 @@ impl Node {
             prober: Prober::default(),
             upkeep,
             report: Report::default(),
+            overrides,
+            drain_deadline_s: None,
+            rates: Rates::default(),
             loads_at_start: loads::Snapshot::default(),
             unused: Unused::default(),
             templates_due: Instant::now(),
@@ -267,4 +279,18 @@ impl Node {
             tracing::error!("cannot take removed real servers out of the tables: {error:#}");
         }
     }
+}
+
+/// What a director before this one was told. If that cannot be read, it says so and goes on without.
+fn read_overrides(config: &Config) -> Overrides {
+    let path = overrides::path(&config.control_socket);
+    let mut overrides = overrides::load(&path).unwrap_or_else(|error| {
+        tracing::error!(
+            "overrides cannot be read from {}: {error}; real servers take part as configured",
+            path.display()
+        );
+        Overrides::default()
+    });
+    overrides.forget_unknown(config);
+    overrides
 }

@@ -42,6 +42,8 @@ impl Node {
             &self.tables,
             &Inputs {
                 config,
+                overrides: &self.overrides,
+                now_s: system::unix_s(),
                 view: &view,
                 cpus: self.datapath.cpus(),
                 buckets4: self.datapath.buckets4(),
@@ -50,6 +52,7 @@ impl Node {
             },
         )?;
         self.write(&desired)?;
+        self.drain_deadline_s = self.overrides.next_deadline_s(system::unix_s());
         self.upkeep.set_rules(self.rules(config));
         self.datapath.attach(&config.interfaces)?;
         Ok(())
@@ -199,6 +202,7 @@ impl Node {
             warn_of_other_sizes(&config, &self.datapath);
         }
         self.configure(config)?;
+        self.forget_overrides();
         system::warn_of_forwarding(&self.config);
         Ok(())
     }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::UNIX_EPOCH;
 
 use xdp_ebpf::connection::{Bucket, Bucket4, Bucket6};
-use xdp_ebpf::layout::{Counters, Destination, destination, method};
+use xdp_ebpf::layout::{Counters, Destination, destination, load, method};
 
 use super::node::Node;
 use super::system;
@@ -95,7 +95,7 @@ impl Node {
                 .iter()
                 .find(|(_, record)| same(record))
                 .map(|(id, _)| **id);
-            self.server_status(destination, server)
+            self.server_status(destination, service, server)
         });
         let removed = destinations
             .iter()
@@ -131,10 +131,20 @@ impl Node {
             .map(|(_, record)| record.service)
     }
 
-    fn server_status(&self, id: Option<u32>, server: &RealServer) -> RealServerStatus {
+    fn server_status(
+        &self,
+        id: Option<u32>,
+        service: &VirtualService,
+        server: &RealServer,
+    ) -> RealServerStatus {
         let status = self.traffic(id, server.address, server.port.unwrap_or(0));
+        let now_s = system::unix_s();
         RealServerStatus {
-            weight: server.weight,
+            weight: self.overrides.effective(service, server, now_s).weight,
+            said: self
+                .overrides
+                .of(service, server)
+                .map(|said| said.shown(now_s)),
             method: server.method.to_string(),
             ..status
         }
@@ -176,6 +186,9 @@ impl Node {
             port,
             weight: 0,
             method: String::new(),
+            said: None,
+            rates: id.map(|id| self.rates.of(id)).unwrap_or_default(),
+            overloaded: id.is_some_and(|id| self.is_overloaded(id)),
             removed: false,
             next_hop: self.health(address),
             active: counts.active,
@@ -186,6 +199,13 @@ impl Node {
             out_packets: counters.out_packets,
             out_bytes: counters.out_bytes,
         }
+    }
+
+    fn is_overloaded(&self, id: u32) -> bool {
+        let loads = self.datapath.maps.loads.as_slice();
+        loads.get(id as usize).is_some_and(|load| {
+            load.flags.load(std::sync::atomic::Ordering::Relaxed) & load::OVERLOADED != 0
+        })
     }
 
     fn health(&self, address: IpAddr) -> Health {

@@ -66,3 +66,11 @@ pub(super) fn warn_of_forwarding(config: &Config) {
         .iter()
         .for_each(|warning| tracing::warn!("{warning}"));
 }
+
+/// Seconds since 1970.
+pub(super) fn unix_s() -> u64 {
+    std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs()
+}

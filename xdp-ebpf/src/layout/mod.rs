@@ -133,6 +133,8 @@ pub mod destination {
     pub const CLOSED: u8 = 4;
     /// No longer configured, and its connections do not go on: see [`super::removed`].
     pub const GONE: u8 = 8;
+    /// Gets no new connection, by persistence neither (disabled, or being drained).
+    pub const OUT: u8 = 16;
 }
 
 /// A real server as one service sees it: exactly one cache line.

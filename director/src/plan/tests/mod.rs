@@ -10,6 +10,7 @@ use crate::config::{
     RemovedServers, Scheduler, Timeouts, Tunnel, TunnelSettings, VirtualService, XdpMode,
 };
 use crate::next_hop::Resolution;
+use crate::overrides::{Override, Overrides};
 
 mod support;
 mod walks;
@@ -366,5 +367,57 @@ fn connections_of_a_removed_real_server_go_as_the_service_says() {
         assert_eq!(removed.services[&1].removed, number, "{rule:?}");
         assert_eq!(removed.shares[&1], Share::default());
         assert_eq!(plan(&removed, &with(vec![one]), &view), first, "{rule:?}");
+    }
+}
+
+#[test]
+fn what_operators_say_counts_before_the_file() {
+    let mh = Scheduler::Mh {
+        port: false,
+        fallback: true,
+    };
+    for scheduler in [RR, mh] {
+        let servers = ["10.0.0.1", "10.0.0.2"].map(|it| server(it, 80, 3, Method::Nat));
+        let config = config(vec![service("192.0.2.10", 80, scheduler, servers.to_vec())]);
+        let view = view(&[]);
+        let as_configured = plan(&Tables::default(), &config, &view);
+        let name = &config.services[0].name;
+        // (what is said of the first, at which time, its weight, its flags)
+        let cases = [
+            (Override::Weight(9), 0, 9, 0),
+            (Override::Weight(0), 0, 0, 0),
+            (Override::Disabled, 0, 0, destination::OUT),
+            (
+                Override::Draining { until_s: Some(50) },
+                49,
+                0,
+                destination::OUT,
+            ),
+            (
+                Override::Draining { until_s: Some(50) },
+                50,
+                0,
+                destination::OUT | destination::CLOSED,
+            ),
+        ];
+        for (said, now_s, weight, flags) in cases {
+            let mut overrides = Overrides::default();
+            overrides
+                .set(&config, name, "10.0.0.1", Some(said))
+                .unwrap();
+            let changed = Inputs {
+                overrides: &overrides,
+                now_s,
+                ..inputs(&config, &view)
+            };
+            let tables = walk(&as_configured, &desired(&as_configured, &changed).unwrap());
+            assert_eq!(tables.shares[&1].weight, weight, "{said:?}");
+            assert_eq!(tables.destinations[&1].flags, flags, "{said:?}");
+            let table = &tables.slots[&tables.services[&1].first_slot];
+            let stands_in_it = table.contains(&1);
+            assert_eq!(stands_in_it, weight > 0 || scheduler == mh, "{said:?}");
+            // And back.
+            assert_eq!(plan(&tables, &config, &view), as_configured);
+        }
     }
 }

@@ -93,8 +93,11 @@ pub(super) fn view(resolutions: &[(&str, Resolution)]) -> NetworkView {
 }
 
 pub(super) fn inputs<'a>(config: &'a Config, view: &'a NetworkView) -> Inputs<'a> {
+    static NONE: Overrides = Overrides::new();
     Inputs {
         config,
+        overrides: &NONE,
+        now_s: 0,
         view,
         cpus: 2,
         buckets4: 64,

@@ -64,7 +64,7 @@ pub(super) fn choose<F: Ip, T: Tables>(tables: &T, candidate: &Candidate<'_, F>)
 /// Whether a client may still be sent there (`ip_vs_check_template`): also at weight 0, unless the service says otherwise.
 #[inline(always)]
 fn holds<F: Ip, T: Tables>(tables: &T, candidate: &Candidate<'_, F>, id: u32) -> bool {
-    let out = destination::RETIRED | destination::CLOSED | destination::GONE;
+    let out = destination::RETIRED | destination::CLOSED | destination::GONE | destination::OUT;
     let stands = tables.destination(id).is_some_and(|record| {
         record.method != 0
             && record.service == candidate.served.service()

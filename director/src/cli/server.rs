@@ -1,0 +1,74 @@
+//! `director server` and `director services`.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use super::arguments::{ServerAction, Socket};
+use super::{SILENT, WRONG};
+use crate::config;
+use crate::control::{
+    ClientError, ServerCommand, ServerSaid, fetch_status, render_services, send_command,
+};
+
+/// Has the running director change a real server.
+pub(super) fn server(socket: &Socket, action: &ServerAction) -> anyhow::Result<ExitCode> {
+    let (which, said) = match action {
+        ServerAction::Weight { which, weight } => (which, ServerSaid::Weight(*weight)),
+        ServerAction::Drain { which, within } => {
+            let within_s = within.map(|within| within.as_secs());
+            (which, ServerSaid::Drain { within_s })
+        }
+        ServerAction::Disable { which } => (which, ServerSaid::Disable),
+        ServerAction::Enable { which } => (which, ServerSaid::Enable),
+    };
+    let command = ServerCommand {
+        service: which.service.clone(),
+        server: which.server.clone(),
+        said,
+    };
+    match send_command(&socket_path(socket)?, &command) {
+        Ok(done) => {
+            println!("{done}");
+            Ok(ExitCode::SUCCESS)
+        }
+        Err(error) => {
+            eprintln!("director: {error}");
+            Ok(ExitCode::from(match error {
+                ClientError::Refused(_) => WRONG,
+                _ => SILENT,
+            }))
+        }
+    }
+}
+
+/// Lists services.
+pub(super) fn services(socket: &Socket, json: bool) -> anyhow::Result<ExitCode> {
+    let status = match fetch_status(&socket_path(socket)?) {
+        Ok(status) => status,
+        Err(error) => {
+            eprintln!("director: {error}");
+            return Ok(ExitCode::from(SILENT));
+        }
+    };
+    if json {
+        println!("{}", serde_json::to_string_pretty(&status.services)?);
+    } else {
+        print!("{}", render_services(&status));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Where the running director listens.
+pub(super) fn socket_path(socket: &Socket) -> anyhow::Result<std::path::PathBuf> {
+    match &socket.socket {
+        Some(socket) => Ok(socket.clone()),
+        None => of_config(&socket.config),
+    }
+}
+
+fn of_config(config: &Path) -> anyhow::Result<std::path::PathBuf> {
+    let config = config::load(config).inspect_err(|_| {
+        eprintln!("director: the socket's place is in the configuration; or say --socket PATH");
+    })?;
+    Ok(config.control_socket)
+}
