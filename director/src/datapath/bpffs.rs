@@ -162,7 +162,7 @@ impl PinDirectory {
     }
 
     fn remove_maps(&self) -> Result<(), DatapathError> {
-        self.entries()?
+        removal_order(self.entries()?)
             .iter()
             .try_for_each(|name| self.unpin(&self.path.join(name)))
     }
@@ -238,6 +238,13 @@ pub(super) fn read_layout(path: &Path) -> Result<Sizes, DatapathError> {
     })
 }
 
+/// The mark first: a director killed half way must not leave what looks whole and is not, which the next one would
+/// refuse to adopt.
+fn removal_order(mut names: Vec<String>) -> Vec<String> {
+    names.sort_by_key(|name| name != LAYOUT);
+    names
+}
+
 /// Mounts the BPF file system if nobody has. Not every distribution does.
 fn ensure_mounted(path: &Path) -> Result<(), DatapathError> {
     let is_bpffs =
@@ -261,5 +268,25 @@ fn ensure_mounted(path: &Path) -> Result<(), DatapathError> {
             path: path.to_owned(),
             source: errno.into(),
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_mark_goes_first() {
+        // (what is there, in what order it goes)
+        let cases: [(&[&str], &[&str]); 4] = [
+            (&[], &[]),
+            (&["A", "B"], &["A", "B"]),
+            (&["A", "LAYOUT", "B"], &["LAYOUT", "A", "B"]),
+            (&["LAYOUT", "A"], &["LAYOUT", "A"]),
+        ];
+        for (names, expected) in cases {
+            let names = names.iter().map(|name| (*name).to_owned()).collect();
+            assert_eq!(removal_order(names), expected);
+        }
     }
 }

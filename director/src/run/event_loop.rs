@@ -2,7 +2,7 @@
 
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use tokio::io::Interest;
@@ -189,7 +189,10 @@ async fn follow(node: &mut Node, events: Result<Vec<crate::next_hop::Event>, Wat
 fn probe(node: &mut Node, watch: &Watch) {
     for probe in node.probes() {
         if let Err(error) = watch.probe(probe.ifindex, probe.address) {
-            tracing::warn!("{error}");
+            // As many at once as there are neighbours, where the kernel's table is full.
+            if let Some(untold) = node.troubles.probes.tell(Instant::now()) {
+                tracing::warn!(untold, "{error}");
+            }
         }
     }
 }
@@ -206,8 +209,11 @@ fn release_fragments(node: &mut Node) {
         datapath.knows(datagram, now_ns)
     });
     for fragment in released {
-        if let Err(error) = datapath.inject(&fragment) {
+        if let Err(error) = datapath.inject(&fragment)
+            && let Some(untold) = node.troubles.fragments.tell(Instant::now())
+        {
             tracing::warn!(
+                untold,
                 "a fragment that had waited for its datagram's first one is lost: {error}"
             );
         }

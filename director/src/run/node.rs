@@ -9,6 +9,7 @@ use xdp_ebpf::layout::{Template, TemplateKey, destination};
 
 use super::rates::Rates;
 use super::reconcile::warn_of_other_sizes;
+use super::seldom::Seldom;
 use super::system;
 use crate::config::{self, Config};
 use crate::datapath::{Datapath, Options, Waiting, online_cpus};
@@ -61,14 +62,23 @@ pub(super) struct Node {
     pub(super) templates_due: Instant,
     /// Templates whose time has passed, while a pass looks for their connections.
     pub(super) idle_templates: HashMap<TemplateKey, Template>,
-    /// Table clock at the start.
-    clock_base_s: u32,
+    /// Up to when the table clock has been advanced.
+    clock_at: Instant,
     /// Whether `config` has been put into force once.
     pub(super) in_force: bool,
     ready: bool,
     /// Fragments that wait for their first one.
     pub(super) waiting: Waiting,
     pub(super) overflow_told: bool,
+    pub(super) troubles: Troubles,
+}
+
+/// Messages that somebody outside could cause any number of, by their kind.
+#[derive(Debug, Default)]
+pub(super) struct Troubles {
+    pub(super) probes: Seldom,
+    pub(super) fragments: Seldom,
+    pub(super) network: Seldom,
 }
 
 impl Node {
@@ -115,7 +125,7 @@ impl Node {
             loaded_at: SystemTime::now(),
             reload_error: None,
             started: Instant::now(),
-            clock_base_s: tables.settings.now_s,
+            clock_at: Instant::now(),
             config,
             datapath,
             tables,
@@ -135,6 +145,7 @@ impl Node {
             ready: false,
             waiting: Waiting::default(),
             overflow_told: false,
+            troubles: Troubles::default(),
         })
     }
 
@@ -189,17 +200,16 @@ impl Node {
 
     /// Advances the clock of the connection tables.
     pub(super) fn tick(&mut self) {
-        // The low 16 bits matter, so nothing happens when this wraps.
-        let now_s = self
-            .clock_base_s
-            .wrapping_add(self.started.elapsed().as_secs() as u32);
-        let settings = xdp_ebpf::layout::Settings {
-            now_s,
-            ..self.tables.settings
-        };
-        if settings == self.tables.settings {
+        let (step_s, clock_at) = clock_step(self.clock_at, Instant::now());
+        if step_s == 0 {
             return;
         }
+        self.clock_at = clock_at;
+        let settings = xdp_ebpf::layout::Settings {
+            // The low 16 bits matter, so nothing happens when this wraps.
+            now_s: self.tables.settings.now_s.wrapping_add(step_s),
+            ..self.tables.settings
+        };
         let write = Write::Settings(settings);
         match self.datapath.maps.apply(&write) {
             Ok(()) => self.tables.apply(&write),
@@ -293,4 +303,45 @@ fn read_overrides(config: &Config) -> Overrides {
     });
     overrides.forget_unknown(config);
     overrides
+}
+
+/// Most seconds that the table clock advances at once.
+const CLOCK_STEP_S: u64 = 2;
+
+/// How far to advance the table clock that has been advanced up to `at`, and up to when it then is.
+///
+/// Packets write the clock's time into their connections' entries, so what passed while it stood still would be taken
+/// for idleness of every connection: of a director that was suspended for an hour, none would be left.
+fn clock_step(at: Instant, now: Instant) -> (u32, Instant) {
+    let behind_s = now.saturating_duration_since(at).as_secs();
+    if behind_s > CLOCK_STEP_S {
+        return (CLOCK_STEP_S as u32, now);
+    }
+    (behind_s as u32, at + Duration::from_secs(behind_s))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_clock_advances_by_seconds_and_never_jumps() {
+        // (milliseconds since it was advanced, seconds that it advances, milliseconds that are left for the next time)
+        let cases = [
+            (0, 0, 0),
+            (999, 0, 999),
+            (1000, 1, 0),
+            (1250, 1, 250),
+            (2999, 2, 999),
+            (3000, 2, 0),
+            (3_600_000, 2, 0),
+        ];
+        let start = Instant::now();
+        for (passed, expected, left) in cases {
+            let now = start + Duration::from_millis(passed);
+            let (step_s, at) = clock_step(start, now);
+            assert_eq!(step_s, expected, "after {passed} ms");
+            assert_eq!(now - at, Duration::from_millis(left), "after {passed} ms");
+        }
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use anyhow::Context;
 
@@ -127,8 +127,13 @@ impl Node {
         let view = self.view(&config, &slots);
         let mut desired = self.tables.clone();
         plan::refresh(&mut desired, &view);
-        if let Err(error) = self.write(&desired) {
-            tracing::error!("cannot bring the tables in line with the network: {error:#}");
+        if let Err(error) = self.write(&desired)
+            && let Some(untold) = self.troubles.network.tell(Instant::now())
+        {
+            tracing::error!(
+                untold,
+                "cannot bring the tables in line with the network: {error:#}"
+            );
         }
     }
 
