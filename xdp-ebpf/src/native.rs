@@ -1,5 +1,7 @@
 //! The packet path in ordinary memory: a frame that faults when it is overrun, and tables of the standard library.
 
+mod shared;
+
 use core::ptr::NonNull;
 use core::sync::atomic::AtomicU64;
 use std::cell::{Cell, RefCell, UnsafeCell};
@@ -14,6 +16,8 @@ use crate::layout::{
 };
 use crate::packet::Packet;
 use crate::tables::Tables;
+
+pub use shared::{Cpu, SharedTables};
 
 /// Room in front of a frame, as XDP has it (`XDP_PACKET_HEADROOM`).
 pub const HEADROOM: usize = 256;

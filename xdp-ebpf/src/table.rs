@@ -107,6 +107,24 @@ pub fn find<S: Shape, T: Tables>(tables: &T, settings: &Settings, cpu: u32, key:
     find_in::<S, T>(tables, second, key)
 }
 
+/// Finds a connection in another CPU's table, which that CPU may be changing: [`Value::NONE`] if it is not there, and for
+/// the moment in which it is moved.
+#[inline(always)]
+pub fn find_foreign<S: Shape, T: Tables>(
+    tables: &T,
+    settings: &Settings,
+    cpu: u32,
+    key: Key<S>,
+) -> Value {
+    let found = find::<S, T>(tables, settings, cpu, key);
+    // The place may have been filled anew between the look at its key and the look at its value. The key is written before
+    // the value ([`Bucket::fill`]): where it is still the same, so it was when the value was read.
+    match S::bucket(tables, found.bucket) {
+        Some(bucket) if found.is_some() && bucket.holds(found.way as usize, key) => found.value,
+        _ => Value::NONE,
+    }
+}
+
 /// A search of all tables under way.
 struct Search<'t, S: Shape, T> {
     tables: &'t T,
@@ -127,7 +145,7 @@ extern "C" fn search<S: Shape, T: Tables>(cpu: u32, search: *mut Search<'_, S, T
     if cpu == search.but {
         return 0;
     }
-    let value = find::<S, T>(search.tables, search.settings, cpu, search.key).value;
+    let value = find_foreign::<S, T>(search.tables, search.settings, cpu, search.key);
     let now_s = search.settings.now_s;
     if value.is_some()
         && (!search.value.is_some() || value.idle_s(now_s) < search.value.idle_s(now_s))
@@ -390,9 +408,11 @@ pub fn insert<S: Shape, T: Tables>(tables: &T, key: &Key<S>, value: u64) -> bool
 
 #[cfg(all(test, feature = "native"))]
 mod tests {
+    use core::sync::atomic::{AtomicBool, Ordering};
+
     use super::*;
     use crate::connection::{Bucket4, Bucket6, key4, key6};
-    use crate::native::NativeTables;
+    use crate::native::{NativeTables, SharedTables};
     use crate::reach::{Narrow, Wide};
 
     const NOW_S: u32 = 50_000;
@@ -636,5 +656,53 @@ mod tests {
         let six = six.flat_map(|it| &it.values);
         assert_eq!(places(four.map(load)), 1);
         assert_eq!(places(six.map(load)), 1);
+    }
+
+    /// One CPU fills and moves, another one looks: it must never take a connection's key for another one's value.
+    fn look_from_elsewhere<S: Shape>(turns: u32, key: impl Fn(u32) -> Key<S> + Sync) {
+        let settings = Settings {
+            now_s: NOW_S,
+            cpus: 2,
+            buckets4: 64,
+            buckets6: 64,
+            seed: 3,
+            ..Settings::default()
+        };
+        let tables = SharedTables::new(settings, 0);
+        // More than there is room for.
+        const KEYS: u32 = 400;
+        let is_done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let owner = tables.cpu(0);
+                let mut random = 1_u32;
+                for _ in 0..turns {
+                    random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                    let number = (random >> 16) % KEYS;
+                    assert!(insert::<S, _>(
+                        &owner,
+                        &key(number),
+                        established(number + 1).0
+                    ));
+                }
+                is_done.store(true, Ordering::Relaxed);
+            });
+            let reader = tables.cpu(1);
+            let (mut found, mut wrong) = (0_u64, 0_u64);
+            while !is_done.load(Ordering::Relaxed) {
+                for number in 0..KEYS {
+                    let value = Value(find_elsewhere::<S, _>(&reader, &key(number), 1));
+                    found += u64::from(value.is_some());
+                    wrong += u64::from(value.is_some() && value.destination() != number + 1);
+                }
+            }
+            assert_eq!(wrong, 0, "of {found} found");
+        });
+    }
+
+    #[test]
+    fn another_cpu_finds_the_right_value_or_none() {
+        look_from_elsewhere::<Narrow>(1_000_000, |number| key4(number, 1, 1));
+        look_from_elsewhere::<Wide>(1_000_000, |number| key6([number, 2, 3, 4], 5, 0, 6));
     }
 }

@@ -145,7 +145,7 @@ extern "C" fn search<F: Family, R: Reach<F>, T: Tables>(
         search.real_server.1,
         endpoint,
     );
-    let value = table::find::<R::Shape, T>(search.tables, search.settings, cpu, key).value;
+    let value = table::find_foreign::<R::Shape, T>(search.tables, search.settings, cpu, key);
     let now_s = search.settings.now_s;
     if value.is_some()
         && is_of::<F, R, T>(search.tables, value, endpoint, search.real_server)
