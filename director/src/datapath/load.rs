@@ -1,7 +1,10 @@
 //! The running data path.
 
+use std::num::NonZeroUsize;
 use std::os::fd::AsFd;
 use std::path::Path;
+use std::sync::Mutex;
+use std::thread;
 
 use aya::maps::{Map, MapData, ProgramArray};
 use aya::programs::Xdp;
@@ -105,10 +108,7 @@ impl Datapath {
         let mut object = load(code, directory, sizes)?;
 
         // The programs name the maps by descriptors that close when a map is taken out: so load all of them first.
-        let stages = Stage::ALL.into_iter().map(|(_, name)| name);
-        for name in stages.chain([programs::DIRECTOR]) {
-            load_program(program(&mut object, name)?, name)?;
-        }
+        load_programs(&mut object)?;
         let interfaces = MapData::from_pin(directory.map(maps::INTERFACES))
             .map_err(failed("open", maps::INTERFACES))?;
         let mut stages: ProgramArray<MapData> = take_as(&mut object, maps::STAGES)?;
@@ -254,6 +254,38 @@ pub(super) fn program<'a>(
             kind: "XDP program",
             name: name.to_owned(),
         })
+}
+
+/// Loads all programs, on as many CPUs as there are: the kernel's verifier takes seconds for the largest ones, and that is
+/// most of a director's start.
+fn load_programs(object: &mut Ebpf) -> Result<(), DatapathError> {
+    let mut todo = Vec::new();
+    for (name, found) in object.programs_mut() {
+        let known = Stage::ALL.into_iter().map(|(_, name)| name);
+        let name = known
+            .chain([programs::DIRECTOR])
+            .find(|known| *known == name);
+        if let (Some(name), Ok(found)) = (name, <&mut Xdp>::try_from(found)) {
+            todo.push((name, found));
+        }
+    }
+    let workers = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    let todo = Mutex::new(todo);
+    let next = || todo.lock().ok().and_then(|mut todo| todo.pop());
+    let work = || {
+        while let Some((name, found)) = next() {
+            load_program(found, name)?;
+        }
+        Ok(())
+    };
+    thread::scope(|scope| {
+        let workers: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
+        workers.into_iter().try_for_each(|worker| {
+            worker
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
+    })
 }
 
 pub(super) fn load_program(program: &mut Xdp, name: &'static str) -> Result<(), DatapathError> {
