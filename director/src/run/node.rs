@@ -260,7 +260,7 @@ impl Node {
                 .endpoints
                 .keys()
                 .copied()
-                .filter(|id| !self.tables.is_served(*id) && self.report.endpoint(*id) == 0)
+                .filter(|id| !self.tables.is_served(*id) && self.report.endpoint(*id).entries == 0)
                 .collect(),
         };
         let both = |one: &BTreeSet<u32>, other: &BTreeSet<u32>| -> BTreeSet<u32> {

@@ -1,14 +1,15 @@
 //! The connections in the tables, one line each: what `director conns` shows.
 
 use std::net::IpAddr;
-use std::sync::atomic::Ordering;
 
-use xdp_ebpf::connection::{Bucket, Bucket4, Bucket6, Value, split_key4, split_key6};
+use xdp_ebpf::connection::{Bucket4, Bucket6};
 use xdp_ebpf::layout::Settings;
 use xdp_ebpf::state::State;
-use xdp_ebpf::table::candidates;
 
-/// A connection. Copies in other CPUs' tables are not told apart from it.
+use super::rules::idle_s;
+use super::walk::{Named, Place, Walk, age};
+
+/// A connection. What copies in other CPUs' tables know of it is told in its line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Connection {
     /// The client.
@@ -27,9 +28,12 @@ pub struct Connection {
     pub idle_s: u16,
     /// The CPU whose table it stands in.
     pub cpu: u32,
+    /// Whether what stands there is a copy, and the original lost.
+    pub is_copy: bool,
 }
 
-/// All connections, in the order of the tables. The tables may change meanwhile: each line is true at its moment.
+/// All connections, in the order of the tables. The tables may change meanwhile: each line is true at its moment, and a
+/// connection that is moved to its other bucket just then may be there twice or not at all.
 ///
 /// `is_ipv4` says of an endpoint's id whether its clients are IPv4 ones: those of ranges of ports stand among IPv6's.
 pub fn connections<'a>(
@@ -38,89 +42,75 @@ pub fn connections<'a>(
     settings: &'a Settings,
     is_ipv4: impl Fn(u16) -> bool + 'a,
 ) -> impl Iterator<Item = Connection> + 'a {
-    let four = entries(table4, settings.buckets4, settings).map(|(key, value, cpu)| {
-        let (client, port, endpoint) = split_key4(key);
-        let client = IpAddr::from(client.to_ne_bytes());
-        line(client, (port, 0, endpoint), value, cpu, settings.now_s)
-    });
-    let six = entries(table6, settings.buckets6, settings).map(move |(key, value, cpu)| {
-        let split = split_key6(key);
-        let client = if is_ipv4(split.endpoint) {
-            IpAddr::from(split.client[0].to_ne_bytes())
-        } else {
-            IpAddr::from(xdp_ebpf::family::bytes6(split.client))
-        };
-        let names = (split.port, split.virtual_port, split.endpoint);
-        line(client, names, value, cpu, settings.now_s)
-    });
-    four.chain(six).flatten()
+    let four = lines(table4, settings.buckets4, settings, |_| true);
+    four.chain(lines(table6, settings.buckets6, settings, is_ipv4))
 }
 
-fn line(
-    client: IpAddr,
-    (port, virtual_port, endpoint): (u16, u16, u16),
-    value: Value,
-    cpu: u32,
-    now_s: u32,
-) -> Option<Connection> {
-    Some(Connection {
-        client,
-        client_port: u16::from_be(port),
-        virtual_port: (virtual_port != 0).then(|| u16::from_be(virtual_port)),
-        endpoint,
-        destination: value.destination(),
-        state: State::from_u8(value.state())?,
-        idle_s: value.idle_s(now_s),
-        cpu,
-    })
-}
-
-/// Keys of connections, each once, with the value that was used last, and the CPU.
-fn entries<'a, B: Bucket>(
+/// The connections of one family's tables, each once, with the value that was used last.
+fn lines<'a, B: Named>(
     table: &'a [B],
     buckets: u32,
     settings: &'a Settings,
-) -> impl Iterator<Item = (B::Key, Value, u32)> + 'a {
-    let own = move |index: usize| (index / buckets.max(1) as usize) as u32;
-    table.iter().enumerate().flat_map(move |(index, bucket)| {
-        let cpu = own(index);
-        (0..B::WAYS).filter_map(move |way| {
-            let value = Value(bucket.value(way).load(Ordering::Relaxed));
-            if bucket.is_free(way) || !value.is_some() {
-                return None;
-            }
-            let key = bucket.key(way);
-            let mut latest = value;
-            for other_cpu in (0..settings.cpus).filter(|other| *other != cpu) {
-                let hash = B::hash(key, settings.seed);
-                let (first, second) = candidates(hash, buckets, other_cpu * buckets);
-                for other in [first, second].map(|at| table.get(at as usize)) {
-                    let Some(other) = other else { continue };
-                    for way in (0..B::WAYS).filter(|way| other.holds(*way, key)) {
-                        let there = Value(other.value(way).load(Ordering::Relaxed));
-                        if !there.is_some() || there.destination() != value.destination() {
-                            continue;
-                        }
-                        // A copy is told where its original stands; of copies alone the first one counts.
-                        let is_copy = |value: Value| value.flags() & Value::COPY != 0;
-                        if is_copy(value) && (!is_copy(there) || other_cpu < cpu) {
-                            return None;
-                        }
-                        let age =
-                            |value: Value| (value.idle_s(settings.now_s), u8::MAX - value.state());
-                        if age(there) < age(latest) {
-                            latest = there;
-                        }
-                    }
-                }
-            }
-            Some((key, latest, cpu))
-        })
+    is_ipv4: impl Fn(u16) -> bool + 'a,
+) -> impl Iterator<Item = Connection> + 'a {
+    let walk = Walk {
+        table,
+        cpus: settings.cpus,
+        buckets,
+        seed: settings.seed,
+        now_s: settings.now_s,
+    };
+    (0..table.len()).flat_map(move |index| {
+        let lines: [Option<Connection>; 4] = {
+            let mut entries = walk.entries(index);
+            std::array::from_fn(|_| line(&walk, &entries.next()?, &is_ipv4))
+        };
+        lines.into_iter().flatten()
+    })
+}
+
+/// The line of an entry. `None`: another entry has it.
+fn line<B: Named>(
+    walk: &Walk<'_, B>,
+    place: &Place<'_, B>,
+    is_ipv4: impl Fn(u16) -> bool,
+) -> Option<Connection> {
+    let mut latest = place.value;
+    let mut is_told_elsewhere = false;
+    walk.others(place, |other| {
+        // A copy is told where its original stands; of copies alone the first one counts.
+        is_told_elsewhere |= place.is_copy() && (!other.is_copy() || other.index < place.index);
+        if age(other.value, walk.now_s) < age(latest, walk.now_s) {
+            latest = other.value;
+        }
+    });
+    if is_told_elsewhere {
+        return None;
+    }
+    let name = B::name(place.key);
+    let endpoint = B::endpoint(place.key);
+    let client = if is_ipv4(endpoint) {
+        let [a, b, c, d, ..] = name.client;
+        IpAddr::from([a, b, c, d])
+    } else {
+        IpAddr::from(name.client)
+    };
+    Some(Connection {
+        client,
+        client_port: u16::from_be(name.port),
+        virtual_port: (name.virtual_port != 0).then(|| u16::from_be(name.virtual_port)),
+        endpoint,
+        destination: latest.destination(),
+        state: State::from_u8(latest.state())?,
+        idle_s: idle_s(latest, walk.now_s),
+        cpu: walk.cpu(place.index),
+        is_copy: place.is_copy(),
     })
 }
 
 #[cfg(test)]
 mod tests {
+    use xdp_ebpf::connection::Value;
     use xdp_ebpf::native::NativeTables;
     use xdp_ebpf::reach::{Narrow, Wide};
     use xdp_ebpf::{connection, table};

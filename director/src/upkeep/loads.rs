@@ -1,17 +1,29 @@
 //! What destinations have to do: correcting the packet path's live counts, and their thresholds.
 //!
 //! The packet path raises and lowers a count when a connection begins, changes its kind or gives way. It does not see
-//! connections expire, and two CPUs with entries of the same connection can disagree. A pass over the tables counts
-//! exactly, but takes a while, during which the live counts go on. So a count is read when the pass begins (S) and when it
-//! ends (V); what the pass found (E) is of somewhere in between, on average of the middle, since entries stand in the
-//! table in the order of their hash. E - (S + V) / 2 is added: at rest that makes the count exact; under load what is
-//! wrong stays below the connections that began or ended during one pass, and is corrected by the next.
+//! connections expire, and two CPUs with entries of the same connection can disagree: little by little a live count L
+//! comes to differ from what the tables hold, C. A pass over the tables counts exactly, but takes a while, during which
+//! both go on. So the live count is read when the pass begins (S) and when it ends (V), and E - (S + V) / 2 is added,
+//! where E is what the pass found. Why:
+//!
+//! * At rest S = V = L and E = C, so C - L is added, and the count is exact.
+//! * A connection that begins (or changes, or ends) in the middle of a pass is in V and not in S: half of it counts. In E it
+//!   is if the walk came by its bucket afterwards. So it adds an error of a half, up or down. The walk goes through all
+//!   tables evenly, and buckets are in the order of a hash that has nothing to do with time: up and down come equally often,
+//!   and the error of n changes during a pass is n / 2 at the worst, and in general about half the square root of n.
+//! * What expires is not in E from the moment it is freed, and was in S and V alike: it is taken off whole.
+//! * The next pass takes this error for what it finds wrong and corrects it whole: errors do not add up.
+//! * The addition is atomic, so what packets add meanwhile is kept. Halves are cut off, not rounded away from 0, lest a
+//!   count swing about its right value.
+//!
+//! An entry that is moved to its other bucket during a pass may be found twice or not at all: an error of one, corrected the
+//! same way.
 
 use std::sync::atomic::Ordering;
 
 use xdp_ebpf::layout::{Load, load};
 
-use super::pass::Report;
+use super::report::Report;
 
 /// Live counts at one moment.
 #[derive(Clone, Debug, Default)]
@@ -59,8 +71,29 @@ pub fn correct(loads: &[Load], begun: &Snapshot, report: &Report) {
     }
 }
 
-/// Marks a destination that reached its upper threshold and clears the mark below the lower one, which is three quarters
-/// of the upper one if none was given (`ip_vs_bind_dest` and `ip_vs_unbind_dest` in `net/netfilter/ipvs/ip_vs_conn.c`).
+/// Marks a destination that reached its upper threshold, and clears the mark when it has room again.
+///
+/// `ip_vs_bind_dest` and `ip_vs_unbind_dest` (`net/netfilter/ipvs/ip_vs_conn.c`):
+///
+/// ```c
+/// if (dest->u_threshold != 0 &&
+///     ip_vs_dest_totalconns(dest) >= dest->u_threshold)
+///         dest->flags |= IP_VS_DEST_F_OVERLOAD;
+/// …
+/// if (dest->l_threshold != 0) {
+///         if (ip_vs_dest_totalconns(dest) < dest->l_threshold)
+///                 dest->flags &= ~IP_VS_DEST_F_OVERLOAD;
+/// } else if (dest->u_threshold != 0) {
+///         if (ip_vs_dest_totalconns(dest) * 4 < dest->u_threshold * 3)
+///                 dest->flags &= ~IP_VS_DEST_F_OVERLOAD;
+/// } else {
+///         if (dest->flags & IP_VS_DEST_F_OVERLOAD)
+///                 dest->flags &= ~IP_VS_DEST_F_OVERLOAD;
+/// }
+/// ```
+///
+/// The kernel's newer `ip_vs_dest_update_overload` says the same in one place, and clears the mark of a destination
+/// without an upper threshold whatever the lower one is; so does this.
 fn check_thresholds(load: &Load) {
     let live = Live::of(load);
     let connections = live.active.max(0).cast_unsigned() + live.inactive.max(0).cast_unsigned();

@@ -3,10 +3,11 @@
 use std::sync::atomic::Ordering;
 
 use xdp_ebpf::connection::{Bucket, Bucket4, Bucket6, Value, key4, key6};
-use xdp_ebpf::state::State;
+use xdp_ebpf::layout::limits;
+use xdp_ebpf::state::{STATES, State};
 use xdp_ebpf::table::candidates;
 
-use super::{Counts, Geometry, Report, Upkeep};
+use super::super::{Counts, Dead, EndpointRule, Geometry, Report, Upkeep};
 
 const NOW_S: u32 = 100_000;
 const GEOMETRY: Geometry = Geometry {
@@ -287,4 +288,126 @@ fn an_unknown_state_is_freed() {
 fn a_table_shorter_than_said_is_no_disaster() {
     let report = Upkeep::new(GEOMETRY).step(&[], &[], NOW_S, usize::MAX);
     assert_eq!(report, Some(Report::default()));
+}
+
+#[test]
+fn timeouts_are_the_services() {
+    let rule = |timeout_s| EndpointRule {
+        timeouts_s: [timeout_s; STATES],
+        ..EndpointRule::default()
+    };
+    // Endpoints 0 to 3; those beyond have the default ones.
+    let rules = vec![rule(1), rule(5), EndpointRule::default(), rule(u16::MAX)];
+    // (endpoint, state, idle seconds, whether it stays)
+    let cases = [
+        (1, State::Established, 5, true),
+        (1, State::Established, 6, false),
+        (1, State::UdpOne, 5, true),
+        (1, State::Close, 6, false),
+        (2, State::Established, 900, true),
+        (2, State::Established, 901, false),
+        (4, State::UdpOne, 300, true),
+        (4, State::UdpOne, 301, false),
+        (u16::MAX, State::Close, 10, true),
+        (u16::MAX, State::Close, 11, false),
+        // The longest there is.
+        (3, State::Established, 43_200, true),
+        (3, State::Established, 43_201, false),
+        // Used after the clock was read.
+        (1, State::Established, -1, true),
+        (1, State::Established, -3600, true),
+    ];
+    for (endpoint, state, idle_s, stays) in cases {
+        let tables = Tables::new();
+        let seen_s = i64::from(NOW_S) - idle_s;
+        let value = Value::new(9, seen_s as u16, state, 0);
+        place(&tables.four, 0, key4(1, 80, endpoint), false, value);
+        let wide = key6([1, 2, 3, 4], 80, 0, endpoint);
+        place(&tables.six, 0, wide, true, value);
+        let mut upkeep = Upkeep::new(GEOMETRY);
+        upkeep.set_rules(rules.clone());
+        let report = tables.pass(&mut upkeep);
+        let what = format!("endpoint {endpoint}, {state:?}, idle {idle_s} s");
+        let left = u64::from(stays);
+        assert_eq!(
+            tables.entries(),
+            (usize::from(stays), usize::from(stays)),
+            "{what}"
+        );
+        assert_eq!((report.entries4, report.entries6), (left, left), "{what}");
+        assert_eq!(report.endpoint(endpoint).entries, 2 * left, "{what}");
+        assert_eq!(report.expired, 2 - 2 * left, "{what}");
+    }
+}
+
+#[test]
+fn what_is_gone_is_freed_whatever_its_age() {
+    // (endpoint, destination, flags, whether it stays)
+    let cases = [
+        (1, 9, 0, true),
+        (1, 10, 0, false),
+        (1, 10, Value::COPY, false),
+        (1, 65_535, 0, false),
+        (2, 9, 0, false),
+        (3, 11, 0, true),
+        // Beyond what there can be.
+        (1, limits::DESTINATIONS, 0, false),
+        (1, u32::MAX, 0, false),
+    ];
+    for (endpoint, destination, flags, stays) in cases {
+        let tables = Tables::new();
+        let value = Value::new(destination, NOW_S as u16, State::Established, flags);
+        place(&tables.four, 1, key4(1, 80, endpoint), false, value);
+        let mut upkeep = Upkeep::new(GEOMETRY);
+        upkeep.set_dead(Dead::new([10, 65_535, 1 << 20], [2]));
+        let report = tables.pass(&mut upkeep);
+        let what = format!("endpoint {endpoint}, destination {destination}");
+        assert_eq!(tables.entries().0, usize::from(stays), "{what}");
+        assert_eq!(report.removed, u64::from(!stays), "{what}");
+        assert_eq!(report.expired, 0, "{what}");
+        assert_eq!(report.endpoints().count(), usize::from(stays), "{what}");
+        assert_eq!(report.destinations().count(), usize::from(stays), "{what}");
+    }
+}
+
+#[test]
+fn any_number_of_buckets_and_cpus() {
+    // (CPUs, buckets of the IPv4 tables, of the IPv6 tables)
+    for (cpus, buckets4, buckets6) in [
+        (1, 1, 1),
+        (1, 2, 3),
+        (3, 65, 67),
+        (7, 1000, 333),
+        (128, 64, 1),
+    ] {
+        let geometry = Geometry {
+            cpus,
+            buckets4,
+            buckets6,
+            seed: 99,
+        };
+        let four: Vec<Bucket4> = (0..cpus * buckets4).map(|_| Bucket4::default()).collect();
+        let six: Vec<Bucket6> = (0..cpus * buckets6).map(|_| Bucket6::default()).collect();
+        let value = |flags| Value::new(9, NOW_S as u16, State::Established, flags);
+        // An original on the last CPU, copies on all others.
+        for cpu in 0..cpus {
+            let flags = if cpu + 1 == cpus { 0 } else { Value::COPY };
+            let key = key4(7, 80, 1);
+            let (first, _) = candidates(Bucket4::hash(key, 99), buckets4, cpu * buckets4);
+            four[first as usize].fill(3, key, value(flags));
+            let key = key6([7, 8, 9, 10], 80, 0, 1);
+            let (_, second) = candidates(Bucket6::hash(key, 99), buckets6, cpu * buckets6);
+            // Of one bucket there is no second one.
+            let index = second.min(cpu * buckets6 + buckets6 - 1);
+            six[index as usize].fill(2, key, value(flags));
+        }
+        let mut upkeep = Upkeep::new(geometry);
+        let report = std::iter::repeat_with(|| upkeep.step(&four, &six, NOW_S, 100))
+            .find_map(|report| report)
+            .unwrap();
+        let what = format!("{cpus} CPUs, {buckets4} and {buckets6} buckets");
+        assert_eq!(report.destination(9).active, 2, "{what}");
+        assert_eq!(report.destination(9).entries, u64::from(2 * cpus), "{what}");
+        assert_eq!(report.copies, u64::from(2 * (cpus - 1)), "{what}");
+    }
 }

@@ -1,0 +1,313 @@
+//! One entry after the other: what is read of it, and whether it stays and counts.
+
+use std::sync::atomic::Ordering;
+
+use xdp_ebpf::atomic::load;
+use xdp_ebpf::connection::{Bucket, Bucket4, Bucket6, Key6, Value, split_key4, split_key6};
+use xdp_ebpf::table::candidates;
+
+use super::report::Report;
+use super::rules::{Rules, idle_s};
+
+/// How often a place that changes under one's eyes is read.
+const READS: usize = 4;
+
+/// A connection's name taken apart.
+#[derive(Clone, Copy)]
+pub(super) struct Name {
+    /// The client's address as tables hold it.
+    pub(super) client: [u8; 16],
+    /// Its port, as in the packet.
+    pub(super) port: u16,
+    /// The virtual port if the key has it, as in the packet; else 0.
+    pub(super) virtual_port: u16,
+}
+
+/// Buckets whose keys name a client.
+pub(super) trait Named: Bucket {
+    fn name(key: Self::Key) -> Name;
+}
+
+impl Named for Bucket4 {
+    fn name(key: u64) -> Name {
+        let (address, port, _) = split_key4(key);
+        let mut client = [0; 16];
+        client[..4].copy_from_slice(&address.to_ne_bytes());
+        Name {
+            client,
+            port,
+            virtual_port: 0,
+        }
+    }
+}
+
+impl Named for Bucket6 {
+    fn name(key: Key6) -> Name {
+        let split = split_key6(key);
+        Name {
+            client: xdp_ebpf::family::bytes6(split.client),
+            port: split.port,
+            virtual_port: split.virtual_port,
+        }
+    }
+}
+
+/// Key and value that stood in a place together. `None`: it is free, or changes all the time.
+///
+/// Its owner may fill a place anew at any moment, but writes a value of 0 first, then the key, then the value
+/// ([`Bucket::fill`]): a value that is the same before and after the key was read was this key's.
+#[inline]
+pub(super) fn read<B: Bucket>(bucket: &B, way: usize) -> Option<(B::Key, Value)> {
+    let mut value = load(bucket.value(way));
+    for _ in 0..READS {
+        if value == 0 || bucket.is_free(way) {
+            return None;
+        }
+        let key = bucket.key(way);
+        let again = load(bucket.value(way));
+        if again == value {
+            return Some((key, Value(value)));
+        }
+        value = again;
+    }
+    None
+}
+
+/// The tables of one family.
+pub(super) struct Walk<'a, B> {
+    pub(super) table: &'a [B],
+    pub(super) cpus: u32,
+    /// Of one CPU's table.
+    pub(super) buckets: u32,
+    pub(super) seed: u64,
+    pub(super) now_s: u32,
+}
+
+/// A place of a connection and what was read there.
+pub(super) struct Place<'a, B: Bucket> {
+    pub(super) index: usize,
+    bucket: &'a B,
+    way: usize,
+    pub(super) key: B::Key,
+    pub(super) value: Value,
+}
+
+impl<B: Bucket> Place<'_, B> {
+    pub(super) fn is_copy(&self) -> bool {
+        self.value.flags() & Value::COPY != 0
+    }
+
+    /// Frees the place, unless the packet path has used it meanwhile. A plain store of the packet path that comes after
+    /// undoes it: the connection was just used.
+    ///
+    /// Nor does this hit another connection that has come to stand here whose time has not passed: with the same value it
+    /// is of the same destination, so of the same service and its timeouts, and of the same state and second.
+    fn free(&self) -> bool {
+        let place = self.bucket.value(self.way);
+        place
+            .compare_exchange(self.value.0, 0, Ordering::Relaxed, Ordering::Relaxed)
+            .is_ok()
+    }
+
+    /// Of two used in the same second the one further on is right about the state.
+    fn age(&self, now_s: u32) -> (u16, u8) {
+        age(self.value, now_s)
+    }
+}
+
+/// Orders entries of a connection: the one that is right about its state first.
+pub(super) fn age(value: Value, now_s: u32) -> (u16, u8) {
+    (idle_s(value, now_s), u8::MAX - value.state())
+}
+
+/// What becomes of an entry.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Freed,
+    /// It stays, and another one counts for its connection.
+    Kept,
+    /// It stays and counts.
+    Counted,
+}
+
+impl<'a, B: Bucket> Walk<'a, B> {
+    /// Entries of a bucket.
+    pub(super) fn entries(&self, index: usize) -> impl Iterator<Item = Place<'a, B>> + use<'a, B> {
+        let bucket = self.table.get(index);
+        let places = bucket.into_iter();
+        places.flat_map(move |bucket| (0..B::WAYS).filter_map(move |way| place(index, bucket, way)))
+    }
+
+    /// The CPU whose table a bucket is of.
+    pub(super) fn cpu(&self, index: usize) -> u32 {
+        (index / self.buckets.max(1) as usize) as u32
+    }
+
+    /// The entries of the same connection in the other CPUs' tables. One that names another real server is of another
+    /// connection, before or after this one.
+    #[inline]
+    pub(super) fn others(&self, of: &Place<'_, B>, mut look: impl FnMut(Place<'a, B>)) {
+        let own = self.cpu(of.index);
+        let hash = B::hash(of.key, self.seed);
+        for cpu in (0..self.cpus).filter(|cpu| *cpu != own) {
+            let (first, second) = candidates(hash, self.buckets, cpu * self.buckets);
+            for index in [first as usize, second as usize] {
+                let Some(bucket) = self.table.get(index) else {
+                    continue;
+                };
+                for way in (0..B::WAYS).filter(|way| bucket.holds(*way, of.key)) {
+                    // By now it may have been filled anew.
+                    if let Some(other) = place(index, bucket, way)
+                        && bucket.holds(way, of.key)
+                        && other.value.destination() == of.value.destination()
+                    {
+                        look(other);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Loads what [`Self::visit`] will look at in the other CPUs' tables for the copies in these buckets. Each of those looks
+    /// misses all caches; here they do not wait for each other.
+    pub(super) fn fetch_others(&self, buckets: std::ops::Range<usize>) {
+        let own = self.cpu(buckets.start);
+        let mut word = 0;
+        for bucket in self.table.get(buckets).unwrap_or_default() {
+            for way in 0..B::WAYS {
+                let value = Value(bucket.value(way).load(Ordering::Relaxed));
+                if value.flags() & Value::COPY == 0 {
+                    continue;
+                }
+                let hash = B::hash(bucket.key(way), self.seed);
+                for cpu in (0..self.cpus).filter(|cpu| *cpu != own) {
+                    let (first, second) = candidates(hash, self.buckets, cpu * self.buckets);
+                    for index in [first as usize, second as usize] {
+                        let Some(other) = self.table.get(index) else {
+                            continue;
+                        };
+                        word ^= other.value(0).load(Ordering::Relaxed);
+                        word ^= other.value(B::WAYS - 1).load(Ordering::Relaxed);
+                    }
+                }
+            }
+        }
+        std::hint::black_box(word);
+    }
+
+    /// Looks after one bucket, and tells of the entries that stay. Gives their number.
+    #[inline]
+    pub(super) fn visit(
+        &self,
+        index: usize,
+        rules: &Rules,
+        report: &mut Report,
+        mut stays: impl FnMut(B::Key, &mut Report),
+    ) -> u64 {
+        let Some(bucket) = self.table.get(index) else {
+            return 0;
+        };
+        let mut taken = 0;
+        for way in 0..B::WAYS {
+            let Some(place) = place(index, bucket, way) else {
+                continue;
+            };
+            let fate = self.judge(&place, rules, report);
+            if fate == Fate::Freed {
+                continue;
+            }
+            taken += 1;
+            let endpoint = B::endpoint(place.key);
+            report.count(place.value, endpoint, fate == Fate::Counted);
+            stays(place.key, report);
+        }
+        taken
+    }
+
+    /// Whether an entry stays, and whether it is the one that counts for its connection.
+    ///
+    /// Original and copies of a connection live and die together, by the one that was used last: a client's packets
+    /// write one of them, its server's another. An original in use needs no look at the others; whatever copies it
+    /// has are judged at their own places.
+    #[inline]
+    fn judge(&self, place: &Place<'_, B>, rules: &Rules, report: &mut Report) -> Fate {
+        let endpoint = B::endpoint(place.key);
+        if rules.is_dead(place.value, endpoint) {
+            let freed = place.free();
+            report.removed += u64::from(freed);
+            return if freed { Fate::Freed } else { Fate::Counted };
+        }
+        let expired = rules.is_expired(place.value, endpoint, self.now_s);
+        if !expired && !place.is_copy() {
+            return Fate::Counted;
+        }
+        self.judge_with_others(place, expired, rules, report)
+    }
+
+    #[inline(never)]
+    fn judge_with_others(
+        &self,
+        place: &Place<'_, B>,
+        expired: bool,
+        rules: &Rules,
+        report: &mut Report,
+    ) -> Fate {
+        let idle_of_place_s = idle_s(place.value, self.now_s);
+        let mut latest = (place.age(self.now_s), place.value);
+        let mut superseded = false;
+        let mut first_copy = true;
+        self.others(place, |other| {
+            // A port used again after the NIC had moved its flow: the original on the other CPU is the connection now.
+            superseded |= !other.is_copy() && idle_s(other.value, self.now_s) < idle_of_place_s;
+            first_copy &= other.is_copy() && other.index > place.index;
+            let age = other.age(self.now_s);
+            if age < latest.0 {
+                latest = (age, other.value);
+            }
+        });
+        let stays = if !place.is_copy() || first_copy {
+            // The first of several copies counts in the place of an original that is lost.
+            Fate::Counted
+        } else {
+            Fate::Kept
+        };
+        if expired && !place.is_copy() && superseded {
+            return self.free(place, report).unwrap_or(stays);
+        }
+        let (latest_age, latest) = latest;
+        if !rules.is_expired(latest, B::endpoint(place.key), self.now_s) {
+            return stays;
+        }
+        let mut used_meanwhile = false;
+        self.others(place, |other| {
+            used_meanwhile |= other.age(self.now_s) < latest_age;
+            if !used_meanwhile {
+                self.free(&other, report);
+            }
+        });
+        if used_meanwhile {
+            return stays;
+        }
+        // If it was used this very moment it stays, and the others with it are made anew when they are needed.
+        self.free(place, report).unwrap_or(stays)
+    }
+
+    /// Frees a place whose time has passed. `None`: it was used meanwhile.
+    fn free(&self, place: &Place<'_, B>, report: &mut Report) -> Option<Fate> {
+        let freed = place.free();
+        report.expired += u64::from(freed);
+        freed.then_some(Fate::Freed)
+    }
+}
+
+#[inline]
+fn place<B: Bucket>(index: usize, bucket: &B, way: usize) -> Option<Place<'_, B>> {
+    let (key, value) = read(bucket, way)?;
+    Some(Place {
+        index,
+        bucket,
+        way,
+        key,
+        value,
+    })
+}
