@@ -232,6 +232,8 @@ pub struct NativeTables {
     pub neighbours6: HashMap<Neighbour6, NextHop>,
     /// `EGRESS`.
     pub egress: HashMap<u32, u32>,
+    /// `OWN_MACS`.
+    pub own_macs: HashMap<u32, u64>,
     connections4: Vec<Bucket4>,
     connections6: Vec<Bucket6>,
     cursors: Vec<AtomicU64>,
@@ -276,6 +278,7 @@ impl NativeTables {
             neighbours4: HashMap::new(),
             neighbours6: HashMap::new(),
             egress: HashMap::new(),
+            own_macs: HashMap::new(),
             connections4: (0..buckets(settings.buckets4))
                 .map(|_| Bucket4::default())
                 .collect(),
@@ -518,6 +521,11 @@ unsafe impl Tables for NativeTables {
 
     fn egress(&self, ifindex: u32) -> Option<u32> {
         self.egress.get(&ifindex).copied()
+    }
+
+    fn own_mac(&self, last_byte: u32) -> u64 {
+        let known = self.own_macs.get(&last_byte);
+        known.copied().unwrap_or(crate::layout::own_mac::ANY)
     }
 
     fn bucket4(&self, index: u32) -> Option<&Bucket4> {

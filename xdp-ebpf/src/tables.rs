@@ -83,6 +83,8 @@ pub unsafe trait Tables {
     fn neighbour6(&self, neighbour: &Neighbour6) -> Option<&NextHop>;
     /// `EGRESS`.
     fn egress(&self, ifindex: u32) -> Option<u32>;
+    /// `OWN_MACS`.
+    fn own_mac(&self, last_byte: u32) -> u64;
     /// `CONNECTIONS4`.
     fn bucket4(&self, index: u32) -> Option<&Bucket4>;
     /// `CONNECTIONS6`.

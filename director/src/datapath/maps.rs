@@ -13,7 +13,7 @@ use nix::libc;
 use xdp_ebpf::layout::{
     Counters, Destination, Endpoint, Endpoint4, Endpoint6, Fragment, FragmentKey4, FragmentKey6,
     Load, Neighbour4, Neighbour6, NextHop, RangeKey4, RangeKey6, Route, Service, Settings,
-    SharedBy, Template, TemplateKey, limits, maps,
+    SharedBy, Template, TemplateKey, limits, maps, own_mac,
 };
 
 use super::error::{DatapathError, os_error};
@@ -53,6 +53,7 @@ pub struct Maps {
     pub(super) interfaces: DevMap<MapData>,
     interfaces_fd: MapData,
     pub(super) egress: HashMap<MapData, u32, u32>,
+    pub(super) own_macs: Array<MapData, u64>,
     pub(super) fragments4: Table<FragmentKey4, Plain<Fragment>>,
     pub(super) fragments6: Table<FragmentKey6, Plain<Fragment>>,
     pub(super) held: RingBuf<MapData>,
@@ -132,6 +133,7 @@ impl Maps {
             interfaces: of(get, maps::INTERFACES)?,
             interfaces_fd: interfaces,
             egress: of(get, maps::EGRESS)?,
+            own_macs: of(get, maps::OWN_MACS)?,
             fragments4: of(get, maps::FRAGMENTS4)?,
             fragments6: of(get, maps::FRAGMENTS6)?,
             held: of(get, maps::HELD)?,
@@ -266,6 +268,10 @@ impl Maps {
             Write::Interface(slot, None) => sys::delete(self.interfaces_fd.fd().as_fd(), *slot)
                 .map_err(|source| failed("clear", maps::INTERFACES)(MapError::IoError(source))),
             Write::Egress(ifindex, slot) => put(&mut self.egress, maps::EGRESS, *ifindex, *slot),
+            Write::OwnMac(last_byte, word) => self
+                .own_macs
+                .set(*last_byte, word.unwrap_or(own_mac::ANY), 0)
+                .map_err(failed("write", maps::OWN_MACS)),
         }
     }
 }

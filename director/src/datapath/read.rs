@@ -7,7 +7,7 @@ use aya::maps::lpm_trie::LpmTrie;
 use aya::maps::{HashMap, MapData, MapError};
 use xdp_ebpf::layout::{
     Counters, Fragment, FragmentKey4, FragmentKey6, NextHop, Reason, Route, Served, Template,
-    TemplateKey, limits, maps,
+    TemplateKey, limits, maps, own_mac,
 };
 
 use super::error::DatapathError;
@@ -67,6 +67,13 @@ impl Maps {
                 Ok(interface) => drop(tables.interfaces.insert(slot, interface.if_index)),
                 Err(MapError::KeyNotFound) => {}
                 Err(error) => return Err(failed("read", maps::INTERFACES)(error)),
+            }
+        }
+        for last_byte in 0..own_mac::ENTRIES {
+            let word = self.own_macs.get(&last_byte, 0);
+            let word = word.map_err(failed("read", maps::OWN_MACS))?;
+            if word != own_mac::ANY {
+                tables.own_macs.insert(last_byte, word);
             }
         }
         for id in 0..limits::NEXT_HOPS {

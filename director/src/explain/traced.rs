@@ -274,6 +274,11 @@ unsafe impl Tables for Traced<'_> {
         self.tables.egress(ifindex)
     }
 
+    // The packet is one that comes to this node.
+    fn own_mac(&self, _: u32) -> u64 {
+        xdp_ebpf::layout::own_mac::ANY
+    }
+
     fn bucket4(&self, index: u32) -> Option<&Bucket4> {
         self.tables.bucket4(index)
     }

@@ -304,6 +304,14 @@ impl Network {
         find(false).or_else(|| find(true))
     }
 
+    /// MAC addresses of all its links.
+    pub fn macs(&self) -> impl Iterator<Item = [u8; 6]> {
+        self.links
+            .values()
+            .map(|link| link.mac)
+            .filter(|mac| *mac != [0; 6])
+    }
+
     fn first_address(&self, ifindex: u32, ipv4: bool, hosts: bool) -> Option<IpAddr> {
         self.own
             .iter()

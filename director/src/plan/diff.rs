@@ -44,6 +44,15 @@ fn build_up(current: &Tables, desired: &Tables, writes: &mut Vec<Write>) {
     if current.settings != desired.settings {
         writes.push(Write::Settings(desired.settings));
     }
+    // Whose frames are taken. One word for all MAC addresses with the same last byte: there is no order to keep.
+    writes.extend(
+        changed(&current.own_macs, &desired.own_macs)
+            .map(|(last_byte, word)| Write::OwnMac(*last_byte, Some(*word))),
+    );
+    writes.extend(
+        removed(&current.own_macs, &desired.own_macs)
+            .map(|last_byte| Write::OwnMac(*last_byte, None)),
+    );
     // Where packets leave by.
     writes.extend(
         changed(&current.interfaces, &desired.interfaces)

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use xdp_ebpf::layout::{Destination, NextHop, limits};
+use xdp_ebpf::layout::{Destination, NextHop, limits, own_mac};
 
 use super::tables::{Tables, destination_address};
 use crate::next_hop::{ForwardingTables, Network, Resolution};
@@ -17,6 +17,8 @@ pub struct NetworkView {
     pub resolutions: BTreeMap<IpAddr, Resolution>,
     /// Egress slot → interface index.
     pub interfaces: BTreeMap<u32, u32>,
+    /// Contents of `OWN_MACS`.
+    pub own_macs: BTreeMap<u32, u64>,
     /// The node's own IPv4 address, or zeroes.
     pub own4: [u8; 4],
     /// The node's own IPv6 address, or zeroes.
@@ -45,6 +47,7 @@ impl NetworkView {
                 .map(|address| (*address, network.resolve(*address)))
                 .collect(),
             interfaces: interfaces.clone(),
+            own_macs: own_macs(network.macs()),
             own4,
             own6,
         }
@@ -65,11 +68,31 @@ pub fn refresh(tables: &mut Tables, view: &NetworkView) {
         .iter()
         .map(|(slot, ifindex)| (*ifindex, *slot))
         .collect();
+    tables.own_macs.clone_from(&view.own_macs);
     tables.settings.own4 = view.own4;
     tables.settings.own6 = view.own6;
     for record in tables.destinations.values_mut() {
         record.next_hop = next_hop(record, view);
     }
+}
+
+/// What the packet path knows the node's MAC addresses by. Those of all links, not only of the interfaces that it is
+/// attached to: frames for a bridge, a bond, a VLAN or a macvlan device (a virtual router's MAC address, RFC 5798) come
+/// in by the one below.
+fn own_macs(macs: impl Iterator<Item = [u8; 6]>) -> BTreeMap<u32, u64> {
+    let mut words: BTreeMap<u32, u64> = (0..own_mac::ENTRIES)
+        .map(|last_byte| (last_byte, own_mac::NONE))
+        .collect();
+    for word in macs.map(own_mac::only) {
+        let known = words.entry(own_mac::index(word)).or_default();
+        *known = if *known == own_mac::NONE || *known == word {
+            word
+        } else {
+            own_mac::ANY
+        };
+    }
+    words.retain(|_, word| *word != own_mac::ANY);
+    words
 }
 
 fn next_hop(record: &Destination, view: &NetworkView) -> NextHop {
@@ -123,6 +146,36 @@ pub fn assign_slots(current: &BTreeMap<u32, u32>, interfaces: &[u32]) -> BTreeMa
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn own_mac_addresses() {
+        let mac = |first: u8, last: u8| [first, 0, 0, 0, 0, last];
+        let (one, two) = (own_mac::only(mac(2, 1)), own_mac::only(mac(2, 2)));
+        // (addresses, words for the last bytes 0, 1 and 2; `None`: any)
+        type Case = (&'static [(u8, u8)], [Option<u64>; 3], &'static str);
+        const NONE: Option<u64> = Some(own_mac::NONE);
+        let cases: [Case; 6] = [
+            (&[], [NONE; 3], "no link"),
+            (&[(2, 1)], [NONE, Some(one), NONE], "one"),
+            (&[(2, 1), (2, 2)], [NONE, Some(one), Some(two)], "two"),
+            (
+                &[(2, 1), (2, 1)],
+                [NONE, Some(one), NONE],
+                "a VLAN device on it",
+            ),
+            (&[(2, 1), (6, 1)], [NONE, None, NONE], "two that end alike"),
+            (
+                &[(2, 1), (6, 1), (2, 1)],
+                [NONE, None, NONE],
+                "and one again",
+            ),
+        ];
+        for (macs, expected, what) in cases {
+            let words = own_macs(macs.iter().map(|(first, last)| mac(*first, *last)));
+            let found = [0, 1, 2].map(|last_byte| words.get(&last_byte).copied());
+            assert_eq!(found, expected, "{what}");
+        }
+    }
 
     #[test]
     fn interfaces_keep_their_slots() {

@@ -57,6 +57,8 @@ pub struct Tables {
     pub interfaces: BTreeMap<u32, u32>,
     /// `EGRESS`: interface index → egress slot.
     pub egress: BTreeMap<u32, u32>,
+    /// `OWN_MACS`. One that is not here is [`xdp_ebpf::layout::own_mac::ANY`].
+    pub own_macs: BTreeMap<u32, u64>,
 }
 
 /// What a destination may take of new connections.
@@ -117,6 +119,8 @@ pub enum Write {
     Interface(u32, Option<u32>),
     /// `EGRESS`.
     Egress(u32, Option<u32>),
+    /// `OWN_MACS`.
+    OwnMac(u32, Option<u64>),
 }
 
 impl Tables {
@@ -165,6 +169,7 @@ impl Tables {
             Write::Neighbour6(key, hop) => put(&mut self.neighbours6, key, hop),
             Write::Interface(slot, ifindex) => put(&mut self.interfaces, slot, ifindex),
             Write::Egress(ifindex, slot) => put(&mut self.egress, ifindex, slot),
+            Write::OwnMac(last_byte, word) => put(&mut self.own_macs, last_byte, word),
         }
     }
 

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use xdp_ebpf::layout::{
     Destination, Endpoint, Endpoint4, Endpoint6, Neighbour4, Neighbour6, NextHop, RANGE_BITS4,
     RANGE_BITS6, RangeKey4, RangeKey6, Route, Served, Service, Settings, SharedBy, address,
-    destination, limits, method, scheduler, service, settings,
+    destination, limits, method, own_mac, scheduler, service, settings,
 };
 use xdp_ebpf::wire::protocol;
 
@@ -229,6 +229,18 @@ pub struct Fixture {
     pub neighbours6: Vec<(Neighbour6, NextHop)>,
     /// Slots of the devmap that exist.
     pub interfaces: Vec<u32>,
+    /// Which MAC addresses are the director's, by their last byte.
+    pub own_macs: BTreeMap<u32, u64>,
+}
+
+/// Those of a director with the one MAC address [`DIRECTOR`].
+fn own_macs() -> BTreeMap<u32, u64> {
+    let only = own_mac::only(DIRECTOR);
+    let mut words: BTreeMap<u32, u64> = (0..own_mac::ENTRIES)
+        .map(|last_byte| (last_byte, own_mac::NONE))
+        .collect();
+    words.insert(own_mac::index(only), only);
+    words
 }
 
 impl Fixture {
@@ -295,6 +307,7 @@ impl Fixture {
                 hop(NEIGHBOUR),
             )],
             interfaces: vec![u32::from(OTHER_SLOT)],
+            own_macs: own_macs(),
         }
     }
 

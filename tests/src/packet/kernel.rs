@@ -16,7 +16,7 @@ use aya::{Ebpf, EbpfLoader, Pod};
 use nix::sched::{CloneFlags, CpuSet, sched_setaffinity, unshare};
 use nix::unistd::Pid;
 use xdp_ebpf::connection::{Bucket4, Bucket6};
-use xdp_ebpf::layout::{Counters, HeldFrame, Reason, Stage, limits, maps, programs};
+use xdp_ebpf::layout::{Counters, HeldFrame, Reason, Stage, limits, maps, own_mac, programs};
 
 use super::fixture::{Fixture, INGRESS};
 use super::machine::{Action, Connection, Counts, Machine, Outcome, connections4, connections6};
@@ -247,6 +247,15 @@ impl Kernel {
             .map(|((bits, key), served)| (*bits, raw::<_, 20>(key), served.0))
             .collect();
         self.set_prefixes(maps::RANGES6, &ranges)?;
+        let own_macs: Vec<(u32, u64)> = (0..own_mac::ENTRIES)
+            .map(|last| {
+                (
+                    last,
+                    fixture.own_macs.get(&last).copied().unwrap_or_default(),
+                )
+            })
+            .collect();
+        self.set_array(maps::OWN_MACS, &own_macs)?;
         let mut interfaces = DevMap::try_from(self.map(maps::INTERFACES)?)?;
         for slot in &fixture.interfaces {
             // The verdict is all that a test run makes of a redirect: any interface will do.

@@ -3,17 +3,20 @@
 use std::net::IpAddr;
 
 use director_tests::packet::build::{Ip, Payload, tcp};
-use director_tests::packet::fixture::{BOTH, Family, ROUTER, port, site};
-use director_tests::packet::{Case, Step};
+use director_tests::packet::fixture::{BOTH, DIRECTOR, Family, ROUTER, port, server_mac, site};
+use director_tests::packet::{Case, Place, Step};
 use xdp_ebpf::layout::Reason;
 
-use crate::common::{Error, KINDS, Kind, answer, client, from_client, virtual_end};
+use crate::common::{
+    Error, KINDS, Kind, answer, client, from_client, from_server, real_end, to_server, virtual_end,
+};
 
 pub(crate) fn rows() -> Vec<Case> {
     let mut rows = Vec::new();
     link(&mut rows);
     for family in BOTH {
         passes(&mut rows, family);
+        frames_for_others(&mut rows, family);
         for kind in KINDS {
             nobody(&mut rows, family, kind);
         }
@@ -49,6 +52,63 @@ fn link(rows: &mut Vec<Case>) {
         site(),
         frame,
     ));
+}
+
+/// Frames that a switch has flooded, or that a card in promiscuous mode lets in.
+fn frames_for_others(rows: &mut Vec<Case>, family: Family) {
+    let another_end = [0x02, 0, 0, 0, 0, 0x01];
+    let same_end = [0x06, 0, 0, 0, 0, DIRECTOR[5]];
+    for (service, what) in [
+        (port::NAT, "NAT"),
+        (port::DR, "DR"),
+        (port::GUE4, "TUN"),
+        (port::NONE, "no real server"),
+    ] {
+        for (mac, whose) in [
+            (server_mac(1), "a real server"),
+            (another_end, "another host"),
+            (
+                same_end,
+                "another host whose MAC address ends like the director's",
+            ),
+        ] {
+            let mut frame = from_client(&Kind::Tcp.request(family, service));
+            frame.destination = mac;
+            rows.push(
+                Case::new(
+                    format!("{family:?} {what}: a frame for {whose} is left alone"),
+                    site(),
+                    frame.bytes(),
+                )
+                .leaves(&[]),
+            );
+        }
+    }
+    let mut reply = from_server(&Kind::Tcp.data(real_end(family), client(family), b"an answer"));
+    reply.destination = ROUTER;
+    rows.push(
+        Case::new(
+            format!("{family:?} NAT: a reply that another router gets is left alone"),
+            site(),
+            reply.bytes(),
+        )
+        .after(&from_client(&Kind::Tcp.request(family, port::NAT))),
+    );
+    let unsure = site().with(|fixture| {
+        fixture.own_macs.remove(&u32::from(DIRECTOR[5]));
+    });
+    let request = Kind::Tcp.request(family, port::DR);
+    rows.push(
+        Case::new(
+            format!("{family:?} DR: of several own MAC addresses that end alike each will do"),
+            unsure,
+            from_client(&request).bytes(),
+        )
+        .transmits(
+            &to_server(&request),
+            Place::In(site().id(family, port::DR, Kind::Tcp.number(), 0)),
+        ),
+    );
 }
 
 fn passes(rows: &mut Vec<Case>, family: Family) {

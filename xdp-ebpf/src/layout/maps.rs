@@ -52,6 +52,8 @@ pub const NEIGHBOURS6: &str = "NEIGHBOURS6";
 pub const INTERFACES: &str = "INTERFACES";
 /// Interface index (`u32`) → egress slot (`u32`): for next hops that the kernel, not the director, resolved.
 pub const EGRESS: &str = "EGRESS";
+/// Last byte of a MAC address → [`super::own_mac`] (`u64`): whose frames are taken.
+pub const OWN_MACS: &str = "OWN_MACS";
 /// Bucket → [`crate::connection::Bucket4`], memory-mapped by userspace. CPU `n` owns those from `n` times the settings' number on.
 pub const CONNECTIONS4: &str = "CONNECTIONS4";
 /// Bucket → [`crate::connection::Bucket6`], as `CONNECTIONS4`.
@@ -72,7 +74,7 @@ pub const WORK: &str = "WORK";
 pub const STAGES: &str = "STAGES";
 
 /// All of the above: what is pinned, and what a director must find to adopt a running data path.
-pub const ALL: [&str; 35] = [
+pub const ALL: [&str; 36] = [
     SETTINGS,
     SERVICES4,
     SERVICES6,
@@ -99,6 +101,7 @@ pub const ALL: [&str; 35] = [
     NEIGHBOURS6,
     INTERFACES,
     EGRESS,
+    OWN_MACS,
     CONNECTIONS4,
     CONNECTIONS6,
     FRAGMENTS4,

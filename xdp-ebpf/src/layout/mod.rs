@@ -193,6 +193,29 @@ pub mod address {
     pub const REAL: u32 = 2;
 }
 
+/// Which of the MAC addresses with the same last byte are the node's own. One word for all of them makes the packet
+/// path's check one look into an array.
+pub mod own_mac {
+    /// Any may be: several of the node's end so, or nobody has said yet.
+    pub const ANY: u64 = 0;
+    /// None is.
+    pub const NONE: u64 = u64::MAX;
+    /// Number of last bytes.
+    pub const ENTRIES: u32 = 256;
+
+    /// The word of the only one that is.
+    #[must_use]
+    pub const fn only(mac: [u8; 6]) -> u64 {
+        u64::from_le_bytes([mac[0], mac[1], mac[2], mac[3], mac[4], mac[5], 0, 0])
+    }
+
+    /// Where its word stands.
+    #[must_use]
+    pub const fn index(word: u64) -> u32 {
+        (word >> 40) as u32 & 0xff
+    }
+}
+
 /// A route of the kernel's main table.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

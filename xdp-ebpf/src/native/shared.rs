@@ -239,6 +239,10 @@ unsafe impl Tables for Cpu<'_> {
         None
     }
 
+    fn own_mac(&self, _: u32) -> u64 {
+        crate::layout::own_mac::ANY
+    }
+
     fn fragment4(&self, _: &FragmentKey4) -> Option<NonNull<Fragment>> {
         None
     }

@@ -25,7 +25,7 @@ mod translate;
 mod tunnel;
 
 use crate::family::{Family, V4, V6};
-use crate::layout::{self, Reason, Scratch, Served, Settings, Stage};
+use crate::layout::{self, Reason, Scratch, Served, Settings, Stage, own_mac};
 use crate::packet::Packet;
 use crate::parse::{self, Link, Network, Part, Transport};
 use crate::reach::{Exact, Ranged, Reach};
@@ -167,7 +167,8 @@ fn may_be_ranged<F: Ip, R: Reach<F>, T: Tables>(tables: &T) -> bool {
     !R::RANGED && tables.settings().is_some_and(ranges)
 }
 
-/// Puts together what the rules are given. `None`: this CPU has no tables, or nothing is configured.
+/// Puts together what the rules are given. `None`: this CPU has no tables, nothing is configured, or the frame is for
+/// another host.
 #[inline(always)]
 fn subject<'t, F: Family, P: Packet, T: Tables>(
     packet: &P,
@@ -176,7 +177,7 @@ fn subject<'t, F: Family, P: Packet, T: Tables>(
     network: Network<F>,
 ) -> Option<Subject<'t, F>> {
     let settings = tables.settings()?;
-    if tables.cpu() >= settings.cpus {
+    if tables.cpu() >= settings.cpus || !is_for_us(packet, tables) {
         return None;
     }
     Some(Subject {
@@ -185,6 +186,23 @@ fn subject<'t, F: Family, P: Packet, T: Tables>(
         network,
         frame_bytes: (packet.end() - packet.data()) as u64,
     })
+}
+
+/// Whether a frame is addressed to this node. A program sees whatever the card lets in, also what a switch that has
+/// forgotten a port floods to all of them; the kernel drops that (`PACKET_OTHERHOST`), and here it must at least not be
+/// forwarded once more: under DR such a frame is what another director, or this one, has just sent to a real server,
+/// and would go round and round.
+#[inline(always)]
+fn is_for_us<P: Packet, T: Tables>(packet: &P, tables: &T) -> bool {
+    let Some(header) = packet.window::<{ ethernet::LEN }>(packet.data()) else {
+        return false;
+    };
+    let [one, two, three] = header.mac::<{ ethernet::DESTINATION }>();
+    let mac = u64::from(u16::from_le(one))
+        | u64::from(u16::from_le(two)) << 16
+        | u64::from(u16::from_le(three)) << 32;
+    let own = tables.own_mac(own_mac::index(mac));
+    own == mac || own == own_mac::ANY
 }
 
 /// For the stages that new connections go through: the packet once more, and the note that came with it. `None`: not what

@@ -18,6 +18,7 @@ use xdp_ebpf::layout::{
     HeldFrame, Load, Locality, LocalityKey, Neighbour4, Neighbour6, NextHop,
     REASONS as REASON_COUNT, RangeKey4, RangeKey6, Reason, Route, STAGES as STAGE_COUNT, Scratch,
     Served, Service, Settings, SharedBy, Stage, Template, TemplateKey, TokenBucket, Work, limits,
+    own_mac,
 };
 use xdp_ebpf::packet::Packet;
 use xdp_ebpf::tables::Tables;
@@ -87,6 +88,8 @@ static NEIGHBOURS6: HashMap<Neighbour6, NextHop> = HashMap::with_max_entries(lim
 static INTERFACES: DevMap = DevMap::with_max_entries(limits::INTERFACES, 0);
 #[map]
 static EGRESS: HashMap<u32, u32> = HashMap::with_max_entries(limits::INTERFACES, 0);
+#[map]
+static OWN_MACS: Array<u64> = Array::with_max_entries(own_mac::ENTRIES, 0);
 #[map]
 static CONNECTIONS4: Array<Bucket4> = Array::with_max_entries(limits::MIN_BUCKETS, MMAPABLE);
 #[map]
@@ -306,6 +309,11 @@ unsafe impl Tables for Maps {
     fn egress(&self, ifindex: u32) -> Option<u32> {
         // SAFETY: read at once.
         unsafe { EGRESS.get(ifindex) }.copied()
+    }
+
+    #[inline(always)]
+    fn own_mac(&self, last_byte: u32) -> u64 {
+        OWN_MACS.get(last_byte).copied().unwrap_or(own_mac::ANY)
     }
 
     #[inline(always)]
