@@ -195,13 +195,17 @@ const fn is_extension(protocol: u8) -> bool {
     )
 }
 
-/// Walks extension headers, a bounded number of them. `None`: too deep, or cut off.
+/// Walks extension headers, a bounded number of them. `None`: too deep, cut off, or no host sends it so: a fragment of a
+/// fragment, or a packet whose destination is not the one in its header but the last of a routing header.
 #[inline(always)]
 fn walk<P: Packet>(packet: &P, network: &mut Network<V6>) -> Option<()> {
     let mut walked = 0;
     while walked < limits::IPV6_EXTENSION_HEADERS {
         let length = if network.protocol == ipv6::FRAGMENT {
             let extension = packet.window::<{ ipv6::FRAGMENT_LEN }>(network.l4)?;
+            if network.unfragmentable != ipv6::LEN as u32 {
+                return None;
+            }
             let field = extension.be16::<2>();
             network.protocol = extension.u8::<0>();
             network.more = field & ipv6::FRAGMENT_MORE != 0;
@@ -216,7 +220,10 @@ fn walk<P: Packet>(packet: &P, network: &mut Network<V6>) -> Option<()> {
             };
             ipv6::FRAGMENT_LEN
         } else {
-            let extension = packet.window::<2>(network.l4)?;
+            let extension = packet.window::<4>(network.l4)?;
+            if network.protocol == ipv6::ROUTING && extension.u8::<{ ipv6::SEGMENTS_LEFT }>() != 0 {
+                return None;
+            }
             network.protocol = extension.u8::<0>();
             (usize::from(extension.u8::<1>()) + 1) * 8
         };

@@ -21,7 +21,14 @@ fn padding(units: usize) -> Vec<u8> {
 fn extensions(kinds: &[(u8, usize)]) -> Vec<(u8, Vec<u8>)> {
     kinds
         .iter()
-        .map(|(kind, units)| (*kind, padding(*units)))
+        .map(|(kind, units)| {
+            let mut body = padding(*units);
+            if *kind == ipv6::ROUTING {
+                // No segments left: this is the destination.
+                body[1] = 0;
+            }
+            (*kind, body)
+        })
         .collect()
 }
 
@@ -123,6 +130,37 @@ pub(crate) fn rows() -> Vec<Case> {
             site(),
             from_client(&packet).bytes(),
         ));
+    }
+    let fragment = |field: u8| vec![0, field, 0, 0, 0, 7];
+    for (name, list, last) in [
+        (
+            "a routing header with segments left, whose destination is another,",
+            vec![(ipv6::ROUTING, vec![0, 1, 0, 0, 0, 0])],
+            None,
+        ),
+        (
+            "a fragment inside an atomic one",
+            vec![(ipv6::FRAGMENT, fragment(0))],
+            Some((0, true)),
+        ),
+        (
+            "an atomic fragment inside another",
+            vec![(ipv6::FRAGMENT, fragment(1))],
+            Some((0, false)),
+        ),
+    ] {
+        let packet = Kind::Tcp.request(Family::V6, port::NAT).with(|ip| {
+            ip.extensions = list;
+            ip.fragment = last;
+        });
+        rows.push(
+            Case::new(
+                format!("V6: {name} is left to the kernel"),
+                site(),
+                from_client(&packet).bytes(),
+            )
+            .leaves(&[]),
+        );
     }
     rows
 }

@@ -300,6 +300,18 @@ fn limits(rows: &mut Vec<Case>, family: Family) {
                 frame.bytes(),
             ));
         }
+        if port == port::NONE {
+            let mut frame = request;
+            frame.source = [0x01, 0, 0x5e, 0, 0, 1];
+            rows.push(
+                Case::new(
+                    format!("{family:?}: no answer is sent to a group of hosts"),
+                    site(),
+                    frame.bytes(),
+                )
+                .drops(Reason::AnswerSuppressed),
+            );
+        }
         for (source, what) in [
             (nobody, "nobody"),
             (group, "a group"),

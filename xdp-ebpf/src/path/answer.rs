@@ -125,10 +125,14 @@ fn ip<F: Ip + Write + reset::Write, P: Packet, T: Tables>(
 /// multicast, or a packet whose source is not one host.
 #[inline(always)]
 pub(super) fn may_answer<F: Ip, P: Packet>(packet: &P, network: &Network<F>) -> bool {
-    let to_one_host = packet
+    // The answer goes back to where the frame says that it came from.
+    let between_hosts = packet
         .window::<{ ethernet::LEN }>(packet.data())
-        .is_some_and(|header| header.u8::<{ ethernet::DESTINATION }>() & 1 == 0);
-    to_one_host
+        .is_some_and(|header| {
+            (header.u8::<{ ethernet::DESTINATION }>() | header.u8::<{ ethernet::SOURCE }>()) & 1
+                == 0
+        });
+    between_hosts
         && network.part != Part::Later
         && !parse::is_icmp_error(packet, network)
         && F::is_unicast(network.source)

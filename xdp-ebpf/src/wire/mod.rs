@@ -77,6 +77,8 @@ pub mod ipv6 {
     pub const HOP_BY_HOP: u8 = 0;
     /// Routing header (section 4.4).
     pub const ROUTING: u8 = 43;
+    /// In a routing header: nodes still to be visited (RFC 8200 section 4.4).
+    pub const SEGMENTS_LEFT: usize = 3;
     /// Fragment header (section 4.5): next header, reserved, offset and flag, identification.
     pub const FRAGMENT: u8 = 44;
     /// Destination options (section 4.6).
