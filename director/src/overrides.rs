@@ -1,7 +1,7 @@
 //! What an operator has changed at run time: weights, real servers taken out of service, drains.
 //!
 //! Kept apart from the configuration: a reload of the file does not undo it, and `director server enable` does. It
-//! outlives the process in a file beside the control socket, and a stop of the node does not.
+//! outlives the process in a file beside the control socket; a reboot, which empties that directory, ends it.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -8,7 +8,8 @@
 //!
 //! Left out are the states that a balanced connection never enters: `SYN_SENT` and `LISTEN` (a real server does not open
 //! connections under the virtual address), `LAST_ACK` (the kernel's table has no way into it) and `SYNACK` (only with
-//! `secure_tcp`). One transition differs: a reset ends a half-open connection at once, where the kernel keeps it 60 s.
+//! `secure_tcp`). Two transitions differ: a reset ends a half-open connection at once, where the kernel keeps it 60 s, and a real
+//! server's SYN on a closing connection changes nothing.
 
 use crate::wire::tcp;
 
@@ -186,7 +187,7 @@ impl State {
     }
 
     /// Whether a SYN on it is a new connection under the same addresses (`is_new_conn_expected` with
-    /// `conn_reuse_mode` 1: `TIME_WAIT` and `CLOSE`, and `FIN_WAIT` where only one direction is seen).
+    /// `conn_reuse_mode` 3: `TIME_WAIT` and `CLOSE`, and `FIN_WAIT` where only one direction is seen).
     #[inline(always)]
     #[must_use]
     pub const fn is_reusable(self, direction: Direction) -> bool {

@@ -209,7 +209,7 @@ pub enum Scheduler {
     Nq,
     /// Weighted failover: the heaviest.
     Fo,
-    /// Weighted overflow: the heaviest that has fewer active connections than its weight.
+    /// Weighted overflow: the heaviest that has no more active connections than its weight.
     Ovf,
     /// The less loaded of two drawn by weight.
     Twos,

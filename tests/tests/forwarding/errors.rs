@@ -69,7 +69,7 @@ impl Bench {
         let _ = fs::remove_file(&log);
         let host = self.lab.host(Host::Director).unwrap();
         let mut process = host.spawn(command, log).unwrap();
-        let status = process.wait(TIMEOUT * 4).unwrap();
+        let status = process.wait(TIMEOUT * 12).unwrap();
         let said = process.log();
         assert_eq!(status.code(), Some(code), "{row}: {said}");
         for words in says {

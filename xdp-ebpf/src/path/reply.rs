@@ -73,31 +73,17 @@ pub(super) fn reply<F: Ip, R: Reach<F>, P: Packet, T: Tables>(
     return_to_client(packet, tables, subject, true, &owner)
 }
 
-/// A connection looked for in the CPUs' tables, among the services that a real server stands in.
+/// A connection looked for in the other CPUs' tables, among the services that a real server stands in.
 struct Search<'t, F: Family, R, T> {
     tables: &'t T,
     settings: &'t Settings,
     shared: &'t SharedBy,
     client: (F::Address, u16),
     real_server: (F::Address, u16),
-    /// The CPU whose table is left out, or [`EVERYWHERE`].
-    but: u32,
+    own: u32,
     endpoint: u16,
     value: Value,
     reach: PhantomData<R>,
-}
-
-/// Which of a client's connections to one real server a packet is of: the lowest is. To the real server they are the
-/// same one, so it is the last one begun: an older one is closing, or has been idle longer.
-#[inline(always)]
-fn age(value: Value, now_s: u32) -> u32 {
-    let state = State::from_u8(value.state());
-    let closing = matches!(
-        state,
-        Some(State::FinWait | State::CloseWait | State::TimeWait | State::Close)
-    );
-    let begun_before = state != Some(State::SynReceived);
-    u32::from(closing) << 17 | u32::from(value.idle_s(now_s)) << 1 | u32::from(begun_before)
 }
 
 /// Whether a connection's destination is this real server, as the endpoint's service uses it.
@@ -136,7 +122,7 @@ extern "C" fn search<F: Family, R: Reach<F>, T: Tables>(
     let search = unsafe { &mut *search };
     let cpu = turn / ENDPOINTS;
     let endpoint = search.shared.endpoints[(turn % ENDPOINTS) as usize];
-    if endpoint == 0 || cpu == search.but {
+    if endpoint == 0 || cpu == search.own {
         return 0;
     }
     let key = R::key(
@@ -146,13 +132,10 @@ extern "C" fn search<F: Family, R: Reach<F>, T: Tables>(
         endpoint,
     );
     let value = table::find_foreign::<R::Shape, T>(search.tables, search.settings, cpu, key);
-    let now_s = search.settings.now_s;
-    if value.is_some()
-        && is_of::<F, R, T>(search.tables, value, endpoint, search.real_server)
-        && (!search.value.is_some() || age(value, now_s) < age(search.value, now_s))
-    {
+    if value.is_some() && is_of::<F, R, T>(search.tables, value, endpoint, search.real_server) {
         search.endpoint = endpoint;
         search.value = value;
+        return 1;
     }
     0
 }
@@ -173,12 +156,12 @@ pub(super) fn owner_anywhere<'t, F: Ip, R: Reach<F>, T: Tables>(
         shared,
         client,
         real_server,
-        but: EVERYWHERE,
+        own: EVERYWHERE,
         endpoint: 0,
         value: Value::NONE,
         reach: PhantomData,
     };
-    search_all(&mut state);
+    search_elsewhere(&mut state);
     if !state.value.is_some() {
         return None;
     }
@@ -189,63 +172,15 @@ pub(super) fn owner_anywhere<'t, F: Ip, R: Reach<F>, T: Tables>(
     })
 }
 
-/// Looks for the connection in the CPUs' tables. Not inlined: rare, and on a stack frame of its own.
+/// Looks for the connection in the other CPUs' tables. Not inlined: rare, and on a stack frame of its own.
 #[inline(never)]
-fn search_all<F: Family, R: Reach<F>, T: Tables>(state: &mut Search<'_, F, R, T>) {
+fn search_elsewhere<F: Family, R: Reach<F>, T: Tables>(state: &mut Search<'_, F, R, T>) {
     let cpus = state.settings.cpus.min(limits::CPUS);
     repeat(
         cpus * limits::ENDPOINTS_PER_REAL_SERVER as u32,
         state,
         search::<F, R, T>,
     );
-}
-
-/// Forgets the client's connections to the real server by its other endpoints, in this CPU's table.
-extern "C" fn supersede<F: Family, R: Reach<F>, T: Tables>(
-    turn: u32,
-    search: *mut Search<'_, F, R, T>,
-) -> i64 {
-    // SAFETY: `repeat` hands over what it was given.
-    let search = unsafe { &mut *search };
-    let endpoint = search.shared.endpoints[turn as usize % limits::ENDPOINTS_PER_REAL_SERVER];
-    if endpoint == 0 || endpoint == search.endpoint {
-        return 0;
-    }
-    let key = R::key(
-        search.client.0,
-        search.client.1,
-        search.real_server.1,
-        endpoint,
-    );
-    let tables = search.tables;
-    let found = table::find::<R::Shape, T>(tables, search.settings, tables.cpu(), key);
-    if found.is_some() && is_of::<F, R, T>(tables, found.value, endpoint, search.real_server) {
-        table::update::<R::Shape, T>(tables, &found, Value::NONE);
-        table::uncount(tables, found.value);
-    }
-    0
-}
-
-/// A real server that answers several endpoints has begun a new connection with a client: to it there is but one under
-/// the client's address and port, so those by other endpoints are over. Were they not forgotten here, the new one's
-/// replies would seem to be of one of them. Returns where the new one stands in this CPU's table.
-#[inline(never)]
-fn supersede_others<F: Family, R: Reach<F>, T: Tables>(state: &mut Search<'_, F, R, T>) -> Found {
-    if state.endpoint == 0 {
-        return Found::NOTHING;
-    }
-    repeat(
-        limits::ENDPOINTS_PER_REAL_SERVER as u32,
-        state,
-        supersede::<F, R, T>,
-    );
-    let key = R::key(
-        state.client.0,
-        state.client.1,
-        state.real_server.1,
-        state.endpoint,
-    );
-    table::find::<R::Shape, T>(state.tables, state.settings, state.tables.cpu(), key)
 }
 
 /// Finds the connection of (client, real server) among the endpoints that the real server answers.
@@ -263,11 +198,10 @@ pub(super) fn owner<'t, F: Ip, R: Reach<F>, T: Tables>(
     shared: &SharedBy,
 ) -> Option<Owner<'t>> {
     let settings = subject.settings;
-    let begins = shared.endpoints[1] != 0 && flags.is_some_and(|flags| flags & tcp::SYN != 0);
     let mut own = Found::NOTHING;
     let mut endpoint = 0;
     let mut index = 0;
-    while !begins && index < limits::ENDPOINTS_PER_REAL_SERVER {
+    while index < limits::ENDPOINTS_PER_REAL_SERVER {
         let candidate = shared.endpoints[index];
         if candidate == 0 {
             break;
@@ -289,20 +223,14 @@ pub(super) fn owner<'t, F: Ip, R: Reach<F>, T: Tables>(
             shared,
             client,
             real_server,
-            but: if begins { EVERYWHERE } else { tables.cpu() },
+            own: tables.cpu(),
             endpoint: 0,
             value: Value::NONE,
             reach: PhantomData,
         };
-        search_all(&mut state);
-        if begins {
-            own = supersede_others(&mut state);
-        }
+        search_elsewhere(&mut state);
         endpoint = state.endpoint;
         value = state.value;
-    }
-    if own.is_some() {
-        value = own.value;
     }
     let state = State::from_u8(value.state())?;
     let record = tables.endpoint(endpoint)?;
