@@ -17,6 +17,7 @@ use super::bpffs::{PinDirectory, Sizes};
 use super::error::DatapathError;
 use super::maps::{Maps, failed, take, take_as};
 use super::memory::Mapped;
+use super::quiet::Quiet;
 use super::{objects, privileges};
 use crate::config::Interface;
 
@@ -289,6 +290,7 @@ fn load_programs(object: &mut Ebpf) -> Result<(), DatapathError> {
 }
 
 pub(super) fn load_program(program: &mut Xdp, name: &'static str) -> Result<(), DatapathError> {
+    let _quiet = Quiet::begin();
     program.load().map_err(|cause| DatapathError::Program {
         name,
         cause: Box::new(cause),

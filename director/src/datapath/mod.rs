@@ -26,6 +26,7 @@ mod objects {
 }
 mod plain;
 mod privileges;
+mod quiet;
 mod read;
 mod sys;
 mod view;
