@@ -171,10 +171,10 @@ pub fn network6<P: Packet>(packet: &P, l3: usize) -> Option<Network<V6>> {
         id: 0,
     };
     if is_extension(network.protocol) {
-        walk(packet, &mut network)?;
+        let odd = walk(packet, &mut network)?;
         // One state for the verifier, however many headers there were.
         let header = forget(network.header as u16);
-        if header > MAX_HEADER6 {
+        if header > MAX_HEADER6 || forget(odd as u16) != 0 {
             return None;
         }
         network.header = u32::from(header);
@@ -195,17 +195,17 @@ const fn is_extension(protocol: u8) -> bool {
     )
 }
 
-/// Walks extension headers, a bounded number of them. `None`: too deep, cut off, or no host sends it so: a fragment of a
-/// fragment, or a packet whose destination is not the one in its header but the last of a routing header.
+/// Walks extension headers, a bounded number of them. `None`: too deep, or cut off. Not 0: no host sends it so, a fragment
+/// of a fragment, or a packet whose destination is not the one in its header but the last of a routing header.
 #[inline(always)]
-fn walk<P: Packet>(packet: &P, network: &mut Network<V6>) -> Option<()> {
+fn walk<P: Packet>(packet: &P, network: &mut Network<V6>) -> Option<u32> {
     let mut walked = 0;
+    // Collected without a branch: every one in this loop doubles the verifier's work.
+    let mut odd = 0;
     while walked < limits::IPV6_EXTENSION_HEADERS {
         let length = if network.protocol == ipv6::FRAGMENT {
             let extension = packet.window::<{ ipv6::FRAGMENT_LEN }>(network.l4)?;
-            if network.unfragmentable != ipv6::LEN as u32 {
-                return None;
-            }
+            odd |= network.unfragmentable ^ ipv6::LEN as u32;
             let field = extension.be16::<2>();
             network.protocol = extension.u8::<0>();
             network.more = field & ipv6::FRAGMENT_MORE != 0;
@@ -221,16 +221,16 @@ fn walk<P: Packet>(packet: &P, network: &mut Network<V6>) -> Option<()> {
             ipv6::FRAGMENT_LEN
         } else {
             let extension = packet.window::<4>(network.l4)?;
-            if network.protocol == ipv6::ROUTING && extension.u8::<{ ipv6::SEGMENTS_LEFT }>() != 0 {
-                return None;
-            }
+            // Of the headers that can be here, the routing header's number is the only odd one.
+            let is_routing = u32::from(network.protocol & 1);
+            odd |= is_routing * u32::from(extension.u8::<{ ipv6::SEGMENTS_LEFT }>());
             network.protocol = extension.u8::<0>();
             (usize::from(extension.u8::<1>()) + 1) * 8
         };
         network.l4 += length;
         network.header += length as u32;
         if network.part == Part::Later || !is_extension(network.protocol) {
-            return Some(());
+            return Some(odd);
         }
         walked += 1;
     }
@@ -311,3 +311,8 @@ pub fn is_icmp_error<F: Family, P: Packet>(packet: &P, network: &Network<F>) -> 
         )
     }
 }
+
+const _: () = assert!(
+    ipv6::ROUTING & 1 == 1 && (ipv6::HOP_BY_HOP | ipv6::DESTINATION_OPTIONS) & 1 == 0,
+    "how `walk` tells a routing header"
+);

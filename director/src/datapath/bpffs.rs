@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use aya::maps::{Array, Map, MapData};
@@ -9,6 +10,7 @@ use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use nix::mount::{MsFlags, mount};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
+use nix::unistd::geteuid;
 use xdp_ebpf::layout::{LAYOUT_VERSION, maps};
 
 use super::error::DatapathError;
@@ -58,7 +60,13 @@ impl PinDirectory {
                 source,
             }
         };
-        fs::create_dir_all(&path).map_err(failed("make directory"))?;
+        for directory in [bpffs.join("director"), path.clone()] {
+            make_private(&directory).map_err(|source| DatapathError::Pin {
+                action: "make directory",
+                path: directory,
+                source,
+            })?;
+        }
         let opened = File::open(&path).map_err(failed("open"))?;
         let lock =
             Flock::lock(opened, FlockArg::LockExclusiveNonblock).map_err(
@@ -245,6 +253,26 @@ fn removal_order(mut names: Vec<String>) -> Vec<String> {
     names
 }
 
+/// Makes a directory that nobody else can enter. The BPF file system is mostly mounted for everybody to write to
+/// (mode 1777): whoever may open the directory may hold its lock, and whoever owns it may swap what is in it.
+fn make_private(path: &Path) -> io::Result<()> {
+    match fs::DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    let standing = fs::symlink_metadata(path)?;
+    if !standing.is_dir() {
+        return Err(io::Error::other("something else has this name"));
+    }
+    if standing.uid() != geteuid().as_raw() {
+        return Err(io::Error::other(format!(
+            "it stands there already and belongs to another user ({}): remove it",
+            standing.uid()
+        )));
+    }
+    fs::set_permissions(path, fs::Permissions::from_mode(0o700))
+}
+
 /// Mounts the BPF file system if nobody has. Not every distribution does.
 fn ensure_mounted(path: &Path) -> Result<(), DatapathError> {
     let is_bpffs =
@@ -274,6 +302,33 @@ fn ensure_mounted(path: &Path) -> Result<(), DatapathError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn whose_directories_are_taken() {
+        let base = std::env::temp_dir().join(format!("director-pins-{}", std::process::id()));
+        make_private(&base).unwrap();
+        let mode = |path: &Path| fs::symlink_metadata(path).unwrap().mode() & 0o777;
+        assert_eq!(mode(&base), 0o700, "a new one");
+        fs::set_permissions(&base, fs::Permissions::from_mode(0o755)).unwrap();
+        make_private(&base).unwrap();
+        assert_eq!(mode(&base), 0o700, "one that stands");
+        fs::write(base.join("file"), "").unwrap();
+        std::os::unix::fs::symlink(&base, base.join("link")).unwrap();
+        for other in ["file", "link"] {
+            let refused = make_private(&base.join(other)).unwrap_err();
+            assert_eq!(
+                refused.to_string(),
+                "something else has this name",
+                "{other}"
+            );
+        }
+        if geteuid().is_root() {
+            std::os::unix::fs::chown(&base, Some(12345), None).unwrap();
+            let refused = make_private(&base).unwrap_err();
+            assert!(refused.to_string().contains("12345"), "{refused}");
+        }
+        fs::remove_dir_all(base).unwrap();
+    }
 
     #[test]
     fn the_mark_goes_first() {

@@ -5,7 +5,7 @@ use director_tests::packet::build::{Ip, Payload, tcp};
 use director_tests::packet::fixture::{
     BOTH, DIRECTOR, Family, NARROW, NARROW6, NEIGHBOUR, UNRESOLVED, port, site, table_address,
 };
-use director_tests::packet::{Case, Place};
+use director_tests::packet::{Case, Place, Step};
 use xdp_ebpf::layout::Reason;
 
 use crate::common::{
@@ -23,8 +23,80 @@ pub(crate) fn rows() -> Vec<Case> {
         checksums(&mut rows, family);
         ways(&mut rows, family);
         narrow(&mut rows, family);
+        shared(&mut rows, family);
     }
     rows
+}
+
+/// Two services that share a real server, and a client that uses its port again for the other one.
+fn shared(rows: &mut Vec<Case>, family: Family) {
+    let (one, other) = (
+        virtual_end(family, port::NAT),
+        virtual_end(family, port::SHARED),
+    );
+    let (to_real, from) = (real_end(family), client(family));
+    let id = site().id(family, port::SHARED, Kind::Tcp.number(), 0);
+    let first = from_client(&Ip::tcp(from, one, tcp::SYN, b""));
+    let data = from_client(&Kind::Tcp.data(from, one, b"a question"));
+    let fin = from_client(&Ip::tcp(from, one, tcp::FIN | tcp::ACK, b""));
+    let reply_to_first = from_server(&Kind::Tcp.data(to_real, from, b"an answer"));
+    let second = from_client(&Ip::tcp(from, other, tcp::SYN, b""));
+    let accepted = from_server(&Ip::tcp(to_real, from, tcp::SYN | tcp::ACK, b""));
+    let at = |now_s: u32| {
+        Step::Change(Box::new(
+            site().with(|fixture| fixture.settings.now_s = now_s),
+        ))
+    };
+    let send = |frame: &Frame| Step::Send(frame.bytes());
+    let histories = [
+        (
+            "closed a moment ago",
+            vec![send(&first), send(&data), send(&fin), send(&second)],
+        ),
+        (
+            "closed, its replies on another CPU",
+            vec![
+                send(&first),
+                send(&data),
+                Step::Cpu(1),
+                send(&reply_to_first),
+                Step::Cpu(0),
+                send(&fin),
+                send(&second),
+                Step::Cpu(1),
+            ],
+        ),
+        (
+            "given up without a word",
+            vec![send(&first), send(&data), at(1300), send(&second)],
+        ),
+    ];
+    for (what, history) in histories {
+        for (flags, answer) in [
+            (tcp::SYN | tcp::ACK, "the real server accepts it"),
+            (tcp::ACK, "the real server answers it"),
+        ] {
+            let mut case = Case::new(
+                format!(
+                    "NAT {family:?} TCP: a port used again at a service that shares its real server, \
+                     the connection before {what}: {answer}"
+                ),
+                site(),
+                from_server(&Ip::tcp(to_real, from, flags, b"")).bytes(),
+            );
+            for step in history.clone() {
+                case = case.after_step(step);
+            }
+            if flags & tcp::SYN == 0 {
+                case = case.after(&accepted);
+            }
+            let reply = Ip::tcp(to_real, from, flags, b"");
+            rows.push(case.transmits(
+                &to_client(&reply.from(other.0, other.1).hop()),
+                Place::Out(id),
+            ));
+        }
+    }
 }
 
 fn both_ways(rows: &mut Vec<Case>, family: Family, kind: Kind) {

@@ -73,17 +73,35 @@ pub(super) fn reply<F: Ip, R: Reach<F>, P: Packet, T: Tables>(
     return_to_client(packet, tables, subject, true, &owner)
 }
 
-/// A connection looked for in the other CPUs' tables, among the services that a real server stands in.
+/// A connection looked for in the CPUs' tables, among the endpoints that a real server answers.
 struct Search<'t, F: Family, R, T> {
     tables: &'t T,
     settings: &'t Settings,
     shared: &'t SharedBy,
     client: (F::Address, u16),
     real_server: (F::Address, u16),
-    own: u32,
+    /// The CPU whose table is left out, or [`EVERYWHERE`].
+    but: u32,
+    /// Whether a connection begins that ends all others of the client's port with the real server.
+    supersedes: bool,
     endpoint: u16,
     value: Value,
+    /// Flags of its entry in this CPU's table, found or to be made.
+    flags: u8,
     reach: PhantomData<R>,
+}
+
+/// Which of a client's connections to one real server a packet is of: the lowest is. To the real server they are the
+/// same one, so it is the last one begun: an older one is closing, or has been idle longer.
+#[inline(always)]
+fn age(value: Value, now_s: u32) -> u32 {
+    let state = State::from_u8(value.state());
+    let closing = matches!(
+        state,
+        Some(State::FinWait | State::CloseWait | State::TimeWait | State::Close)
+    );
+    let begun_before = state != Some(State::SynReceived);
+    u32::from(closing) << 17 | u32::from(value.idle_s(now_s)) << 1 | u32::from(begun_before)
 }
 
 /// Whether a connection's destination is this real server, as the endpoint's service uses it.
@@ -122,7 +140,7 @@ extern "C" fn search<F: Family, R: Reach<F>, T: Tables>(
     let search = unsafe { &mut *search };
     let cpu = turn / ENDPOINTS;
     let endpoint = search.shared.endpoints[(turn % ENDPOINTS) as usize];
-    if endpoint == 0 || cpu == search.own {
+    if endpoint == 0 || cpu == search.but {
         return 0;
     }
     let key = R::key(
@@ -132,10 +150,44 @@ extern "C" fn search<F: Family, R: Reach<F>, T: Tables>(
         endpoint,
     );
     let value = table::find_foreign::<R::Shape, T>(search.tables, search.settings, cpu, key);
-    if value.is_some() && is_of::<F, R, T>(search.tables, value, endpoint, search.real_server) {
+    let now_s = search.settings.now_s;
+    if value.is_some()
+        && is_of::<F, R, T>(search.tables, value, endpoint, search.real_server)
+        && (!search.value.is_some() || age(value, now_s) < age(search.value, now_s))
+    {
         search.endpoint = endpoint;
         search.value = value;
-        return 1;
+    }
+    0
+}
+
+/// Forgets the client's connections to the real server by its other endpoints, in this CPU's table.
+extern "C" fn supersede<F: Family, R: Reach<F>, T: Tables>(
+    turn: u32,
+    search: *mut Search<'_, F, R, T>,
+) -> i64 {
+    // SAFETY: `repeat` hands over what it was given.
+    let search = unsafe { &mut *search };
+    let endpoint = search.shared.endpoints[turn as usize % limits::ENDPOINTS_PER_REAL_SERVER];
+    if endpoint == 0 {
+        return 0;
+    }
+    let key = R::key(
+        search.client.0,
+        search.client.1,
+        search.real_server.1,
+        endpoint,
+    );
+    let tables = search.tables;
+    let found = table::find::<R::Shape, T>(tables, search.settings, tables.cpu(), key);
+    if !found.is_some() || !is_of::<F, R, T>(tables, found.value, endpoint, search.real_server) {
+        return 0;
+    }
+    if endpoint == search.endpoint {
+        search.flags = found.value.flags();
+    } else {
+        table::update::<R::Shape, T>(tables, &found, Value::NONE);
+        table::uncount(tables, found.value);
     }
     0
 }
@@ -156,12 +208,14 @@ pub(super) fn owner_anywhere<'t, F: Ip, R: Reach<F>, T: Tables>(
         shared,
         client,
         real_server,
-        own: EVERYWHERE,
+        but: EVERYWHERE,
+        supersedes: false,
         endpoint: 0,
         value: Value::NONE,
+        flags: Value::COPY,
         reach: PhantomData,
     };
-    search_elsewhere(&mut state);
+    search_all(&mut state);
     if !state.value.is_some() {
         return None;
     }
@@ -172,15 +226,19 @@ pub(super) fn owner_anywhere<'t, F: Ip, R: Reach<F>, T: Tables>(
     })
 }
 
-/// Looks for the connection in the other CPUs' tables. Not inlined: rare, and on a stack frame of its own.
+/// Looks for the connection in the CPUs' tables. Not inlined: rare, and on a stack frame of its own.
+///
+/// In all of them when a real server that answers several endpoints has begun a new connection: to it there is but one
+/// under the client's address and port, so those by other endpoints are over. Were they not forgotten here, the new one's
+/// replies would seem to be of one of them.
 #[inline(never)]
-fn search_elsewhere<F: Family, R: Reach<F>, T: Tables>(state: &mut Search<'_, F, R, T>) {
+fn search_all<F: Family, R: Reach<F>, T: Tables>(state: &mut Search<'_, F, R, T>) {
+    const ENDPOINTS: u32 = limits::ENDPOINTS_PER_REAL_SERVER as u32;
     let cpus = state.settings.cpus.min(limits::CPUS);
-    repeat(
-        cpus * limits::ENDPOINTS_PER_REAL_SERVER as u32,
-        state,
-        search::<F, R, T>,
-    );
+    repeat(cpus * ENDPOINTS, state, search::<F, R, T>);
+    if state.supersedes && state.value.is_some() {
+        repeat(ENDPOINTS, state, supersede::<F, R, T>);
+    }
 }
 
 /// Finds the connection of (client, real server) among the endpoints that the real server answers.
@@ -198,9 +256,15 @@ pub(super) fn owner<'t, F: Ip, R: Reach<F>, T: Tables>(
     shared: &SharedBy,
 ) -> Option<Owner<'t>> {
     let settings = subject.settings;
+    // A connection begins: whatever this CPU knows may be of one before it.
+    let begins = shared.endpoints[1] != 0 && flags.is_some_and(|flags| flags & tcp::SYN != 0);
     let mut own = Found::NOTHING;
     let mut endpoint = 0;
-    let mut index = 0;
+    let mut index = if begins {
+        limits::ENDPOINTS_PER_REAL_SERVER
+    } else {
+        0
+    };
     while index < limits::ENDPOINTS_PER_REAL_SERVER {
         let candidate = shared.endpoints[index];
         if candidate == 0 {
@@ -216,6 +280,7 @@ pub(super) fn owner<'t, F: Ip, R: Reach<F>, T: Tables>(
         index += 1;
     }
     let mut value = own.value;
+    let mut copy = Value::COPY;
     if !own.is_some() {
         let mut state = Search::<F, R, T> {
             tables,
@@ -223,14 +288,17 @@ pub(super) fn owner<'t, F: Ip, R: Reach<F>, T: Tables>(
             shared,
             client,
             real_server,
-            own: tables.cpu(),
+            but: if begins { EVERYWHERE } else { tables.cpu() },
+            supersedes: begins,
             endpoint: 0,
             value: Value::NONE,
+            flags: Value::COPY,
             reach: PhantomData,
         };
-        search_elsewhere(&mut state);
+        search_all(&mut state);
         endpoint = state.endpoint;
         value = state.value;
+        copy = state.flags;
     }
     let state = State::from_u8(value.state())?;
     let record = tables.endpoint(endpoint)?;
@@ -244,7 +312,7 @@ pub(super) fn owner<'t, F: Ip, R: Reach<F>, T: Tables>(
     if !own.is_some() {
         // The NIC brings replies to another CPU than the client's packets: from now on this one has a copy.
         let key = R::key(client.0, client.1, real_server.1, endpoint);
-        let copy = Value::new(value.destination(), now, state, value.flags() | Value::COPY);
+        let copy = Value::new(value.destination(), now, state, copy);
         R::Shape::insert(tables, key, copy);
     } else if moves || flags.is_none() {
         let new = Value::new(value.destination(), now, state, value.flags());
