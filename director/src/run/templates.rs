@@ -11,7 +11,7 @@ use xdp_ebpf::layout::Template;
 
 use super::node::Node;
 use crate::config::{Config, VirtualService};
-use crate::upkeep::{EndpointRule, Persistence};
+use crate::upkeep::{EndpointRule, Persistence, templates};
 
 /// How often templates are looked through, at the most.
 const PERIOD: Duration = Duration::from_secs(5);
@@ -88,13 +88,13 @@ impl Node {
             return;
         }
         match self.datapath.maps.templates() {
-            Ok(templates) => {
-                self.idle_templates = templates
+            Ok(all) => {
+                self.idle_templates = all
                     .into_iter()
                     .filter(|(key, template)| {
                         // Of a service that is not persistent any more: at once.
                         let timeout_s = timeouts_s.get(&key.service).copied().unwrap_or(0);
-                        now_s.wrapping_sub(template.seen_s) > timeout_s
+                        templates::is_idle(template, now_s, timeout_s)
                     })
                     .collect();
                 self.upkeep

@@ -180,4 +180,27 @@ mod tests {
             ]
         );
     }
+
+    #[test]
+    fn used_since_the_list_was_begun_is_not_idle() {
+        let settings = Settings {
+            now_s: 1000,
+            cpus: 1,
+            buckets4: 64,
+            buckets6: 64,
+            ..Settings::default()
+        };
+        let tables = NativeTables::new(settings, 0);
+        // (seen, idle)
+        for (seen_s, idle_s) in [(1000, 0), (1001, 0), (1500, 0), (999, 1), (0, 1000)] {
+            let value = Value::new(5, seen_s, State::Udp, 0);
+            let key = connection::key4(1, 2, 3);
+            assert!(table::insert::<Narrow, _>(&tables, &key, value.0));
+            let four = tables.buckets4();
+            let found: Vec<u16> = connections(four, tables.buckets6(), &settings, |_| true)
+                .map(|it| it.idle_s)
+                .collect();
+            assert_eq!(found, [idle_s], "seen at {seen_s}");
+        }
+    }
 }
