@@ -115,6 +115,22 @@ impl Resolver {
                 "\"protocol: udp\", or no such key",
             ));
         }
+        // A default may be meant for services of the other family.
+        if let (Some(ShortOrLong::Long(long)), Some(true)) =
+            (file.persistence.as_ref(), known.is_ipv4)
+            && let Some(granularity) = long.value.granularity.as_ref()
+            && let Some(33..) = own.persistence.and_then(|it| it.prefix)
+        {
+            let message = format!(
+                "found \"{}\", longer than an IPv4 address",
+                granularity.text
+            );
+            self.mistakes.push(Mistake::new(
+                granularity.place,
+                message,
+                "a number from 1 to 32",
+            ));
+        }
         let list = file.real_servers.as_deref().unwrap_or_default();
         let mut real_servers = Vec::with_capacity(list.len());
         let mut places = Vec::with_capacity(list.len());

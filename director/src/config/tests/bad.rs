@@ -714,6 +714,11 @@ fn services_that_make_no_sense() {
             &["from 1 to 128"],
         ),
         (
+            "- {address: 192.0.2.1, port: 80, persistence: {granularity: 33}}",
+            61,
+            &["\"33\", longer than an IPv4 address", "from 1 to 32"],
+        ),
+        (
             "- {address: 192.0.2.1, port: 80, one_packet: true}",
             46,
             &["one_packet in a service that takes TCP", "protocol: udp"],
