@@ -10,6 +10,7 @@ mod fragments;
 mod icmp;
 mod life;
 mod methods;
+mod operators;
 mod others;
 mod schedulers;
 mod site;

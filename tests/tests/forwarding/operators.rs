@@ -1,0 +1,149 @@
+//! What operators say at run time, and what they are told.
+
+use std::net::SocketAddr;
+
+use director_tests::director::{Service, command, control_socket};
+use director_tests::http::Connection;
+use director_tests::lab::Topology;
+use director_tests::{PATIENCE, wait_until};
+
+use crate::site::{NAT_PORT, SERVERS, Site, TIMEOUT, by_name, client, server, virtual_address};
+
+/// A service whose connections end when the real server is drained.
+const PORT: u16 = 80;
+
+/// A command that finds the running director, or its tables, by its configuration.
+fn director(site: &Site, arguments: &[&str]) -> anyhow::Result<String> {
+    let configuration = site.lab.directory().join("director.yaml");
+    let mut arguments = arguments.to_vec();
+    arguments.extend(["--config", configuration.to_str().unwrap()]);
+    command(&site.lab, &arguments)
+}
+
+fn say(site: &Site, what: &str, arguments: &[&str]) -> String {
+    director(site, arguments).unwrap_or_else(|error| panic!("{what}: {error:#}\n{}", site.log()))
+}
+
+#[test]
+#[ignore = "needs root, network namespaces and nginx: cargo xtask test runs it"]
+fn operators_ask_drain_and_take_back() {
+    let mut site = Site::up(Topology::TwoInterfaces);
+    let address = SocketAddr::new(virtual_address(false), PORT);
+    site.start(&[Service {
+        real_port: NAT_PORT,
+        ..Service::rr(virtual_address(false), PORT)
+    }]);
+    site.wait_for_answer(address);
+    let name = site.status().services[0].name.clone();
+    let second = SocketAddr::new(server(2, false), NAT_PORT).to_string();
+    let all = by_name(&[(1, 2), (2, 2), (3, 2)]);
+    let others = by_name(&[(1, 3), (3, 3)]);
+    assert_eq!(site.answered(address, 6), all);
+
+    // One connection to each, which stays.
+    let mut open: Vec<(String, Connection)> = (0..SERVERS)
+        .map(|_| {
+            let mut connection = site.client(|| Connection::open(address, TIMEOUT)).unwrap();
+            (connection.get("/").unwrap().who(), connection)
+        })
+        .collect();
+    assert_the_connections(&site, &second);
+    assert_explained(&site, address);
+
+    // (what is said, who answers then)
+    let changes: [(&[&str], _); 5] = [
+        (&["weight", &name, &second, "0"], &others),
+        (&["enable", &name, &second], &all),
+        (&["disable", &name, &second], &others),
+        (&["enable", &name, &second], &all),
+        (&["drain", &name, &second], &others),
+    ];
+    for (change, expected) in changes {
+        let what = change.join(" ");
+        say(&site, &what, &[&["server"], change].concat());
+        assert_eq!(&site.answered(address, 6), expected, "{what}");
+        for (who, connection) in &mut open {
+            assert_eq!(
+                &connection.get("/").unwrap().who(),
+                who,
+                "{what}: what there is goes on"
+            );
+        }
+    }
+
+    // It outlives a reload.
+    site.reload(&[Service {
+        real_port: NAT_PORT,
+        ..Service::rr(virtual_address(false), PORT)
+    }]);
+    assert_eq!(site.answered(address, 6), others);
+
+    // And its time comes: a reset, which tells the client to connect anew.
+    let drain = ["server", "drain", &name, &second, "--within", "1s"];
+    say(&site, "drain within", &drain);
+    for (who, mut connection) in open {
+        if who == "s2" {
+            wait_until(
+                "the drained real server's connection is reset",
+                PATIENCE,
+                || match connection.get("/") {
+                    Ok(_) => anyhow::bail!("it still answers"),
+                    Err(_) => Ok(()),
+                },
+            )
+            .unwrap();
+        } else {
+            assert_eq!(connection.get("/").unwrap().who(), who);
+        }
+    }
+    say(&site, "enable", &["server", "enable", &name, &second]);
+    assert_eq!(site.answered(address, 6), all);
+    assert_refused(&site, &name);
+    site.check_end();
+}
+
+/// `conns` and `services` know the connection to that real server.
+fn assert_the_connections(site: &Site, second: &str) {
+    let from = client(false).to_string();
+    let list = say(
+        site,
+        "conns",
+        &["conns", "--state", "established", "--server", second],
+    );
+    assert!(
+        list.lines().any(|line| line.contains("ESTABLISHED")
+            && line.contains(&from)
+            && line.contains(second)),
+        "{list}"
+    );
+    let none = say(
+        site,
+        "conns",
+        &["conns", "--client", "203.0.113.0/24", "--count"],
+    );
+    assert_eq!(none.trim(), "0");
+    let services = say(site, "services", &["services"]);
+    assert!(services.lines().count() >= 2, "{services}");
+}
+
+/// `explain` names what would become of a new connection and of no one's packet.
+fn assert_explained(site: &Site, address: SocketAddr) {
+    let from = SocketAddr::new(client(false), 40_000).to_string();
+    let elsewhere = SocketAddr::new(address.ip(), 9).to_string();
+    for (to, says) in [(address.to_string(), ":8080"), (elsewhere, "kernel")] {
+        let said = say(site, "explain", &["explain", "--from", &from, "--to", &to]);
+        assert!(said.contains(says), "no {says:?} in: {said}");
+    }
+    assert!(control_socket(&site.lab).exists());
+}
+
+/// What does not exist is refused by name, and changes nothing.
+fn assert_refused(site: &Site, name: &str) {
+    for (arguments, says) in [
+        (["server", "disable", "nothing", "10.9.9.9"], "nothing"),
+        (["server", "disable", name, "10.9.9.9"], "10.9.9.9"),
+    ] {
+        let error = format!("{:#}", director(site, &arguments).unwrap_err());
+        assert!(error.contains(says), "no {says:?} in: {error}");
+    }
+}
