@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use director_tests::director::Service;
 use director_tests::http::Connection;
 use director_tests::lab::Topology;
-use director_tests::udp;
+use director_tests::{PATIENCE, udp, wait_until};
 
 use crate::site::{NAT_PORT, Site, TIMEOUT, Way, by_name, growth, virtual_address};
 
@@ -42,6 +42,22 @@ const SHARES: [Shares; 6] = [
 ];
 /// Port of the first of them.
 const FIRST_PORT: u16 = 8000;
+/// Schedulers that count: weights, and how many of six connections that stay open each real server gets.
+type Held = (&'static str, &'static [(u8, u32)], &'static [(u8, usize)]);
+const HELD: [Held; 9] = [
+    ("lc", &[(1, 9), (2, 1), (3, 1)], &[(1, 2), (2, 2), (3, 2)]),
+    ("wlc", &[(1, 3), (2, 2), (3, 1)], &[(1, 3), (2, 2), (3, 1)]),
+    ("sed", &[(1, 3), (2, 2), (3, 1)], &[(1, 3), (2, 2), (3, 1)]),
+    ("nq", &[(1, 8), (2, 1), (3, 1)], &[(1, 4), (2, 1), (3, 1)]),
+    ("fo", &[(1, 1), (2, 5), (3, 1)], &[(2, 6)]),
+    ("ovf", &[(1, 2), (2, 3), (3, 1)], &[(1, 2), (2, 4)]),
+    ("lblc", &[(1, 10), (2, 10), (3, 10)], &[(1, 6)]),
+    ("lblcr", &[(1, 10), (2, 10), (3, 10)], &[(1, 6)]),
+    ("dh", &[(2, 1)], &[(2, 6)]),
+];
+const HELD_CONNECTIONS: usize = 6;
+/// Port of the first of them.
+const FIRST_HELD_PORT: u16 = 8200;
 /// Ports of services whose weights change: scheduler and its flags.
 const QUIESCED: [(u16, &str, &[&str]); 3] = [
     (8100, "rr", &[]),
@@ -57,7 +73,20 @@ fn address(port: u16) -> SocketAddr {
     SocketAddr::new(virtual_address(false), port)
 }
 
-/// All of the above; the last two kinds with these weights.
+/// Those that count, in a configuration of their own: a real server stands in 16 services at most.
+fn held_services() -> Vec<Service<'static>> {
+    (FIRST_HELD_PORT..)
+        .zip(&HELD)
+        .map(|(port, (scheduler, weights, _))| Service {
+            scheduler,
+            real_port: NAT_PORT,
+            real_servers: Some(weights),
+            ..Service::rr(virtual_address(false), port)
+        })
+        .collect()
+}
+
+/// All others of the above; the last two kinds with these weights.
 fn services<'a>(quiesced: &'a [(u8, u32)], hashed: &'a [(u8, u32)]) -> Vec<Service<'a>> {
     let nat = |port, scheduler, flags, real_servers| Service {
         scheduler,
@@ -87,6 +116,9 @@ fn schedulers_share_hash_and_quiesce() {
     let hashed = [(1, 1), (2, 1), (3, 2)];
     site.start(&services(&even, &hashed));
     check_shares(&site);
+    site.reload(&held_services());
+    check_held(&site);
+    site.reload(&services(&even, &hashed));
     let owners = owners(&site);
     check_quiescing(&mut site, &hashed);
 
@@ -108,6 +140,37 @@ fn check_shares(site: &Site) {
             .map(|server| server.connections)
             .sum();
         assert_eq!(connections, requests as u64, "{scheduler} {weights:?}");
+    }
+}
+
+/// Who gets connections that stay open, and whether they are counted as what they are.
+fn check_held(site: &Site) {
+    for (port, (scheduler, weights, expected)) in (FIRST_HELD_PORT..).zip(HELD) {
+        let mut got = BTreeMap::new();
+        let mut open = Vec::new();
+        for _ in 0..HELD_CONNECTIONS {
+            let mut connection = site
+                .client(|| Connection::open(address(port), TIMEOUT))
+                .unwrap();
+            *got.entry(connection.get("/").unwrap().who()).or_default() += 1;
+            open.push(connection);
+        }
+        let what = format!("{scheduler} {weights:?}");
+        assert_eq!(got, by_name(expected), "{what}");
+        // Status is as of the last pass over the tables.
+        wait_until("all of them are counted as active", PATIENCE, || {
+            let status = site.status();
+            let active: u64 = status
+                .services
+                .iter()
+                .filter(|service| service.name.ends_with(&format!(":{port}")))
+                .flat_map(|service| &service.real_servers)
+                .map(|server| server.active)
+                .sum();
+            anyhow::ensure!(active == HELD_CONNECTIONS as u64, "{active} are");
+            Ok(())
+        })
+        .unwrap_or_else(|error| panic!("{what}: {error:#}"));
     }
 }
 
