@@ -10,6 +10,7 @@ use xdp_ebpf::layout::{
     Counters, Destination, Endpoint, Endpoint4, Endpoint6, Fragment, FragmentKey4, FragmentKey6,
     Load, Locality, LocalityKey, Neighbour4, Neighbour6, NextHop, RangeKey4, RangeKey6, Reason,
     Route, Scratch, Served, Service, Settings, SharedBy, Template, TemplateKey, TokenBucket, Work,
+    method, scheduler,
 };
 use xdp_ebpf::native::NativeTables;
 use xdp_ebpf::packet::Packet;
@@ -149,8 +150,11 @@ unsafe impl Tables for Traced<'_> {
         let found = self.tables.service(id);
         if let Some(record) = found {
             self.say(format!(
-                "service {id}: scheduler number {}, {} slots from {}, flags {:#x}",
-                record.scheduler, record.slots, record.first_slot, record.flags
+                "service {id}: scheduler {}, {} slots from {}, flags {:#x}",
+                scheduler_name(record.scheduler),
+                record.slots,
+                record.first_slot,
+                record.flags
             ));
         }
         found
@@ -173,9 +177,9 @@ unsafe impl Tables for Traced<'_> {
                 format!("by interface {}", record.next_hop.ifindex)
             };
             self.say(format!(
-                "{}: method number {}, flags {:#x}, {hop}",
+                "{}: {}, flags {:#x}, {hop}",
                 self.server(id),
-                record.method,
+                method_name(record.method),
                 record.flags
             ));
         }
@@ -395,5 +399,37 @@ impl Traced<'_> {
         } else {
             format!("the scheduler chooses {}", self.server(id))
         });
+    }
+}
+
+/// As the configuration calls it.
+fn scheduler_name(number: u8) -> &'static str {
+    match number {
+        scheduler::CURSOR => "rr or wrr",
+        scheduler::MAGLEV => "mh",
+        scheduler::SOURCE => "sh",
+        scheduler::DESTINATION => "dh",
+        scheduler::LC => "lc",
+        scheduler::WLC => "wlc",
+        scheduler::SED => "sed",
+        scheduler::NQ => "nq",
+        scheduler::FO => "fo",
+        scheduler::OVF => "ovf",
+        scheduler::TWOS => "twos",
+        scheduler::LBLC => "lblc",
+        scheduler::LBLCR => "lblcr",
+        _ => "unknown",
+    }
+}
+
+/// As the configuration calls it.
+fn method_name(number: u8) -> &'static str {
+    match number {
+        method::NAT => "nat",
+        method::DR => "dr",
+        method::IPIP => "tun with ipip",
+        method::GUE => "tun with gue",
+        method::GRE => "tun with gre",
+        _ => "no method",
     }
 }
