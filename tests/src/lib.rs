@@ -25,7 +25,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
-/// How long tests and demonstration wait for something that should take a moment.
+/// How long tests and demonstration wait for something that should take a moment, or for a director to start: seconds of
+/// verification, more on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Asks `condition` again and again until it says yes.

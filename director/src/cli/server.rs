@@ -7,7 +7,7 @@ use super::arguments::{ServerAction, Socket};
 use super::{SILENT, WRONG};
 use crate::config;
 use crate::control::{
-    ClientError, ServerCommand, ServerSaid, fetch_status, render_services, send_command,
+    ClientError, ServerCommand, ServerSaid, Status, fetch_status, render_services, send_command,
 };
 
 /// Has the running director change a real server.
@@ -41,14 +41,17 @@ pub(super) fn server(socket: &Socket, action: &ServerAction) -> anyhow::Result<E
     }
 }
 
+/// The running director's status. `None`: none answers, which has been said.
+pub(super) fn ask(socket: &Socket) -> anyhow::Result<Option<Status>> {
+    Ok(fetch_status(&socket_path(socket)?)
+        .inspect_err(|error| eprintln!("director: {error}"))
+        .ok())
+}
+
 /// Lists services.
 pub(super) fn services(socket: &Socket, json: bool) -> anyhow::Result<ExitCode> {
-    let status = match fetch_status(&socket_path(socket)?) {
-        Ok(status) => status,
-        Err(error) => {
-            eprintln!("director: {error}");
-            return Ok(ExitCode::from(SILENT));
-        }
+    let Some(status) = ask(socket)? else {
+        return Ok(ExitCode::from(SILENT));
     };
     if json {
         println!("{}", serde_json::to_string_pretty(&status.services)?);
@@ -59,7 +62,7 @@ pub(super) fn services(socket: &Socket, json: bool) -> anyhow::Result<ExitCode> 
 }
 
 /// Where the running director listens.
-pub(super) fn socket_path(socket: &Socket) -> anyhow::Result<std::path::PathBuf> {
+fn socket_path(socket: &Socket) -> anyhow::Result<std::path::PathBuf> {
     match &socket.socket {
         Some(socket) => Ok(socket.clone()),
         None => of_config(&socket.config),

@@ -2,14 +2,14 @@
 
 use std::net::SocketAddr;
 
-use director_tests::director::{Service, command, control_socket};
+use director_tests::director::{Service, command};
 use director_tests::http::Connection;
 use director_tests::lab::Topology;
 use director_tests::{PATIENCE, wait_until};
 
 use crate::site::{NAT_PORT, SERVERS, Site, TIMEOUT, by_name, client, server, virtual_address};
 
-/// A service whose connections end when the real server is drained.
+/// The service's port.
 const PORT: u16 = 80;
 
 /// A command that finds the running director, or its tables, by its configuration.
@@ -134,7 +134,6 @@ fn assert_explained(site: &Site, address: SocketAddr) {
         let said = say(site, "explain", &["explain", "--from", &from, "--to", &to]);
         assert!(said.contains(says), "no {says:?} in: {said}");
     }
-    assert!(control_socket(&site.lab).exists());
 }
 
 /// What does not exist is refused by name, and changes nothing.
