@@ -13,7 +13,7 @@ use core::ptr::NonNull;
 
 use crate::atomic::{fetch_add, load, store};
 use crate::connection::{Bucket, EXPENDABLE, Value};
-use crate::layout::{Settings, limits};
+use crate::layout::{self, Settings, limits};
 use crate::reach::{Key, Shape};
 use crate::state::State;
 use crate::tables::{Tables, work};
@@ -367,7 +367,8 @@ pub fn recount<T: Tables>(tables: &T, old: Value, new: Value) {
 }
 
 /// Puts a connection into this CPU's table and counts it; an entry that it has there already, of an earlier connection
-/// under the same addresses, gets the new value. False: the table is full of what is worth more, or not there.
+/// under the same addresses, gets the new value. False: the table is full of what is worth more, or takes nothing new
+/// ([`layout::settings::MOVING`]), or is not there.
 #[inline(always)]
 pub fn insert<S: Shape, T: Tables>(tables: &T, key: &Key<S>, value: u64) -> bool {
     let Some(settings) = tables.settings() else {
@@ -385,6 +386,9 @@ pub fn insert<S: Shape, T: Tables>(tables: &T, key: &Key<S>, value: u64) -> bool
         update::<S, T>(tables, &known, value);
         recount(tables, known.value, value);
         return true;
+    }
+    if settings.flags & layout::settings::MOVING != 0 {
+        return false;
     }
     let put = put_if_room::<S, T>(tables, first, *key, value)
         || put_if_room::<S, T>(tables, second, *key, value)

@@ -67,6 +67,26 @@ impl Links {
         Ok(())
     }
 
+    /// Puts the program in the place of the one that each link has. Where one refuses, those before it have it already.
+    pub(super) fn replace(
+        &mut self,
+        program: &mut Xdp,
+        directory: &PinDirectory,
+    ) -> Result<(), DatapathError> {
+        for (name, (attached, link)) in &mut self.links {
+            let interface = Interface {
+                name: name.clone(),
+                mode: attached.mode,
+            };
+            let state = look(name, attached.ifindex)?;
+            // `None`: the interface is gone, and comes back with a link of its own.
+            if let Some(new) = adopt(program, directory, &interface, attached.ifindex, state)? {
+                *link = new;
+            }
+        }
+        Ok(())
+    }
+
     /// Lets go of the descriptors; with their pins gone too, the kernel detaches.
     pub(super) fn release(&mut self) {
         self.links.clear();

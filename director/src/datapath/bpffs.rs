@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use aya::maps::{Array, Map, MapData};
 use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
+use nix::fcntl::{AT_FDCWD, Flock, FlockArg, RenameFlags, renameat2};
 use nix::mount::{MsFlags, mount};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 use nix::unistd::geteuid;
@@ -20,6 +20,17 @@ use super::sys;
 pub const DEFAULT_BPFFS: &str = "/sys/fs/bpf";
 /// A map of our own: version, buckets of an IPv4 table, buckets of an IPv6 table, CPUs.
 const LAYOUT: &str = "LAYOUT";
+/// Directory of what is exchanged as one when the connection tables get another size, and of its successor while that is
+/// being made.
+const TABLES: &str = "tables";
+const NEXT: &str = "next";
+/// The maps in there. `SETTINGS` says how large the tables are, and programs reach their other stages by `STAGES`.
+const EXCHANGED: [&str; 4] = [
+    maps::SETTINGS,
+    maps::CONNECTIONS4,
+    maps::CONNECTIONS6,
+    maps::STAGES,
+];
 /// What pins of links begin with.
 const LINK_PREFIX: &str = "link-";
 
@@ -34,6 +45,24 @@ pub(super) struct Sizes {
 /// Directory of an instance's pins.
 pub(super) fn directory(bpffs: &Path, instance: &str) -> PathBuf {
     bpffs.join("director").join(instance)
+}
+
+/// Path of a map's pin in a directory of an instance.
+pub(super) fn map_in(directory: &Path, name: &str) -> PathBuf {
+    if EXCHANGED.contains(&name) {
+        directory.join(TABLES).join(name)
+    } else {
+        directory.join(name)
+    }
+}
+
+/// Where the successors of the tables of an instance are pinned while they are being made.
+pub(super) fn next_map_in(directory: &Path, name: &str) -> PathBuf {
+    if EXCHANGED.contains(&name) {
+        directory.join(NEXT).join(name)
+    } else {
+        directory.join(name)
+    }
 }
 
 /// The directory of one instance, locked.
@@ -60,7 +89,7 @@ impl PinDirectory {
                 source,
             }
         };
-        for directory in [bpffs.join("director"), path.clone()] {
+        for directory in [bpffs.join("director"), path.clone(), path.join(TABLES)] {
             make_private(&directory).map_err(|source| DatapathError::Pin {
                 action: "make directory",
                 path: directory,
@@ -79,13 +108,71 @@ impl PinDirectory {
                 },
             )?;
         let directory = Self { path, _lock: lock };
+        // Of a director that was killed while it made them.
+        directory.remove_next()?;
         let sizes = directory.adoptable()?;
         Ok((directory, sizes))
     }
 
     /// Path of a map's pin.
     pub(super) fn map(&self, name: &str) -> PathBuf {
-        self.path.join(name)
+        map_in(&self.path, name)
+    }
+
+    /// The directory itself.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Makes room for the successors of the tables.
+    pub(super) fn make_next(&self) -> Result<(), DatapathError> {
+        self.remove_next()?;
+        let path = self.path.join(NEXT);
+        make_private(&path).map_err(|source| DatapathError::Pin {
+            action: "make directory",
+            path,
+            source,
+        })
+    }
+
+    /// Exchanges the tables and their successors in one step, and removes what were the tables: whoever adopts them finds
+    /// the one or the other, whole. The successors must be marked.
+    pub(super) fn exchange(&self) -> Result<(), DatapathError> {
+        let (tables, next) = (self.path.join(TABLES), self.path.join(NEXT));
+        // In `fs/libfs.c` since Linux 5.16 (`simple_rename_exchange`).
+        renameat2(
+            AT_FDCWD,
+            &next,
+            AT_FDCWD,
+            &tables,
+            RenameFlags::RENAME_EXCHANGE,
+        )
+        .map_err(|errno| DatapathError::Pin {
+            action: "exchange",
+            path: tables,
+            source: errno.into(),
+        })?;
+        self.remove_next()
+    }
+
+    /// Removes the successors of the tables, if there are any.
+    pub(super) fn remove_next(&self) -> Result<(), DatapathError> {
+        self.remove_tables(NEXT)
+    }
+
+    fn remove_tables(&self, name: &str) -> Result<(), DatapathError> {
+        let path = self.path.join(name);
+        if !path.exists() {
+            return Ok(());
+        }
+        for entry in removal_order(self.entries_of(&path)?) {
+            self.unpin(&path.join(entry))?;
+        }
+        fs::remove_dir(&path).map_err(|source| DatapathError::Pin {
+            action: "remove",
+            path,
+            source,
+        })
     }
 
     /// Path of the pin of an interface's link.
@@ -105,6 +192,16 @@ impl PinDirectory {
 
     /// Says that the tables are whole, and what they are like. From now on they can be adopted.
     pub(super) fn mark(&self, sizes: Sizes) -> Result<(), DatapathError> {
+        self.mark_in(TABLES, sizes)
+    }
+
+    /// Says so of the successors.
+    pub(super) fn mark_next(&self, sizes: Sizes) -> Result<(), DatapathError> {
+        self.mark_in(NEXT, sizes)
+    }
+
+    fn mark_in(&self, directory: &str, sizes: Sizes) -> Result<(), DatapathError> {
+        let path = self.path.join(directory).join(LAYOUT);
         let failed = |source| DatapathError::Map {
             action: "make",
             map: LAYOUT,
@@ -119,13 +216,11 @@ impl PinDirectory {
         for (index, value) in (0..).zip([LAYOUT_VERSION, buckets4, buckets6, cpus]) {
             layout.set(index, value, 0).map_err(failed)?;
         }
-        layout
-            .pin(self.path.join(LAYOUT))
-            .map_err(|error| DatapathError::Pin {
-                action: "pin",
-                path: self.path.join(LAYOUT),
-                source: io::Error::other(error),
-            })
+        layout.pin(&path).map_err(|error| DatapathError::Pin {
+            action: "pin",
+            path,
+            source: io::Error::other(error),
+        })
     }
 
     /// Removes everything: programs are detached and tables freed.
@@ -170,19 +265,26 @@ impl PinDirectory {
     }
 
     fn remove_maps(&self) -> Result<(), DatapathError> {
-        removal_order(self.entries()?)
+        // The mark first: a director killed half way must not leave what looks whole and is not.
+        self.remove_next()?;
+        self.remove_tables(TABLES)?;
+        self.entries()?
             .iter()
             .try_for_each(|name| self.unpin(&self.path.join(name)))
     }
 
     fn entries(&self) -> Result<Vec<String>, DatapathError> {
+        self.entries_of(&self.path)
+    }
+
+    fn entries_of(&self, path: &Path) -> Result<Vec<String>, DatapathError> {
         let failed = |source| DatapathError::Pin {
             action: "read",
-            path: self.path.clone(),
+            path: path.to_owned(),
             source,
         };
         let mut names = Vec::new();
-        for entry in fs::read_dir(&self.path).map_err(failed)? {
+        for entry in fs::read_dir(path).map_err(failed)? {
             names.push(
                 entry
                     .map_err(failed)?
@@ -195,12 +297,17 @@ impl PinDirectory {
     }
 
     fn adoptable(&self) -> Result<Option<Sizes>, DatapathError> {
-        let entries = self.entries()?;
-        let has = |name: &str| entries.iter().any(|entry| entry == name);
-        if !has(LAYOUT) {
+        let has = |name: &str| self.map(name).exists();
+        if !self.path.join(TABLES).join(LAYOUT).exists() {
             if self.links()?.is_empty() {
                 // A director ended before it had everything in place. Nothing uses this.
                 self.remove_maps()?;
+                let tables = self.path.join(TABLES);
+                make_private(&tables).map_err(|source| DatapathError::Pin {
+                    action: "make directory",
+                    path: tables,
+                    source,
+                })?;
                 return Ok(None);
             }
             return Err(DatapathError::Incomplete {
@@ -226,7 +333,7 @@ pub(super) fn read_layout(path: &Path) -> Result<Sizes, DatapathError> {
         map: LAYOUT,
         source: Box::new(source),
     };
-    let layout = MapData::from_pin(path.join(LAYOUT)).map_err(failed)?;
+    let layout = MapData::from_pin(path.join(TABLES).join(LAYOUT)).map_err(failed)?;
     let layout: Array<MapData, u32> = Map::from_map_data(layout)
         .and_then(Array::try_from)
         .map_err(failed)?;
@@ -246,8 +353,7 @@ pub(super) fn read_layout(path: &Path) -> Result<Sizes, DatapathError> {
     })
 }
 
-/// The mark first: a director killed half way must not leave what looks whole and is not, which the next one would
-/// refuse to adopt.
+/// The mark first: what a director leaves that is killed half way must not look whole.
 fn removal_order(mut names: Vec<String>) -> Vec<String> {
     names.sort_by_key(|name| name != LAYOUT);
     names

@@ -138,6 +138,12 @@ pub enum DatapathError {
         /// The instance.
         instance: String,
     },
+    /// It cannot be told when the programs before have ended their last run.
+    #[error("cannot wait for packets that are under way (membarrier): {source}")]
+    Settle {
+        /// The kernel's answer.
+        source: io::Error,
+    },
     /// The connection table cannot be seen from here.
     #[error("cannot map BPF map {map} into memory: {source}")]
     Memory {

@@ -2,8 +2,8 @@
 
 use std::num::NonZeroUsize;
 use std::os::fd::AsFd;
-use std::path::Path;
-use std::sync::Mutex;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 use std::thread;
 
 use aya::maps::{Map, MapData, ProgramArray};
@@ -41,13 +41,13 @@ pub struct Datapath {
     /// The maps.
     pub maps: Maps,
     /// The IPv4 connection tables.
-    pub connections4: Mapped<Bucket4>,
+    pub connections4: Arc<Mapped<Bucket4>>,
     /// The IPv6 connection tables.
-    pub connections6: Mapped<Bucket6>,
-    object: Ebpf,
-    links: Links,
-    directory: PinDirectory,
-    sizes: Sizes,
+    pub connections6: Arc<Mapped<Bucket6>>,
+    pub(super) object: Ebpf,
+    pub(super) links: Links,
+    pub(super) directory: PinDirectory,
+    pub(super) sizes: Sizes,
     adopted: bool,
 }
 
@@ -80,8 +80,8 @@ impl Datapath {
                 }
                 Ok(Self {
                     maps,
-                    connections4,
-                    connections6,
+                    connections4: Arc::new(connections4),
+                    connections6: Arc::new(connections6),
                     object,
                     links: Links::default(),
                     directory,
@@ -106,7 +106,7 @@ impl Datapath {
         directory: &PinDirectory,
         sizes: Sizes,
     ) -> Result<(Ebpf, Maps, Mapped<Bucket4>, Mapped<Bucket6>), DatapathError> {
-        let mut object = load(code, directory, sizes)?;
+        let mut object = load(code, |name| directory.map(name), sizes)?;
 
         // The programs name the maps by descriptors that close when a map is taken out: so load all of them first.
         load_programs(&mut object)?;
@@ -115,17 +115,7 @@ impl Datapath {
         let mut stages: ProgramArray<MapData> = take_as(&mut object, maps::STAGES)?;
         let (connections4, connections6) = connections(|name| take(&mut object, name), sizes)?;
         let tables = Maps::new(|name| take(&mut object, name), interfaces)?;
-        for (stage, name) in Stage::ALL {
-            let fd = program(&mut object, name)?
-                .fd()
-                .map_err(|cause| DatapathError::Program {
-                    name,
-                    cause: Box::new(cause),
-                })?;
-            stages
-                .set(stage as u32, fd, 0)
-                .map_err(failed("write", maps::STAGES))?;
-        }
+        fill_stages(&mut object, &mut stages)?;
         if !privileges::has_live_frames() {
             tracing::warn!(
                 "this kernel is older than Linux 5.18: fragments that overtake their datagram's first one are lost"
@@ -203,10 +193,34 @@ pub fn online_cpus() -> u32 {
     (highest + 1).min(limits::CPUS)
 }
 
-fn load(code: &[u8], directory: &PinDirectory, sizes: Sizes) -> Result<Ebpf, DatapathError> {
+/// Points the stages to their programs.
+pub(super) fn fill_stages(
+    object: &mut Ebpf,
+    stages: &mut ProgramArray<MapData>,
+) -> Result<(), DatapathError> {
+    for (stage, name) in Stage::ALL {
+        let fd = program(object, name)?
+            .fd()
+            .map_err(|cause| DatapathError::Program {
+                name,
+                cause: Box::new(cause),
+            })?;
+        stages
+            .set(stage as u32, fd, 0)
+            .map_err(failed("write", maps::STAGES))?;
+    }
+    Ok(())
+}
+
+/// Loads the object over the maps that are pinned at `pin`, or makes them there.
+pub(super) fn load(
+    code: &[u8],
+    pin: impl Fn(&str) -> PathBuf,
+    sizes: Sizes,
+) -> Result<Ebpf, DatapathError> {
     let mut loader = EbpfLoader::new();
     for name in maps::ALL {
-        loader.map_pin_path(name, directory.map(name));
+        loader.map_pin_path(name, pin(name));
     }
     loader
         .map_max_entries(maps::CONNECTIONS4, sizes.buckets4 * sizes.cpus)
@@ -259,7 +273,7 @@ pub(super) fn program<'a>(
 
 /// Loads all programs, on as many CPUs as there are: the kernel's verifier takes seconds for the largest ones, and that is
 /// most of a director's start.
-fn load_programs(object: &mut Ebpf) -> Result<(), DatapathError> {
+pub(super) fn load_programs(object: &mut Ebpf) -> Result<(), DatapathError> {
     let mut todo = Vec::new();
     for (name, found) in object.programs_mut() {
         let known = Stage::ALL.into_iter().map(|(_, name)| name);

@@ -34,6 +34,11 @@ unsafe impl Shared for Bucket6 {}
 // SAFETY: made of `AtomicU64`.
 unsafe impl Shared for Load {}
 
+// SAFETY: memory that stays mapped until the drop, of what any number of writers may touch at once (`Shared`).
+unsafe impl<T: Shared> Send for Mapped<T> {}
+// SAFETY: as for `Send`.
+unsafe impl<T: Shared> Sync for Mapped<T> {}
+
 impl<T: Shared> Mapped<T> {
     /// Maps the first `elements` of a memory-mappable array map.
     pub(super) fn new(map: BorrowedFd<'_>, elements: u32) -> io::Result<Self> {

@@ -1,9 +1,11 @@
 //! Loading, pinning and adopting the BPF programs and maps. The only module that talks to the kernel's BPF side.
 //!
 //! ```text
-//!  /sys/fs/bpf/director/<instance>/   LAYOUT        what the tables look like; pinned last, so its presence means whole
-//!                                     SETTINGS, …   every map of `layout::maps`
+//!  /sys/fs/bpf/director/<instance>/   SERVICES4, …  every map of `layout::maps` but those in tables/
+//!                                     tables/LAYOUT what the tables look like; pinned last, so its presence means whole
 //!                                     link-<name>   the program attached to that interface
+//!                                     tables/       LAYOUT, SETTINGS, CONNECTIONS4, CONNECTIONS6, STAGES
+//!                                     next/         their successors, while tables of another size are being made
 //! ```
 //!
 //! All of it outlives the process: a director that was killed goes on forwarding, and the next one adopts what stands
@@ -28,6 +30,7 @@ mod plain;
 mod privileges;
 mod quiet;
 mod read;
+mod resize;
 mod sys;
 mod view;
 
@@ -39,4 +42,5 @@ pub use held::{Datagram, HeldFragment, Waiting};
 pub use load::{Datapath, Options, online_cpus};
 pub use maps::Maps;
 pub use memory::Mapped;
+pub use resize::{Prepared, Successor};
 pub use view::View;

@@ -6,7 +6,7 @@ use aya::maps::MapData;
 use xdp_ebpf::connection::{Bucket4, Bucket6};
 use xdp_ebpf::layout::maps;
 
-use super::bpffs::{directory, read_layout};
+use super::bpffs::{directory, map_in, read_layout};
 use super::error::DatapathError;
 use super::load::connections;
 use super::maps::{Maps, failed, open};
@@ -38,9 +38,9 @@ impl View {
             });
         }
         let sizes = read_layout(&path)?;
-        let interfaces = MapData::from_pin(path.join(maps::INTERFACES))
+        let interfaces = MapData::from_pin(map_in(&path, maps::INTERFACES))
             .map_err(failed("open", maps::INTERFACES))?;
-        let get = |name: &'static str| open(&path.join(name), name);
+        let get = |name: &'static str| open(&map_in(&path, name), name);
         let (connections4, connections6) = connections(get, sizes)?;
         Ok(Self {
             maps: Maps::new(get, interfaces)?,

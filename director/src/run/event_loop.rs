@@ -11,6 +11,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use super::node::Node;
+use super::resize;
 use super::system::monotonic_ns;
 use crate::control::{Control, Question};
 use crate::next_hop::{PROBE_TICK, Watch, WatchError};
@@ -94,6 +95,7 @@ async fn run_loop(options: &RunOptions) -> anyhow::Result<()> {
     serve(&mut node, &mut watch, &mut control, &mut signals, &held).await;
     drop(held);
     tracing::info!("stopping: detaching and removing all tables");
+    node.end_resize().await;
     node.datapath.stop()?;
     Ok(())
 }
@@ -134,6 +136,7 @@ async fn serve(
                 node.end_drains();
                 node.sample_rates();
             }
+            step = resize::next(&mut node.resize) => node.on_resize(step),
             _ = walks.tick() => node.walk(),
             question = control.next() => match question {
                 // Whoever asked may have gone away.

@@ -14,6 +14,7 @@ mod operator;
 mod rates;
 mod reconcile;
 mod report;
+mod resize;
 mod seldom;
 mod system;
 mod templates;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 use xdp_ebpf::layout::{Template, TemplateKey, destination};
 
 use super::rates::Rates;
-use super::reconcile::warn_of_other_sizes;
+use super::resize::Resize;
 use super::seldom::Seldom;
 use super::system;
 use crate::config::{self, Config};
@@ -69,6 +69,10 @@ pub(super) struct Node {
     ready: bool,
     /// Fragments that wait for their first one.
     pub(super) waiting: Waiting,
+    /// Connection tables of another size under way.
+    pub(super) resize: Option<Resize>,
+    /// Why the last ones did not come about.
+    pub(super) resize_error: Option<String>,
     pub(super) overflow_told: bool,
     pub(super) troubles: Troubles,
 }
@@ -111,7 +115,6 @@ impl Node {
                 destinations = tables.destinations.len(),
                 "adopting the data path of a director before this one"
             );
-            warn_of_other_sizes(&config, &datapath);
         }
         let upkeep = Upkeep::new(Geometry {
             cpus: datapath.cpus(),
@@ -144,6 +147,8 @@ impl Node {
             in_force: false,
             ready: false,
             waiting: Waiting::default(),
+            resize: None,
+            resize_error: None,
             overflow_told: false,
             troubles: Troubles::default(),
         })
@@ -161,6 +166,8 @@ impl Node {
         });
         self.upkeep.set_rules(self.rules(&self.config));
         system::warn_of_forwarding(&self.config);
+        // Those of a director before this one may have another.
+        self.resize_if_wanted();
         Ok(())
     }
 

@@ -9,7 +9,7 @@ use anyhow::Context;
 use super::node::Node;
 use super::system;
 use crate::config::{self, Config, Interface};
-use crate::datapath::{Datapath, online_cpus};
+use crate::datapath::Datapath;
 use crate::plan::{self, Inputs, NetworkView, Tables};
 
 impl Node {
@@ -203,27 +203,10 @@ impl Node {
                 .control_socket
                 .clone_from(&self.config.control_socket);
         }
-        if config.connections != self.config.connections {
-            warn_of_other_sizes(&config, &self.datapath);
-        }
         self.configure(config)?;
+        self.resize_if_wanted();
         self.forget_overrides();
         system::warn_of_forwarding(&self.config);
         Ok(())
-    }
-}
-
-pub(super) fn warn_of_other_sizes(config: &Config, datapath: &Datapath) {
-    let cpus = online_cpus();
-    let wanted = (
-        config.connections.buckets_per_cpu4(cpus),
-        config.connections.buckets_per_cpu6(cpus),
-        cpus,
-    );
-    if wanted != (datapath.buckets4(), datapath.buckets6(), datapath.cpus()) {
-        tracing::warn!(
-            "the connection tables were made for other sizes or CPUs than configured and keep them: the change takes \
-             effect when the director is stopped (SIGTERM) and started again"
-        );
     }
 }

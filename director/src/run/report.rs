@@ -62,7 +62,10 @@ impl Node {
                 .map(|service| self.service_status(service))
                 .collect(),
             reasons: self.reasons(),
-            warnings: system::forwarding_warnings(&self.config),
+            warnings: system::forwarding_warnings(&self.config)
+                .into_iter()
+                .chain(self.resize_status())
+                .collect(),
         }
     }
 

@@ -11,6 +11,7 @@
 //! what stand at the head of [`xdp_ebpf::connection`]: here only values are touched, only by compare-and-swap, and
 //! only to 0.
 
+pub mod carry;
 pub mod list;
 pub mod loads;
 mod pass;

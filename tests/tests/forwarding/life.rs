@@ -3,6 +3,7 @@
 //! A director's start takes the kernel some seconds of verification, so there are few.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
 use director_tests::director::{Reload, Service};
 use director_tests::http::{Connection, Transfer};
@@ -241,5 +242,88 @@ fn a_killed_director_breaks_nothing_and_the_next_one_adopts() {
         .unwrap();
         transfers.into_iter().for_each(Transfers::finish);
     }
+    site.check_end();
+}
+
+/// Connections are carried over into larger tables, and into smaller ones, while packets pass.
+#[test]
+#[ignore = "needs root, network namespaces and nginx: cargo xtask test runs it"]
+fn connection_tables_get_another_size() {
+    // What the file says, and IPv4 and IPv6 places for it: a place more than two thirds of them are for so many connections.
+    const SIZES: [(&str, u64, u64); 3] = [
+        ("connections: {ipv4: 20000, ipv6: 10000}\n", 30_000, 15_000),
+        (
+            "connections: {ipv4: 300000, ipv6: 40000}\n",
+            450_000,
+            60_000,
+        ),
+        ("connections: {ipv4: 3000, ipv6: 2000}\n", 4_500, 3_000),
+    ];
+    let mut site = site();
+    let ways = Way::one_of_each();
+    let services: Vec<Service<'static>> = ways.iter().map(|&way| service(way, ALL)).collect();
+    site.extra = SIZES[0].0;
+    site.start(&services);
+    let check_places = |site: &Site, (said, ipv4, ipv6): (&str, u64, u64)| {
+        let connections = site.status().connections;
+        let found = (connections.ipv4.places, connections.ipv6.places);
+        // A bucket each CPU has more.
+        let fits = |found: u64, wanted: u64| (wanted..wanted + 64).contains(&found);
+        anyhow::ensure!(
+            fits(found.0, ipv4) && fits(found.1, ipv6),
+            "{said}: {found:?}"
+        );
+        Ok(())
+    };
+    check_places(&site, SIZES[0]).unwrap();
+
+    let (gateway, rest) = (ways[0].gateway(), &SIZES[1..]);
+    site.lab.set_gateway(gateway).unwrap();
+    let begin = |way: &&Way| Transfers::begin(&site, **way, 3);
+    let now = ways.iter().filter(|way| way.gateway() == gateway);
+    let mut transfers: Vec<Transfers> = now.collect::<Vec<_>>().iter().map(begin).collect();
+    for size in rest {
+        site.extra = size.0;
+        site.reload(&services);
+        wait_until("the tables have the other size", PATIENCE, || {
+            // They begin in the old tables, in the new ones, or in between.
+            site.answered(ways[0].address(), 1);
+            check_places(&site, *size)
+        })
+        .unwrap_or_else(|error| panic!("{error:#}\n{}", site.log()));
+        assert_eq!(site.status().warnings, [""; 0], "{}", site.log());
+        for transfers in &mut transfers {
+            transfers.go_on(size.0);
+        }
+        // All of them are where the new tables' upkeep finds them.
+        wait_until("the transfers are counted", PATIENCE, || {
+            for service in site.status().services {
+                let address = SocketAddr::new(service.address, service.port);
+                let is_open = transfers.iter().any(|it| it.way.address() == address);
+                for server in service.real_servers {
+                    anyhow::ensure!(
+                        !is_open || server.active >= 1,
+                        "{}: {server:?}",
+                        service.name
+                    );
+                }
+            }
+            Ok(())
+        })
+        .unwrap();
+    }
+    // Whoever comes after a crash finds the new tables, of a size that is not even wanted any more.
+    site.director().kill().unwrap();
+    site.extra = SIZES[0].0;
+    site.start(&services);
+    assert!(site.status().adopted);
+    wait_until("the tables have their first size", PATIENCE, || {
+        check_places(&site, SIZES[0])
+    })
+    .unwrap_or_else(|error| panic!("{error:#}\n{}", site.log()));
+    for transfers in &mut transfers {
+        transfers.go_on("the next director made tables of another size");
+    }
+    transfers.into_iter().for_each(Transfers::finish);
     site.check_end();
 }

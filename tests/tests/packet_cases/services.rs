@@ -707,24 +707,33 @@ fn full(rows: &mut Vec<Case>, family: Family) {
     );
 }
 
-/// While tables are being moved to larger ones.
+/// The moment in which tables are exchanged for ones of another size.
 fn moving(rows: &mut Vec<Case>, family: Family) {
     let mut fixture = site();
-    let (_, first, _) = two(&mut fixture, family, Kind::Tcp, method::DR);
+    let (id, first, _) = two(&mut fixture, family, Kind::Tcp, method::DR);
     fixture.settings.flags |= settings::MOVING;
     let to = (address(family, 0), 80);
     let segment = |flags: u8| from_client(&Ip::tcp(of_client(family, 9, 700), to, flags, b""));
     rows.push(
         Case::new(
-            format!("moving {family:?}: a packet of a connection that has not arrived yet waits"),
+            format!("moving {family:?}: a new connection waits"),
             fixture.clone(),
-            segment(tcp::ACK).bytes(),
+            segment(tcp::SYN).bytes(),
         )
         .drops(Reason::Moving),
     );
+    rows.push(Case::new(
+        format!(
+            "moving {family:?}: the middle of an unknown connection is the kernel's, as always"
+        ),
+        fixture.clone(),
+        segment(tcp::ACK).bytes(),
+    ));
+    fixture.schedule(id, &[first]);
+    fixture.change_service(id, |record| record.scheduler = scheduler::MAGLEV);
     rows.push(
         Case::new(
-            format!("moving {family:?}: new connections are taken"),
+            format!("moving {family:?}: whoever hashes needs no entry"),
             fixture,
             segment(tcp::SYN).bytes(),
         )

@@ -8,7 +8,7 @@
 //! pinned tables of another version.
 
 /// Version of everything in this file. Part of the pin directory's content (see the director's `datapath`).
-pub const LAYOUT_VERSION: u32 = 2;
+pub const LAYOUT_VERSION: u32 = 3;
 
 pub mod limits;
 pub mod maps;
@@ -58,8 +58,8 @@ pub struct Settings {
 pub mod settings {
     /// There are services on ranges of ports: what is nobody's by its exact port is looked up once more.
     pub const RANGES: u32 = 1;
-    /// The connection tables are being moved: a packet in the middle of an unknown connection is dropped, for its sender
-    /// to send again, rather than answered with a reset.
+    /// The connection tables are being carried over to ones of another size, and this is the last moment of it: nothing new
+    /// is entered. A packet that would begin a connection is dropped, for its sender to send again.
     pub const MOVING: u32 = 2;
 }
 

@@ -52,7 +52,7 @@ reasons! {
     Closed = 11, "closed";
     /// The connection table has no room that a new connection could take from one that is worth less.
     TableFull = 12, "table_full";
-    /// In the middle of a connection nobody here knows, while the tables are being moved.
+    /// It would have begun a connection in the moment in which the tables are exchanged for ones of another size.
     Moving = 13, "moving";
 }
 

@@ -142,12 +142,7 @@ fn begin<F: Ip, R: Reach<F>, T: Tables>(
     let state = if is_tcp {
         if !transport.is_syn() && !may_begin_in_the_middle(service, transport) {
             // The kernel answers with a reset, as it does behind IPVS.
-            let moving = subject.settings.flags & layout::settings::MOVING != 0;
-            return if moving {
-                Verdict::Drop(Reason::Moving)
-            } else {
-                Verdict::Pass
-            };
+            return Verdict::Pass;
         }
         State::first(transport.flags)
     } else {
@@ -181,7 +176,12 @@ fn begin<F: Ip, R: Reach<F>, T: Tables>(
         let value = Value::new(id, subject.settings.now_s as u16, state, 0);
         if !R::Shape::insert(tables, key, value) && !is_hashing(service) {
             // Whoever hashes finds the same real server again without an entry.
-            return Verdict::Drop(Reason::TableFull);
+            let is_moving = subject.settings.flags & layout::settings::MOVING != 0;
+            return Verdict::Drop(if is_moving {
+                Reason::Moving
+            } else {
+                Reason::TableFull
+            });
         }
         overload(tables, id);
     }
