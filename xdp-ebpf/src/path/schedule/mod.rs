@@ -174,9 +174,10 @@ fn begin<F: Ip, R: Reach<F>, T: Tables>(
     }
     if service.flags & service::ONE_PACKET == 0 || is_tcp {
         let value = Value::new(id, subject.settings.now_s as u16, state, 0);
-        if !R::Shape::insert(tables, key, value) && !is_hashing(service) {
+        // Nor does it take the place of one before it under the same addresses, which may have been carried over already.
+        let is_moving = subject.settings.flags & layout::settings::MOVING != 0;
+        if (is_moving || !R::Shape::insert(tables, key, value)) && !is_hashing(service) {
             // Whoever hashes finds the same real server again without an entry.
-            let is_moving = subject.settings.flags & layout::settings::MOVING != 0;
             return Verdict::Drop(if is_moving {
                 Reason::Moving
             } else {
