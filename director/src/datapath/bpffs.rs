@@ -108,8 +108,6 @@ impl PinDirectory {
                 },
             )?;
         let directory = Self { path, _lock: lock };
-        // Of a director that was killed while it made them.
-        directory.remove_next()?;
         let sizes = directory.adoptable()?;
         Ok((directory, sizes))
     }
@@ -135,8 +133,8 @@ impl PinDirectory {
         })
     }
 
-    /// Exchanges the tables and their successors in one step, and removes what were the tables: whoever adopts them finds
-    /// the one or the other, whole. The successors must be marked.
+    /// Exchanges the tables and their successors in one step: whoever adopts them finds the one or the other, whole. The
+    /// successors must be marked.
     pub(super) fn exchange(&self) -> Result<(), DatapathError> {
         let (tables, next) = (self.path.join(TABLES), self.path.join(NEXT));
         // In `fs/libfs.c` since Linux 5.16 (`simple_rename_exchange`).
@@ -151,11 +149,10 @@ impl PinDirectory {
             action: "exchange",
             path: tables,
             source: errno.into(),
-        })?;
-        self.remove_next()
+        })
     }
 
-    /// Removes the successors of the tables, if there are any.
+    /// Removes the successors of the tables, or what they have taken the place of, if there is any.
     pub(super) fn remove_next(&self) -> Result<(), DatapathError> {
         self.remove_tables(NEXT)
     }

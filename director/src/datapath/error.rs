@@ -139,7 +139,7 @@ pub enum DatapathError {
         instance: String,
     },
     /// It cannot be told when the programs before have ended their last run.
-    #[error("cannot wait for packets that are under way (membarrier): {source}")]
+    #[error("cannot wait for packets that are under way: {source}")]
     Settle {
         /// The kernel's answer.
         source: io::Error,

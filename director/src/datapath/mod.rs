@@ -42,5 +42,5 @@ pub use held::{Datagram, HeldFragment, Waiting};
 pub use load::{Datapath, Options, online_cpus};
 pub use maps::Maps;
 pub use memory::Mapped;
-pub use resize::{Prepared, Successor};
+pub use resize::{Former, Prepared, Successor};
 pub use view::View;

@@ -3,19 +3,18 @@
 //! ```text
 //!  successor ──prepare (a thread: seconds of verification)──► prepared: tables of the new size, programs that use them
 //!     ▼ the caller copies connections into them                        │
-//!  hold (nothing new is entered) ─► the caller copies what changed ─► take_over: links, then pins ─► settle
+//!  hold (nothing new is entered) ─► the caller copies what changed ─► take_over: links, then pins ─► end_former
 //! ```
 //!
 //! All other maps stay and are shared by the old programs and the new ones. What is exchanged stands in one directory, whose
 //! exchange is one step: a director killed at any moment leaves one of the two for the next to adopt, and the other, which
-//! it removes.
+//! it removes once its own programs are in the links' places: those that run may be the ones that use it.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use aya::Ebpf;
 use aya::maps::{Array, MapData, ProgramArray};
-use nix::libc;
 use xdp_ebpf::connection::{Bucket4, Bucket6};
 use xdp_ebpf::layout::{Settings, maps, programs, settings};
 
@@ -26,6 +25,7 @@ use super::maps::{failed, take, take_as};
 use super::memory::Mapped;
 use super::objects;
 use super::plain::Plain;
+use super::sys;
 
 /// Tables of another size that are to be made.
 #[derive(Debug)]
@@ -122,7 +122,7 @@ impl Datapath {
         })
     }
 
-    /// Nobody wants the successors that were being made.
+    /// Removes what of tables is not used: successors that nobody wants, or what was there before them.
     pub fn forget_successor(&self) {
         if let Err(leftover) = self.directory.remove_next() {
             tracing::warn!("{leftover}");
@@ -132,24 +132,13 @@ impl Datapath {
     /// Waits until no CPU is within a run of a program that began before this call.
     ///
     /// # Errors
-    /// Where the kernel has no `membarrier(2)`.
+    /// Where the kernel refuses what it takes for that.
     pub fn settle() -> Result<(), DatapathError> {
-        /// `enum membarrier_cmd` in `linux/membarrier.h`. It is `synchronize_rcu()` (`kernel/sched/membarrier.c`), and XDP
-        /// programs run within RCU read-side sections.
-        const MEMBARRIER_CMD_GLOBAL: libc::c_int = 1;
-        // SAFETY: takes numbers only.
-        let result = unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) };
-        if result == 0 {
-            Ok(())
-        } else {
-            Err(DatapathError::Settle {
-                source: std::io::Error::last_os_error(),
-            })
-        }
+        sys::wait_for_programs().map_err(|source| DatapathError::Settle { source })
     }
 
     /// Puts the prepared tables and programs in the place of those that there are. Where a link refuses, the programs
-    /// before get their places back.
+    /// before get their places back. Gives those, for [`Self::end_former`].
     ///
     /// # Errors
     /// Then all is as it was.
@@ -157,7 +146,7 @@ impl Datapath {
         &mut self,
         mut prepared: Prepared,
         settings: &Settings,
-    ) -> Result<(), DatapathError> {
+    ) -> Result<Former, DatapathError> {
         prepared
             .settings
             .set(0, Plain(*settings), 0)
@@ -175,11 +164,26 @@ impl Datapath {
             }
             return Err(error);
         }
-        self.object = prepared.object;
+        let former = std::mem::replace(&mut self.object, prepared.object);
         self.maps.settings = prepared.settings;
         self.connections4 = prepared.connections4;
         self.connections6 = prepared.connections6;
         self.sizes = prepared.sizes;
-        Ok(())
+        Ok(Former { _object: former })
     }
+
+    /// Waits for the last packets of programs that were replaced, and removes what only they used.
+    pub fn end_former(&self, former: Former) {
+        if let Err(error) = Self::settle() {
+            tracing::warn!("{error}");
+        }
+        drop(former);
+        self.forget_successor();
+    }
+}
+
+/// Programs that have been replaced. Their pins stay as long: an array of programs is emptied when nobody in userspace holds
+/// it any more (`prog_array_map_clear` in `kernel/bpf/arraymap.c`), and a program on its way would miss its next stage.
+pub struct Former {
+    _object: Ebpf,
 }

@@ -9,10 +9,15 @@ use std::path::Path;
 use nix::libc;
 
 /// Commands of `bpf(2)` (`enum bpf_cmd` in `linux/bpf.h`).
+const BPF_MAP_CREATE: libc::c_int = 0;
+const BPF_MAP_UPDATE_ELEM: libc::c_int = 2;
 const BPF_MAP_DELETE_ELEM: libc::c_int = 3;
 const BPF_OBJ_GET: libc::c_int = 7;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
 const BPF_LINK_DETACH: libc::c_int = 34;
+/// Types of maps (`enum bpf_map_type`).
+const BPF_MAP_TYPE_ARRAY: u32 = 2;
+const BPF_MAP_TYPE_ARRAY_OF_MAPS: u32 = 12;
 
 /// The start of `union bpf_attr`, as words of 8 bytes; the kernel takes what is not given as zero.
 fn bpf(command: libc::c_int, attributes: &mut [u64; 4]) -> io::Result<libc::c_long> {
@@ -55,13 +60,42 @@ pub(super) fn delete(map: BorrowedFd<'_>, key: u32) -> io::Result<()> {
     }
 }
 
-/// A pinned object.
-fn open(path: &Path) -> io::Result<OwnedFd> {
-    let name = CString::new(path.as_os_str().as_bytes())?;
-    let result = bpf(BPF_OBJ_GET, &mut [name.as_ptr() as u64, 0, 0, 0])?;
+/// An array map with one element of four bytes. `inner` is what arrays of maps take as a pattern of their elements.
+fn make_array(kind: u32, inner: u32) -> io::Result<OwnedFd> {
+    // Type, size of keys, size of values, elements, flags, pattern.
+    let mut attributes = [pair(kind, 4), pair(4, 1), pair(0, inner), 0];
+    owned(bpf(BPF_MAP_CREATE, &mut attributes)?)
+}
+
+/// Waits until every run of a BPF program that is under way has ended.
+///
+/// A write into an array of maps does (`maybe_wait_bpf_programs` in `kernel/bpf/syscall.c`: "so that userspace, when we
+/// return to it, knows that all programs that could be running use the new map value"). `membarrier(2)` would too, but not
+/// on kernels with `nohz_full`.
+pub(super) fn wait_for_programs() -> io::Result<()> {
+    let inner = make_array(BPF_MAP_TYPE_ARRAY, 0)?;
+    let outer = make_array(BPF_MAP_TYPE_ARRAY_OF_MAPS, number(inner.as_fd()))?;
+    let (key, value) = (0_u32, number(inner.as_fd()));
+    let mut attributes = [
+        u64::from(number(outer.as_fd())),
+        (&raw const key) as u64,
+        (&raw const value) as u64,
+        0,
+    ];
+    bpf(BPF_MAP_UPDATE_ELEM, &mut attributes).map(|_| ())
+}
+
+/// A descriptor that a call gave.
+fn owned(result: libc::c_long) -> io::Result<OwnedFd> {
     let fd = i32::try_from(result).map_err(io::Error::other)?;
     // SAFETY: the kernel has just made it, and nobody else knows it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// A pinned object.
+fn open(path: &Path) -> io::Result<OwnedFd> {
+    let name = CString::new(path.as_os_str().as_bytes())?;
+    owned(bpf(BPF_OBJ_GET, &mut [name.as_ptr() as u64, 0, 0, 0])?)
 }
 
 /// Detaches a pinned link at once. Removing its pin alone lets the kernel do it some time later.

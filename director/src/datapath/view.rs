@@ -6,7 +6,7 @@ use aya::maps::MapData;
 use xdp_ebpf::connection::{Bucket4, Bucket6};
 use xdp_ebpf::layout::maps;
 
-use super::bpffs::{directory, map_in, read_layout};
+use super::bpffs::{Sizes, directory, map_in, read_layout};
 use super::error::DatapathError;
 use super::load::connections;
 use super::maps::{Maps, failed, open};
@@ -37,10 +37,22 @@ impl View {
                 instance: instance.to_owned(),
             });
         }
-        let sizes = read_layout(&path)?;
-        let interfaces = MapData::from_pin(map_in(&path, maps::INTERFACES))
+        let mut sizes = read_layout(&path)?;
+        loop {
+            let view = Self::open_tables(&path, sizes);
+            // They may have been exchanged for others meanwhile; from one exchange to the next it takes seconds.
+            let now = read_layout(&path)?;
+            if now == sizes {
+                return view;
+            }
+            sizes = now;
+        }
+    }
+
+    fn open_tables(path: &Path, sizes: Sizes) -> Result<Self, DatapathError> {
+        let interfaces = MapData::from_pin(map_in(path, maps::INTERFACES))
             .map_err(failed("open", maps::INTERFACES))?;
-        let get = |name: &'static str| open(&map_in(&path, name), name);
+        let get = |name: &'static str| open(&map_in(path, name), name);
         let (connections4, connections6) = connections(get, sizes)?;
         Ok(Self {
             maps: Maps::new(get, interfaces)?,

@@ -158,6 +158,16 @@ impl Node {
     pub(super) fn start(&mut self) -> anyhow::Result<()> {
         let config = self.config.clone();
         self.configure(config)?;
+        self.begin_upkeep();
+        system::warn_of_forwarding(&self.config);
+        // Those that a director before this one was making, or had just replaced, when it was killed.
+        self.datapath.forget_successor();
+        self.resize_if_wanted();
+        Ok(())
+    }
+
+    /// Has upkeep begin anew, over the tables that there are now.
+    pub(super) fn begin_upkeep(&mut self) {
         self.upkeep = Upkeep::new(Geometry {
             cpus: self.datapath.cpus(),
             buckets4: self.datapath.buckets4(),
@@ -165,10 +175,9 @@ impl Node {
             seed: self.tables.settings.seed,
         });
         self.upkeep.set_rules(self.rules(&self.config));
-        system::warn_of_forwarding(&self.config);
-        // Those of a director before this one may have another.
-        self.resize_if_wanted();
-        Ok(())
+        // Nothing is known yet of what these tables have no connections of.
+        self.idle_templates.clear();
+        self.unused = Unused::default();
     }
 
     /// Takes in what the kernel tells of the network.
@@ -252,6 +261,12 @@ impl Node {
 
     /// Forgets what was removed and has had no connections in two passes.
     fn release_unused(&mut self) {
+        // Ids keep their meaning while connections are carried over: what ended in the old tables meanwhile may still stand
+        // in the new ones.
+        if self.resize.is_some() {
+            self.unused = Unused::default();
+            return;
+        }
         let retired = self
             .tables
             .destinations

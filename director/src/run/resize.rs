@@ -17,8 +17,7 @@ use super::node::Node;
 use crate::config::Config;
 use crate::datapath::{Datapath, DatapathError, Mapped, Prepared, online_cpus};
 use crate::plan::Write;
-use crate::upkeep::carry::{Carried, Side, Which, carry, carry_states};
-use crate::upkeep::{Geometry, Upkeep};
+use crate::upkeep::carry::{Carried, Carrier, Side};
 
 /// CPUs with a table, and buckets of one CPU's IPv4 and IPv6 tables.
 type Sizes = (u32, u32, u32);
@@ -27,14 +26,14 @@ type Sizes = (u32, u32, u32);
 pub(super) enum Resize {
     /// The kernel verifies the programs that will use them.
     Loading(Sizes, JoinHandle<Result<Prepared, DatapathError>>),
-    /// The connections there are by now are copied. With what the table clock said before.
-    Copying(Sizes, u32, JoinHandle<(Prepared, Carried)>),
+    /// The connections there are by now are copied.
+    Copying(Sizes, JoinHandle<(Prepared, Carriers)>),
 }
 
 /// What a step has come to.
 pub(super) enum Step {
     Loaded(Result<Prepared, DatapathError>),
-    Copied(Prepared, Carried, u32),
+    Copied(Prepared, Carriers),
     /// The thread broke.
     Broken(String),
 }
@@ -42,7 +41,7 @@ pub(super) enum Step {
 impl Resize {
     fn sizes(&self) -> Sizes {
         match self {
-            Self::Loading(sizes, _) | Self::Copying(sizes, ..) => *sizes,
+            Self::Loading(sizes, _) | Self::Copying(sizes, _) => *sizes,
         }
     }
 }
@@ -55,8 +54,8 @@ pub(super) async fn next(resize: &mut Option<Resize>) -> Step {
             Ok(result) => Step::Loaded(result),
             Err(broken) => Step::Broken(broken.to_string()),
         },
-        Some(Resize::Copying(_, then_s, thread)) => match thread.await {
-            Ok((prepared, carried)) => Step::Copied(prepared, carried, *then_s),
+        Some(Resize::Copying(_, thread)) => match thread.await {
+            Ok((prepared, carriers)) => Step::Copied(prepared, carriers),
             Err(broken) => Step::Broken(broken.to_string()),
         },
     }
@@ -101,16 +100,25 @@ impl Tables {
             sizes: present(datapath),
         }
     }
+}
 
-    fn carry_into(&self, new: &Self, seed: u64, which: Which) -> Carried {
-        let mut carried = carry(&self.four(), &new.four(), seed, which);
-        carried += carry(&self.six(), &new.six(), seed, which);
+/// What carries from the old tables to the new ones.
+#[derive(Default)]
+pub(super) struct Carriers {
+    four: Carrier,
+    six: Carrier,
+}
+
+impl Carriers {
+    fn carry(&mut self, old: &Tables, new: &Tables, seed: u64, now_s: u32) -> Carried {
+        let mut carried = self.four.carry(&old.four(), &new.four(), seed, now_s);
+        carried += self.six.carry(&old.six(), &new.six(), seed, now_s);
         carried
     }
 
-    fn carry_states_into(&self, new: &Self, seed: u64, which: Which) -> u64 {
-        carry_states(&self.four(), &new.four(), seed, which)
-            + carry_states(&self.six(), &new.six(), seed, which)
+    fn carry_states(&self, old: &Tables, new: &Tables, seed: u64) -> u64 {
+        self.four.carry_states(&old.four(), &new.four(), seed)
+            + self.six.carry_states(&old.six(), &new.six(), seed)
     }
 }
 
@@ -197,13 +205,17 @@ impl Node {
                 let new = Tables::of_prepared(&prepared);
                 let Settings { seed, now_s, .. } = self.tables.settings;
                 let thread = spawn_blocking(move || {
-                    let carried = old.carry_into(&new, seed, Which::All);
-                    (prepared, carried)
+                    let mut carriers = Carriers::default();
+                    // Twice: the second turn has what came during the first one, and leaves little for the rest.
+                    for _ in 0..2 {
+                        carriers.carry(&old, &new, seed, now_s);
+                    }
+                    (prepared, carriers)
                 });
-                self.resize = Some(Resize::Copying(sizes, now_s, thread));
+                self.resize = Some(Resize::Copying(sizes, thread));
             }
-            Step::Copied(prepared, carried, then_s) => {
-                if let Err(error) = self.exchange_tables(prepared, carried, then_s) {
+            Step::Copied(prepared, carriers) => {
+                if let Err(error) = self.exchange_tables(prepared, carriers) {
                     self.resize_failed(&error.to_string());
                 }
             }
@@ -216,57 +228,39 @@ impl Node {
         self.resize_error = Some(error.to_owned());
     }
 
-    /// The last turns of copying and the exchange. The loop stands still for it: tens of milliseconds.
+    /// The last turn of copying and the exchange. The loop stands still for it: tens of milliseconds.
     fn exchange_tables(
         &mut self,
         prepared: Prepared,
-        mut carried: Carried,
-        then_s: u32,
+        mut carriers: Carriers,
     ) -> Result<(), DatapathError> {
         let old = Tables::of_datapath(&self.datapath);
         let new = Tables::of_prepared(&prepared);
         let Settings { seed, now_s, .. } = self.tables.settings;
-        // What came while the first turn was under way; then there is little left for the turn that packets wait for.
-        carried.lost += old
-            .carry_into(&new, seed, Which::Since { then_s, now_s })
-            .lost;
-        let since = Which::Since {
-            then_s: now_s,
-            now_s,
-        };
         let began = Instant::now();
         self.hold_new_connections(true)?;
         let exchanged = Datapath::settle().and_then(|()| {
-            carried.lost += old.carry_into(&new, seed, since).lost;
+            let carried = carriers.carry(&old, &new, seed, now_s);
             let settings = prepared.settings(&self.tables.settings);
-            self.datapath.take_over(prepared, &settings)?;
+            let former = self.datapath.take_over(prepared, &settings)?;
             self.tables.settings = settings;
-            Ok(())
+            Ok((carried, former))
         });
         let held = began.elapsed();
-        if let Err(error) = exchanged {
-            self.hold_new_connections(false)?;
-            return Err(error);
-        }
-        let Settings {
-            cpus,
-            buckets4,
-            buckets6,
-            ..
-        } = self.tables.settings;
-        self.upkeep = Upkeep::new(Geometry {
-            cpus,
-            buckets4,
-            buckets6,
-            seed,
-        });
-        self.upkeep.set_rules(self.rules(&self.config));
+        let (carried, former) = match exchanged {
+            Ok(exchanged) => exchanged,
+            Err(error) => {
+                self.hold_new_connections(false)?;
+                return Err(error);
+            }
+        };
         // The last packets of the old programs: from here on nobody changes the old tables.
-        Datapath::settle()?;
-        let states = old.carry_states_into(&new, seed, since);
+        self.datapath.end_former(former);
+        let states = carriers.carry_states(&old, &new, seed);
+        self.begin_upkeep();
         tracing::info!(
             places = places(present(&self.datapath)),
-            connections = carried.carried,
+            connections = carried.entries - carried.lost,
             without_room = carried.lost,
             states,
             held_ms = held.as_millis(),
