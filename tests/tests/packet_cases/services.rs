@@ -117,6 +117,16 @@ fn ranges(rows: &mut Vec<Case>, family: Family, kind: Kind) {
             .transmits(&translated(&to(port), family, 1, port), Place::In(id)),
         );
     }
+    rows.push(
+        Case::new(
+            format!("{name}: a new connection waits while tables are exchanged"),
+            nat.clone()
+                .with(|fixture| fixture.settings.flags |= settings::MOVING),
+            to(8000).bytes(),
+        )
+        .drops(Reason::Moving)
+        .leaves(&[]),
+    );
     for port in [7999, 9000, 80] {
         rows.push(Case::new(
             format!("{name}: port {port} is outside"),
@@ -409,6 +419,16 @@ fn one_packet(rows: &mut Vec<Case>, family: Family) {
                 .leaves(&[]),
         );
     }
+    fixture.settings.flags |= settings::MOVING;
+    rows.push(
+        Case::new(
+            format!("one packet {family:?}: needs no entry, also while tables are exchanged"),
+            fixture,
+            datagram.bytes(),
+        )
+        .transmits(&direct(&datagram, 1), Place::In(first))
+        .leaves(&[]),
+    );
 }
 
 fn sloppy(rows: &mut Vec<Case>, family: Family) {
@@ -710,10 +730,52 @@ fn full(rows: &mut Vec<Case>, family: Family) {
 /// The moment in which tables are exchanged for ones of another size.
 fn moving(rows: &mut Vec<Case>, family: Family) {
     let mut fixture = site();
-    let (id, first, _) = two(&mut fixture, family, Kind::Tcp, method::DR);
+    let (id, first, second) = two(&mut fixture, family, Kind::Tcp, method::DR);
+    let calm = fixture.clone();
     fixture.settings.flags |= settings::MOVING;
     let to = (address(family, 0), 80);
     let segment = |flags: u8| from_client(&Ip::tcp(of_client(family, 9, 700), to, flags, b""));
+    let begun = |what: &str| {
+        Case::new(
+            format!("moving {family:?}: {what}"),
+            calm.clone(),
+            segment(tcp::ACK).bytes(),
+        )
+        .after(&segment(tcp::SYN))
+    };
+    let moving = Step::Change(Box::new(fixture.clone()));
+    let to_first = |case: Case| case.transmits(&direct(&segment(tcp::ACK), 1), Place::In(first));
+    rows.push(
+        to_first(begun("a connection that stands goes on").after_step(moving.clone())).leaves(&[(
+            0,
+            first,
+            State::Established,
+        )]),
+    );
+    rows.push(
+        to_first(
+            begun("so does one of another CPU, without a copy on this one")
+                .after_step(moving.clone())
+                .after_step(Step::Cpu(1)),
+        )
+        .leaves(&[(0, first, State::SynReceived)]),
+    );
+    // By what is there then it is known whether the entry was carried over before or after.
+    rows.push(
+        begun("a port is not used again")
+            .with_input(&segment(tcp::SYN))
+            .after(&segment(tcp::RST))
+            .after_step(moving)
+            .drops(Reason::Moving)
+            .leaves(&[(0, first, State::Close)]),
+    );
+    rows.push(
+        begun("and is once it is over")
+            .with_input(&segment(tcp::SYN))
+            .after(&segment(tcp::RST))
+            .transmits(&direct(&segment(tcp::SYN), 2), Place::In(second))
+            .leaves(&[(0, second, State::SynReceived)]),
+    );
     rows.push(
         Case::new(
             format!("moving {family:?}: a new connection waits"),
