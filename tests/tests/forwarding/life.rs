@@ -4,8 +4,9 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::Path;
 
-use director_tests::director::{Reload, Service};
+use director_tests::director::{self, Reload, Service};
 use director_tests::http::{Connection, Transfer};
 use director_tests::lab::{Gateway, Host, Topology};
 use director_tests::{PATIENCE, wait_until};
@@ -312,18 +313,30 @@ fn connection_tables_get_another_size() {
         })
         .unwrap();
     }
-    // Whoever comes after a crash finds the new tables, of a size that is not even wanted any more.
-    site.director().kill().unwrap();
+    // Whoever comes after a crash finds the new tables, of a size that is not even wanted any more. The second crash comes
+    // while the next ones are being made.
     site.extra = SIZES[0].0;
-    site.start(&services);
-    assert!(site.status().adopted);
+    for what in ["a crash", "a crash in the middle"] {
+        site.director().kill().unwrap();
+        site.start(&services);
+        assert!(site.status().adopted);
+        for transfers in &mut transfers {
+            transfers.go_on(what);
+        }
+    }
     wait_until("the tables have their first size", PATIENCE, || {
         check_places(&site, SIZES[0])
     })
     .unwrap_or_else(|error| panic!("{error:#}\n{}", site.log()));
+    let pins = Path::new("/sys/fs/bpf/director").join(site.lab.instance_name());
+    assert!(pins.join("tables").is_dir() && !pins.join("next").exists());
     for transfers in &mut transfers {
         transfers.go_on("the next director made tables of another size");
     }
+    // Another process finds the new ones too.
+    let instance = site.lab.instance_name();
+    let listed = director::command(&site.lab, &["conns", "--instance", &instance]).unwrap();
+    assert!(listed.lines().count() > transfers.len(), "{listed}");
     transfers.into_iter().for_each(Transfers::finish);
     site.check_end();
 }
