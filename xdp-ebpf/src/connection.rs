@@ -4,7 +4,9 @@
 //!
 //! * A **key** is written only by the CPU that owns the table, and only into a place that is free.
 //! * A **value** is one aligned 8-byte word. The owning CPU stores it plainly. Anybody else (upkeep) may only
-//!   compare-and-swap what it saw to 0, which frees the place; it never touches a key.
+//!   compare-and-swap what it saw to 0, which frees the place; it never touches a key. Where connections have been carried
+//!   over from other tables, it may once compare-and-swap a state that they came to there.
+//! * Tables that no program uses yet are whoever fills them's.
 //! * A place is free when its key or its value is 0. To fill it: value 0, then the key, then the value, so that a
 //!   reader on another CPU finds either nothing or the right pair.
 //! * A plain store of the owning CPU can undo a freeing that happened between its load and its store. That revives a

@@ -9,7 +9,7 @@
 //! A pass goes over both tables in slices, so that the rest of the director gets its turn. It frees what has been
 //! idle longer than its state allows, and at its end tells what each destination has. The rules of who may write
 //! what stand at the head of [`xdp_ebpf::connection`]: here only values are touched, only by compare-and-swap, and
-//! only to 0.
+//! only to 0. [`carry`], which fills tables that nobody uses yet, has rules of its own.
 
 pub mod carry;
 pub mod list;

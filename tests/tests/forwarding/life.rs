@@ -6,10 +6,13 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
 
+use ::director::datapath::View;
+use ::director::plan::Write;
 use director_tests::director::{self, Reload, Service};
 use director_tests::http::{Connection, Transfer};
 use director_tests::lab::{Gateway, Host, Topology};
 use director_tests::{PATIENCE, wait_until};
+use xdp_ebpf::layout::settings;
 
 use crate::site::{SERVERS, Site, TIMEOUT, Way, by_name, growth};
 
@@ -316,9 +319,16 @@ fn connection_tables_get_another_size() {
     // Whoever comes after a crash finds the new tables, of a size that is not even wanted any more. The second crash comes
     // while the next ones are being made.
     site.extra = SIZES[0].0;
+    let (bpffs, instance) = (Path::new("/sys/fs/bpf"), site.lab.instance_name());
     for what in ["a crash", "a crash in the middle"] {
         site.director().kill().unwrap();
+        // As if it had been in the moment of the exchange.
+        let mut view = View::open(bpffs, &instance).unwrap();
+        let mut now = view.maps.read().unwrap().settings;
+        now.flags |= settings::MOVING;
+        view.maps.apply(&Write::Settings(now)).unwrap();
         site.start(&services);
+        site.answered(ways[0].address(), 1);
         assert!(site.status().adopted);
         for transfers in &mut transfers {
             transfers.go_on(what);
@@ -328,13 +338,12 @@ fn connection_tables_get_another_size() {
         check_places(&site, SIZES[0])
     })
     .unwrap_or_else(|error| panic!("{error:#}\n{}", site.log()));
-    let pins = Path::new("/sys/fs/bpf/director").join(site.lab.instance_name());
+    let pins = bpffs.join("director").join(&instance);
     assert!(pins.join("tables").is_dir() && !pins.join("next").exists());
     for transfers in &mut transfers {
         transfers.go_on("the next director made tables of another size");
     }
     // Another process finds the new ones too.
-    let instance = site.lab.instance_name();
     let listed = director::command(&site.lab, &["conns", "--instance", &instance]).unwrap();
     assert!(listed.lines().count() > transfers.len(), "{listed}");
     transfers.into_iter().for_each(Transfers::finish);
