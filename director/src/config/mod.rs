@@ -12,6 +12,7 @@
 
 mod across;
 mod addresses;
+mod checks;
 mod defaults;
 mod error;
 mod file;
@@ -27,6 +28,11 @@ mod tests;
 mod value;
 mod yaml;
 
+pub use checks::{
+    AgentProbe, Check, Digest, DnsProbe, DnsRecord, ExchangeProbe, ExternalProbe, HttpProbe,
+    LoginProbe, Pattern, Probe, Secret, SipProbe, SmtpProbe, Step, Timing, TlsOptions, TlsProbe,
+    UdpProbe,
+};
 pub use error::{ConfigError, Mistake, Mistakes, Place};
 pub use load::{load, parse};
 pub use model::{

@@ -1,0 +1,209 @@
+//! Asking a backend: one run of one check. Everything here does I/O and decides nothing but whether an answer is good.
+//!
+//! A probe is handed a [`Reach`] and gives [`Good`] or a [`Failure`] in the words that an operator reads in
+//! `director checks` and in an alert. The time it may take is kept by [`run`], for all of them.
+
+mod connect;
+mod reach;
+
+use std::fmt;
+use std::io;
+use std::time::Duration;
+
+pub use reach::{Reach, Stream};
+
+use crate::config::Probe;
+
+/// The most bytes that are read of any answer. One that is longer is a failure of its own kind.
+pub const ANSWER_BYTES: usize = 1 << 20;
+/// The longest words of a report; the rest is cut off.
+pub const WORDS_BYTES: usize = 240;
+
+/// A backend answered as it should.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Good {
+    /// What it said, for people: short, on one line.
+    pub words: String,
+    /// What an agent reported.
+    pub said: Option<Said>,
+}
+
+/// What an agent reported of its real server (HAProxy's agent-check, "agent-check" in its configuration manual). What is
+/// `None` was not said and stays as it was.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Said {
+    /// Share of its weight, in percent.
+    pub percent: Option<u32>,
+    /// Most connections that it wants.
+    pub maximum_connections: Option<u32>,
+    /// How it takes part.
+    pub administrative: Option<Administrative>,
+    /// Whether it works.
+    pub operational: Option<Operational>,
+}
+
+/// How a real server wants to take part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Administrative {
+    /// As configured.
+    Ready,
+    /// No new connections but of clients that persistence keeps there.
+    Drain,
+    /// No new connections at all.
+    Maintenance,
+}
+
+/// What an agent says of its real server's health.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operational {
+    /// `up`.
+    Up,
+    /// `down`, `failed` or `stopped`.
+    Down,
+}
+
+/// Why a run of a check failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// The kind, for counting.
+    pub kind: FailureKind,
+    /// What happened, for people: short, on one line, with the backend's own words where it said some.
+    pub words: String,
+}
+
+/// Kinds of failures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum FailureKind {
+    /// Nobody listens.
+    Refused,
+    /// No way there.
+    Unreachable,
+    /// No answer in time.
+    TimedOut,
+    /// The backend ended the conversation.
+    Closed,
+    /// Another answer than expected.
+    Unexpected,
+    /// An answer longer than [`ANSWER_BYTES`].
+    Oversized,
+    /// A certificate that is not good.
+    Certificate,
+    /// Nothing that the backend did: no socket left, no such program.
+    Local,
+}
+
+impl FailureKind {
+    /// For people and scripts.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Refused => "refused",
+            Self::Unreachable => "unreachable",
+            Self::TimedOut => "timed_out",
+            Self::Closed => "closed",
+            Self::Unexpected => "unexpected",
+            Self::Oversized => "oversized",
+            Self::Certificate => "certificate",
+            Self::Local => "local",
+        }
+    }
+}
+
+impl Good {
+    /// Success, in words.
+    #[must_use]
+    pub fn new(words: impl Into<String>) -> Self {
+        Self {
+            words: one_line(&words.into()),
+            said: None,
+        }
+    }
+}
+
+impl Failure {
+    /// A failure, in words.
+    #[must_use]
+    pub fn new(kind: FailureKind, words: impl Into<String>) -> Self {
+        Self {
+            kind,
+            words: one_line(&words.into()),
+        }
+    }
+
+    /// What the answer should have been, and was not. `found` is the backend's own words.
+    #[must_use]
+    pub fn unexpected(expected: &str, found: &[u8]) -> Self {
+        let found = String::from_utf8_lossy(&found[..found.len().min(WORDS_BYTES)]);
+        Self::new(
+            FailureKind::Unexpected,
+            format!("expected {expected}, got \"{}\"", found.trim_end()),
+        )
+    }
+
+    /// While doing something (like "connecting") a socket failed.
+    #[must_use]
+    pub fn io(doing: &str, error: &io::Error) -> Self {
+        let kind = match error.kind() {
+            io::ErrorKind::ConnectionRefused => FailureKind::Refused,
+            io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
+                FailureKind::Unreachable
+            }
+            io::ErrorKind::TimedOut => FailureKind::TimedOut,
+            io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::BrokenPipe
+            | io::ErrorKind::UnexpectedEof => FailureKind::Closed,
+            _ => FailureKind::Local,
+        };
+        Self::new(kind, format!("{doing}: {error}"))
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.words)
+    }
+}
+
+/// One run of a check.
+///
+/// # Errors
+/// [`Failure`]: the backend did not answer as it should within the time.
+pub async fn run(probe: &Probe, reach: &Reach, time: Duration) -> Result<Good, Failure> {
+    match tokio::time::timeout(time, ask(probe, reach, time)).await {
+        Ok(answer) => answer,
+        Err(_) => Err(Failure::new(
+            FailureKind::TimedOut,
+            format!("no answer within {} ms", time.as_millis()),
+        )),
+    }
+}
+
+/// `time`: what the run may take at most, for probes to which silence is an answer.
+async fn ask(probe: &Probe, reach: &Reach, time: Duration) -> Result<Good, Failure> {
+    let _ = time;
+    match probe {
+        Probe::Connect => connect::probe(reach).await,
+        other => Err(Failure::new(
+            FailureKind::Local,
+            format!("the check {} is not there yet", other.name()),
+        )),
+    }
+}
+
+/// Text of outsiders on one line of a log: no control characters, not too long.
+fn one_line(text: &str) -> String {
+    let mut line = String::new();
+    for character in text.chars() {
+        let character = if character.is_control() {
+            ' '
+        } else {
+            character
+        };
+        if line.len() + character.len_utf8() > WORDS_BYTES {
+            break;
+        }
+        line.push(character);
+    }
+    line
+}
