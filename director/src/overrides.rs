@@ -31,14 +31,16 @@ pub enum Override {
 }
 
 /// How a real server takes part.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Effective {
     /// Share of new connections.
     pub weight: u32,
     /// Gets no new connection, by persistence neither.
     pub is_out: bool,
-    /// Its connections are over.
+    /// Its connections are over: both ends are told so.
     pub is_closed: bool,
+    /// Its connections do not go on: what becomes of them is the service's `removed_servers`.
+    pub is_gone: bool,
 }
 
 impl Override {
@@ -48,18 +50,16 @@ impl Override {
         match self {
             Self::Weight(weight) => Effective {
                 weight,
-                is_out: false,
-                is_closed: false,
+                ..Effective::default()
             },
             Self::Disabled => Effective {
-                weight: 0,
                 is_out: true,
-                is_closed: false,
+                ..Effective::default()
             },
             Self::Draining { until_s } => Effective {
-                weight: 0,
                 is_out: true,
                 is_closed: until_s.is_some_and(|until_s| now_s >= until_s),
+                ..Effective::default()
             },
         }
     }
@@ -147,8 +147,7 @@ impl Overrides {
     ) -> Effective {
         let as_configured = Effective {
             weight: server.weight,
-            is_out: false,
-            is_closed: false,
+            ..Effective::default()
         };
         self.of(service, server)
             .map_or(as_configured, |it| it.effective(now_s))
@@ -179,7 +178,7 @@ impl Overrides {
             }
         };
         let is_it = |it: &&RealServer| it.shown() == server || it.address.to_string() == server;
-        let matching: Vec<&RealServer> = found.real_servers.iter().filter(is_it).collect();
+        let matching: Vec<&RealServer> = found.all_servers().filter(is_it).collect();
         let exact = matching.iter().find(|it| it.shown() == server);
         let chosen = match (exact, matching.as_slice()) {
             (Some(exact), _) | (None, [exact]) => exact.shown(),
@@ -187,7 +186,7 @@ impl Overrides {
                 return Err(OverrideError::Server {
                     service: service.to_owned(),
                     server: server.to_owned(),
-                    known: names(&mut found.real_servers.iter()),
+                    known: names(&mut found.all_servers()),
                 });
             }
             (None, several) => {
@@ -222,7 +221,7 @@ impl Overrides {
             let service = config.services.iter().find(|it| it.name == *name);
             servers.retain(|server, _| {
                 let is_known = service.is_some_and(|service| {
-                    service.real_servers.iter().any(|it| it.shown() == *server)
+                    service.all_servers().any(|it| it.shown() == *server)
                 });
                 forgotten += usize::from(!is_known);
                 is_known

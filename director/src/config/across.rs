@@ -1,11 +1,12 @@
 //! Checks that look at several services at once.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 
 use super::error::{Mistake, Place};
 use super::limits::{self, Limit};
-use super::model::{Method, Ports, Protocol, VirtualService};
+use super::value::nearest;
+use super::model::{Method, Ports, Protocol, RealServer, VirtualService};
 use crate::scheduler;
 
 /// What was seen in the services so far.
@@ -20,6 +21,14 @@ pub(super) struct Across {
     endpoint_count: usize,
     real_server_count: usize,
     slot_count: usize,
+    dependencies: Vec<Dependencies>,
+}
+
+/// What a service depends on.
+struct Dependencies {
+    name: String,
+    on: Vec<String>,
+    place: Place,
 }
 
 impl Across {
@@ -63,7 +72,7 @@ impl Across {
             );
             mistakes.push(Mistake::new(place, what, "a name of its own"));
         }
-        for (real_server, place) in service.real_servers.iter().zip(places) {
+        for (real_server, place) in service.all_servers().zip(places) {
             self.real_servers
                 .entry(real_server.address)
                 .or_insert(*place);
@@ -86,16 +95,22 @@ impl Across {
                 ));
             }
         }
-        let weights: Vec<u32> = service
-            .real_servers
-            .iter()
-            .map(|real_server| real_server.weight)
-            .collect();
-        let slots = scheduler::table_length(&service.scheduler, &weights);
+        let slots_for = |servers: &[RealServer]| {
+            let weights: Vec<u32> = servers.iter().map(|server| server.weight).collect();
+            scheduler::table_length(&service.scheduler, &weights)
+        };
+        // One of the two stands in the tables.
+        let slots = slots_for(&service.real_servers).max(slots_for(&service.fallback_servers));
+        let servers = service.all_servers().count();
+        self.dependencies.push(Dependencies {
+            name: service.name.clone(),
+            on: service.health.depends_on.clone(),
+            place,
+        });
         self.service_count += 1;
         self.endpoint_count += service.endpoints.len();
         if service.scheduler.counts() {
-            mistakes.extend(limits::COUNTED_REAL_SERVERS.check(weights.len(), place));
+            mistakes.extend(limits::COUNTED_REAL_SERVERS.check(servers, place));
         }
         mistakes.extend(first_beyond(
             limits::ENDPOINTS,
@@ -103,14 +118,14 @@ impl Across {
             service.endpoints.len(),
             place,
         ));
-        self.real_server_count += weights.len();
+        self.real_server_count += servers;
         self.slot_count += slots;
-        mistakes.extend(limits::REAL_SERVERS_PER_SERVICE.check(weights.len(), place));
+        mistakes.extend(limits::REAL_SERVERS_PER_SERVICE.check(servers, place));
         mistakes.extend(first_beyond(limits::SERVICES, self.service_count, 1, place));
         mistakes.extend(first_beyond(
             limits::REAL_SERVERS,
             self.real_server_count,
-            weights.len(),
+            servers,
             place,
         ));
         mistakes.extend(first_beyond(limits::SLOTS, self.slot_count, slots, place));
@@ -118,6 +133,7 @@ impl Across {
 
     /// Checks that need all services.
     pub(super) fn finish(self, mistakes: &mut Vec<Mistake>) {
+        unresolved_dependencies(&self.dependencies, &self.names, mistakes);
         for (address, place) in self.real_servers {
             if let Some(service) = self.virtual_addresses.get(&address) {
                 let what = format!(
@@ -126,6 +142,44 @@ impl Across {
                 );
                 mistakes.push(Mistake::new(place, what, "the real server's own address"));
             }
+        }
+    }
+}
+
+/// Dependencies on services that are not there, and circles.
+fn unresolved_dependencies(
+    dependencies: &[Dependencies],
+    names: &HashMap<String, Place>,
+    mistakes: &mut Vec<Mistake>,
+) {
+    let on: HashMap<&str, &[String]> = dependencies
+        .iter()
+        .map(|it| (it.name.as_str(), it.on.as_slice()))
+        .collect();
+    for service in dependencies.iter().filter(|it| !it.on.is_empty()) {
+        for name in service.on.iter().filter(|name| !names.contains_key(*name)) {
+            let help = nearest(name, names.keys().map(String::as_str));
+            mistakes.push(Mistake {
+                place: service.place,
+                message: format!("it depends on \"{name}\", and there is no such service"),
+                expected: "the names of other services".to_owned(),
+                help: help.map(|name| format!("did you mean \"{name}\"?")),
+            });
+        }
+        // What it depends on, directly or not: a circle if it is among that itself.
+        let mut seen = HashSet::new();
+        let mut waiting: Vec<&str> = service.on.iter().map(String::as_str).collect();
+        while let Some(name) = waiting.pop() {
+            if seen.insert(name) {
+                waiting.extend(on.get(name).into_iter().flat_map(|it| it.iter().map(String::as_str)));
+            }
+        }
+        if seen.contains(service.name.as_str()) {
+            mistakes.push(Mistake::new(
+                service.place,
+                format!("the service \"{}\" depends on itself", service.name),
+                "dependencies that do not go in a circle",
+            ));
         }
     }
 }

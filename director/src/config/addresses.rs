@@ -23,30 +23,64 @@ impl Kind for Address {
     }
 
     fn parse(text: &str) -> Result<IpAddr, Refusal> {
-        let bare = text
-            .strip_prefix('[')
-            .and_then(|text| text.strip_suffix(']'));
-        let address = match bare {
-            Some(bare) => bare.parse::<Ipv6Addr>().map(IpAddr::V6),
-            None => text.parse(),
-        };
-        let address = address.map_err(|_| Refusal {
-            why: None,
-            help: text
-                .parse::<SocketAddr>()
-                .is_ok()
-                .then(|| "write the port under its own key, \"port\"".to_owned()),
-        })?;
+        let address = any_address(text)?;
         check_host(address).map(|()| address)
     }
 }
 
+/// The address of a real server: as [`Address`], or a loopback address for the director itself.
+#[derive(Debug)]
+pub(super) struct ServerAddress;
+
+impl Kind for ServerAddress {
+    type Parsed = IpAddr;
+
+    fn expected() -> String {
+        Address::expected()
+    }
+
+    fn schema() -> serde_json::Value {
+        Address::schema()
+    }
+
+    fn parse(text: &str) -> Result<IpAddr, Refusal> {
+        let address = any_address(text)?;
+        check_server(address).map(|()| address)
+    }
+}
+
+fn any_address(text: &str) -> Result<IpAddr, Refusal> {
+    let bare = text
+        .strip_prefix('[')
+        .and_then(|text| text.strip_suffix(']'));
+    let address = match bare {
+        Some(bare) => bare.parse::<Ipv6Addr>().map(IpAddr::V6),
+        None => text.parse(),
+    };
+    address.map_err(|_| Refusal {
+        why: None,
+        help: text
+            .parse::<SocketAddr>()
+            .is_ok()
+            .then(|| "write the port under its own key, \"port\"".to_owned()),
+    })
+}
+
 /// An address that a packet can be sent to, and that is one host.
 fn check_host(address: IpAddr) -> Result<(), Refusal> {
+    if address.is_loopback() {
+        return Err(Refusal::because(
+            "packets for a loopback address never leave a host",
+        ));
+    }
+    check_server(address)
+}
+
+/// As [`check_host`], or a loopback address: the director itself.
+fn check_server(address: IpAddr) -> Result<(), Refusal> {
     let why = match address {
         _ if address.is_unspecified() => "the unspecified address is nobody's",
         _ if address.is_multicast() => "this is a multicast address",
-        _ if address.is_loopback() => "packets for a loopback address never leave a host",
         IpAddr::V4(address) if address.is_broadcast() => "this is the broadcast address",
         IpAddr::V4(address) if address.octets()[0] == 0 => {
             "0.0.0.0/8 means \"this network\" and is nobody's"
@@ -67,6 +101,32 @@ fn check_host(address: IpAddr) -> Result<(), Refusal> {
 pub(super) struct RealServerWord;
 
 impl Kind for RealServerWord {
+    type Parsed = (IpAddr, Option<u16>);
+
+    fn expected() -> String {
+        EndpointWord::expected()
+    }
+
+    fn schema() -> serde_json::Value {
+        EndpointWord::schema()
+    }
+
+    fn parse(text: &str) -> Result<Self::Parsed, Refusal> {
+        match text.parse::<SocketAddr>() {
+            Ok(endpoint) if endpoint.port() == 0 => Err(Refusal::because("port 0 is no port")),
+            Ok(endpoint) => {
+                check_server(endpoint.ip()).map(|()| (endpoint.ip(), Some(endpoint.port())))
+            }
+            Err(_) => ServerAddress::parse(text).map(|address| (address, None)),
+        }
+    }
+}
+
+/// An endpoint of a service in one word: an address, with or without port.
+#[derive(Debug)]
+pub(super) struct EndpointWord;
+
+impl Kind for EndpointWord {
     type Parsed = (IpAddr, Option<u16>);
 
     fn expected() -> String {

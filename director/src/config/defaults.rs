@@ -1,11 +1,15 @@
 //! What holds where a configuration says nothing.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 
 use ipnet::{Ipv4Net, Ipv6Net};
 
+use super::checks::Check;
 use super::kinds::{MethodWord, ProtocolWord, SchedulerWord};
-use super::model::{ConnectionLimits, NoServer, Ports, RemovedServers, Timeouts, Tunnel};
+use super::model::{
+    ConnectionLimits, NoServer, OnDown, Ports, RemovedServers, Timeouts, Tunnel, UntilChecked,
+};
 
 /// Name of an instance that was given none.
 pub(super) const INSTANCE: &str = "default";
@@ -30,7 +34,7 @@ pub(super) const PERSISTENCE_S: u32 = 300;
 pub(super) const GUE_PORT: u16 = 6080;
 
 /// What a service or real server takes that says nothing itself.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(super) struct Defaults {
     pub(super) port: Option<Ports>,
     pub(super) protocol: ProtocolWord,
@@ -48,6 +52,12 @@ pub(super) struct Defaults {
     pub(super) weight: u32,
     pub(super) upper_threshold: u32,
     pub(super) lower_threshold: u32,
+    pub(super) checks: Arc<[Arc<Check>]>,
+    pub(super) on_down: OnDown,
+    pub(super) until_checked: UntilChecked,
+    pub(super) quorum: u32,
+    pub(super) hysteresis: u32,
+    pub(super) slow_start_s: u16,
 }
 
 /// Flags of schedulers.
@@ -98,6 +108,12 @@ impl Default for Defaults {
             weight: 1,
             upper_threshold: 0,
             lower_threshold: 0,
+            checks: Arc::from([]),
+            on_down: OnDown::default(),
+            until_checked: UntilChecked::default(),
+            quorum: 1,
+            hysteresis: 0,
+            slow_start_s: 0,
         }
     }
 }

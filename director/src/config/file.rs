@@ -5,14 +5,17 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::addresses::{Address, RealServerWord, SourcePrefix4, SourcePrefix6};
+use super::addresses::{
+    Address, EndpointWord, RealServerWord, ServerAddress, SourcePrefix4, SourcePrefix6,
+};
+use super::checks::CheckChoice;
 use super::kinds::{
     FlagWord, FragmentTimeout, InstanceName, InterfaceName, MethodWord, Number, PersistenceWord,
-    Port, PortRange, ProtocolWord, SchedulerWord, Seconds, ServiceName, SocketPath, Switch,
+    Port, PortRange, ProtocolWord, SchedulerWord, Seconds, ServiceName, SlowStart, SocketPath, Switch,
     TunnelWord, Weight, Word,
 };
 use super::limits;
-use super::model::{NoServer, RemovedServers, XdpMode};
+use super::model::{NoServer, OnDown, RemovedServers, UntilChecked, XdpMode};
 use super::value::{Located, Optional, ShortOrLong, Value};
 
 /// Configuration of a director.
@@ -89,6 +92,20 @@ pub(super) struct DefaultsFile {
     pub(super) upper_threshold: Optional<Value<Threshold>>,
     /// Connections below which it gets new ones again; 0: three quarters of the upper one. Default: 0.
     pub(super) lower_threshold: Optional<Value<Threshold>>,
+    /// Health check of real servers and fallback servers. Default: none.
+    pub(super) check: Optional<CheckChoice>,
+    /// Several health checks, all of which must succeed.
+    pub(super) checks: Optional<Located<Vec<CheckChoice>>>,
+    /// What becomes of a real server that is down: remove or quiesce. Default: remove.
+    pub(super) on_down: Optional<Value<Word<OnDown>>>,
+    /// How real servers take part before their first check: out or in. Default: out.
+    pub(super) until_checked: Optional<Value<Word<UntilChecked>>>,
+    /// Weight that must be up together, else the fallback servers take over. Default: 1.
+    pub(super) quorum: Optional<Value<Quorum>>,
+    /// How far from the quorum the weight must come to change that, either way. Default: 0.
+    pub(super) hysteresis: Optional<Value<Quorum>>,
+    /// Over how long a real server that came up gets its full weight, with its unit. Default: 0s.
+    pub(super) slow_start: Optional<Value<SlowStart>>,
 }
 
 /// A virtual service: an address, port and protocol that clients connect to, or several of them.
@@ -105,7 +122,7 @@ pub(super) struct ServiceFile {
     /// Transport protocol: tcp, udp or both.
     pub(super) protocol: Optional<Value<Word<ProtocolWord>>>,
     /// Instead of an address: several addresses and ports, as one service.
-    pub(super) endpoints: Optional<Located<Vec<ShortOrLong<RealServerWord, EndpointFile>>>>,
+    pub(super) endpoints: Optional<Located<Vec<ShortOrLong<EndpointWord, EndpointFile>>>>,
     /// How a real server is chosen for a new connection.
     pub(super) scheduler: Optional<Value<Word<SchedulerWord>>>,
     /// Flags of the scheduler. sh-port, mh-port: hash the client's port too, not only its address.
@@ -134,6 +151,24 @@ pub(super) struct ServiceFile {
     pub(super) upper_threshold: Optional<Value<Threshold>>,
     /// Connections below which it gets new ones again; 0: three quarters of the upper one.
     pub(super) lower_threshold: Optional<Value<Threshold>>,
+    /// Health check of the real servers: its type, or a mapping.
+    pub(super) check: Optional<CheckChoice>,
+    /// Several health checks, all of which must succeed.
+    pub(super) checks: Optional<Located<Vec<CheckChoice>>>,
+    /// What becomes of a real server that is down: remove (out, as if it was not in the file) or quiesce (weight 0).
+    pub(super) on_down: Optional<Value<Word<OnDown>>>,
+    /// How real servers take part before their first check: out or in.
+    pub(super) until_checked: Optional<Value<Word<UntilChecked>>>,
+    /// Weight that must be up together, else the fallback servers take over.
+    pub(super) quorum: Optional<Value<Quorum>>,
+    /// How far from the quorum the weight must come to change that, either way.
+    pub(super) hysteresis: Optional<Value<Quorum>>,
+    /// Over how long a real server that came up gets its full weight, with its unit.
+    pub(super) slow_start: Optional<Value<SlowStart>>,
+    /// Names of services without which this one is down.
+    pub(super) depends_on: Optional<Located<Vec<Value<ServiceName>>>>,
+    /// Who answers while too few real servers are up. A loopback address is the director itself.
+    pub(super) fallback_servers: Optional<Located<Vec<ShortOrLong<RealServerWord, RealServerFile>>>>,
     /// Real servers; none are allowed, clients are then told that nobody is there.
     pub(super) real_servers: Option<Vec<ShortOrLong<RealServerWord, RealServerFile>>>,
 }
@@ -143,8 +178,8 @@ pub(super) struct ServiceFile {
 #[serde(default, deny_unknown_fields)]
 #[schemars(rename = "RealServer", extend("required" = ["address"]))]
 pub(super) struct RealServerFile {
-    /// Its address.
-    pub(super) address: Optional<Value<Address>>,
+    /// Its address. A loopback address is the director itself.
+    pub(super) address: Optional<Value<ServerAddress>>,
     /// Its port; other than the service's only with the method nat. Default: the service's port, and where it has
     /// several, the one that the client used.
     pub(super) port: Optional<Value<Port>>,
@@ -159,6 +194,10 @@ pub(super) struct RealServerFile {
     pub(super) method: Optional<Value<Word<MethodWord>>>,
     /// Encapsulation of the method tun.
     pub(super) tunnel: Optional<TunnelChoice>,
+    /// Its health check, instead of the service's.
+    pub(super) check: Optional<CheckChoice>,
+    /// Several health checks, instead of the service's.
+    pub(super) checks: Optional<Located<Vec<CheckChoice>>>,
 }
 
 /// One of several addresses and ports of a service.
@@ -212,6 +251,9 @@ pub(super) struct PersistenceFile {
     /// Whether a real server of weight 0 gets no new connection by it either. Default: false.
     pub(super) expire_quiescent: Optional<Value<Switch>>,
 }
+
+/// A weight that must be up.
+pub(super) type Quorum = Number<0, { limits::THRESHOLD }>;
 
 /// A threshold.
 pub(super) type Threshold = Number<0, { limits::THRESHOLD }>;

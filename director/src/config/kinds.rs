@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use serde_json::json;
 
 use super::limits;
-use super::model::{NoServer, Ports, Protocol, RemovedServers, XdpMode};
+use super::model::{
+    NoServer, OnDown, Ports, Protocol, RemovedServers, UntilChecked, XdpMode,
+};
 use super::value::{Kind, Refusal, nearest};
 
 /// A whole number in a range.
@@ -139,6 +141,16 @@ impl Words for RemovedServers {
     ];
 }
 
+impl Words for OnDown {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("remove", OnDown::Remove), ("quiesce", OnDown::Quiesce)];
+}
+
+impl Words for UntilChecked {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("out", UntilChecked::Out), ("in", UntilChecked::In)];
+}
+
 /// Yes or no.
 #[derive(Debug)]
 pub(super) struct Switch;
@@ -212,6 +224,30 @@ impl Kind for Seconds {
         u16::try_from(time.as_secs())
             .ok()
             .filter(|seconds| limits::TIMEOUT_S.contains(seconds))
+            .ok_or_else(Refusal::default)
+    }
+}
+
+/// How long a slow start takes, in seconds.
+#[derive(Debug)]
+pub(super) struct SlowStart;
+
+impl Kind for SlowStart {
+    type Parsed = u16;
+
+    fn expected() -> String {
+        "a time with its unit from 0s to 1h, in whole seconds, like 30s".to_owned()
+    }
+
+    fn schema() -> serde_json::Value {
+        Seconds::schema()
+    }
+
+    fn parse(text: &str) -> Result<u16, Refusal> {
+        let time = humantime::parse_duration(text).map_err(|_| Refusal::default())?;
+        u16::try_from(time.as_secs())
+            .ok()
+            .filter(|seconds| *seconds <= limits::SLOW_START_S && time.subsec_nanos() == 0)
             .ok_or_else(Refusal::default)
     }
 }

@@ -23,6 +23,34 @@ pub const FRAGMENT_TIMEOUT_MS: std::ops::RangeInclusive<u64> = 10..=60_000;
 /// Shortest and longest idle time of a connection, in seconds: the tables' clock has 16 bits.
 pub const TIMEOUT_S: std::ops::RangeInclusive<u16> = 1..=43_200;
 
+/// Shortest and longest time in a health check, in milliseconds.
+pub const CHECK_TIME_MS: std::ops::RangeInclusive<u32> = 10..=3_600_000;
+/// Most successes or failures in a row that make a verdict.
+pub const CHECK_COUNT: u64 = 100;
+/// Longest text in a health check, in bytes.
+pub const CHECK_TEXT_BYTES: usize = 4096;
+/// Longest slow start, and other times of services, in seconds.
+pub const SLOW_START_S: u16 = 3600;
+
+/// Runs of checks at the same time: each holds a socket or a process.
+pub const CHECKS_AT_ONCE: usize = 512;
+
+/// Checks of one real server.
+pub const CHECKS_PER_REAL_SERVER: Limit = Limit {
+    what: "checks of one real server",
+    maximum: 8,
+};
+/// Steps of an exchange, and words of a command.
+pub const STEPS_PER_CHECK: Limit = Limit {
+    what: "steps or words in one check",
+    maximum: 64,
+};
+/// Services that a service depends on.
+pub const DEPENDENCIES: Limit = Limit {
+    what: "services that a service depends on",
+    maximum: 16,
+};
+
 /// Largest threshold.
 pub const THRESHOLD: u64 = 4_000_000_000;
 
@@ -88,7 +116,10 @@ pub const SLOTS: Limit = Limit {
 };
 
 /// All limits on numbers of things, for people.
-pub const ALL: [Limit; 9] = [
+pub const ALL: [Limit; 12] = [
+    CHECKS_PER_REAL_SERVER,
+    STEPS_PER_CHECK,
+    DEPENDENCIES,
     INTERFACES,
     SERVICES,
     ENDPOINTS_PER_SERVICE,

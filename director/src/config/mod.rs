@@ -36,8 +36,8 @@ pub use checks::{
 pub use error::{ConfigError, Mistake, Mistakes, Place};
 pub use load::{load, parse};
 pub use model::{
-    Config, ConnectionLimits, Endpoint, Interface, Method, NoServer, Persistence, Ports, Protocol,
-    RealServer, RemovedServers, Scheduler, Timeouts, Tunnel, TunnelSettings, VirtualService,
-    XdpMode,
+    Config, ConnectionLimits, Endpoint, Health, Interface, Method, NoServer, OnDown, Persistence,
+    Ports, Protocol, RealServer, RemovedServers, Scheduler, Timeouts, Tunnel, TunnelSettings,
+    UntilChecked, VirtualService, XdpMode,
 };
 pub use schema::schema;

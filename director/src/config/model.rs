@@ -6,12 +6,15 @@
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use ipnet::{Ipv4Net, Ipv6Net};
 use serde::Serialize;
 use xdp_ebpf::connection::{Bucket4, Bucket6};
 use xdp_ebpf::layout::limits;
 use xdp_ebpf::state::{STATES, State, TIMEOUTS_S};
+
+use super::checks::Check;
 
 /// Everything that one configuration file says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -77,6 +80,50 @@ pub struct VirtualService {
     pub removed_servers: RemovedServers,
     /// Real servers in the order of the file; may be empty.
     pub real_servers: Vec<RealServer>,
+    /// Who answers while too few of the real servers are up.
+    pub fallback_servers: Vec<RealServer>,
+    /// What follows from health checks.
+    pub health: Health,
+}
+
+/// What follows from the health checks of a service's real servers.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Health {
+    /// What becomes of a real server that is down.
+    pub on_down: OnDown,
+    /// How a real server takes part that has not been checked yet.
+    pub until_checked: UntilChecked,
+    /// Weight that must be up together, else the fallback servers take over.
+    pub quorum: u32,
+    /// How far above the quorum the weight must come before the real servers take over again, and how far below it may
+    /// fall before they hand over.
+    pub hysteresis: u32,
+    /// Over how long a real server that came up gets its full weight; 0: at once.
+    pub slow_start_s: u16,
+    /// Names of services without which this one is down.
+    pub depends_on: Vec<String>,
+}
+
+/// What becomes of a real server that is down.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnDown {
+    /// It gets no new connections; its old ones are treated as those of a removed real server.
+    #[default]
+    Remove,
+    /// Weight 0: new connections only of clients that persistence keeps there; its old ones go on.
+    Quiesce,
+}
+
+/// How a real server takes part that has not been checked yet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum UntilChecked {
+    /// As if it was down.
+    #[default]
+    Out,
+    /// As if it was up.
+    In,
 }
 
 /// An address, port or range of ports, and protocol.
@@ -216,7 +263,7 @@ pub enum Scheduler {
 }
 
 /// A server that answers a virtual service's connections.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct RealServer {
     /// Its address.
     pub address: IpAddr,
@@ -230,6 +277,8 @@ pub struct RealServer {
     pub lower_threshold: u32,
     /// How packets reach it.
     pub method: Method,
+    /// Its health checks, all of which must succeed; none: it is always up.
+    pub checks: Arc<[Arc<Check>]>,
 }
 
 /// How packets reach a real server.
@@ -242,6 +291,8 @@ pub enum Method {
     Dr,
     /// Encapsulated; replies go straight to the client.
     Tun(Tunnel),
+    /// It is the director itself: packets go to its own network stack as they are.
+    Local,
 }
 
 /// Encapsulation of the method TUN.
@@ -315,6 +366,11 @@ impl ConnectionLimits {
 }
 
 impl VirtualService {
+    /// Its real servers, then its fallback servers.
+    pub fn all_servers(&self) -> impl Iterator<Item = &RealServer> {
+        self.real_servers.iter().chain(&self.fallback_servers)
+    }
+
     /// Whether its virtual addresses are IPv6 ones.
     #[must_use]
     pub fn is_ipv6(&self) -> bool {
@@ -442,6 +498,16 @@ impl fmt::Display for XdpMode {
 }
 
 impl Scheduler {
+    /// Whether shares go by weight at every moment: a lower weight means fewer new connections at once, for all clients
+    /// alike.
+    #[must_use]
+    pub const fn follows_weights(self) -> bool {
+        matches!(
+            self,
+            Scheduler::Wlc | Scheduler::Wrr | Scheduler::Sed | Scheduler::Nq | Scheduler::Twos
+        )
+    }
+
     /// IPVS's name.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -503,6 +569,7 @@ impl fmt::Display for Method {
             Method::Tun(Tunnel::Ipip) => "tun (ipip)",
             Method::Tun(Tunnel::Gue { .. }) => "tun (gue)",
             Method::Tun(Tunnel::Gre) => "tun (gre)",
+            Method::Local => "local",
         })
     }
 }

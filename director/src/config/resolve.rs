@@ -84,6 +84,11 @@ impl Resolver {
             .unwrap_or(default)
     }
 
+    /// The value of a key, if it is there and can be read.
+    pub(super) fn maybe<K: Kind>(&mut self, value: &Optional<Value<K>>) -> Option<K::Parsed> {
+        value.as_ref().and_then(|value| value.read(&mut self.mistakes))
+    }
+
     /// The value of a key that must be there.
     pub(super) fn required<K: Kind>(
         &mut self,
@@ -155,6 +160,13 @@ impl Resolver {
             removed_servers: &file.removed_servers,
             upper_threshold: &file.upper_threshold,
             lower_threshold: &file.lower_threshold,
+            check: &file.check,
+            checks: &file.checks,
+            on_down: &file.on_down,
+            until_checked: &file.until_checked,
+            quorum: &file.quorum,
+            hysteresis: &file.hysteresis,
+            slow_start: &file.slow_start,
         };
         Defaults {
             port: file

@@ -1,21 +1,24 @@
 //! Services and their real servers: from the YAML's structs to the model.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
 
 use super::across::Across;
-use super::addresses::{Address, RealServerWord};
+use super::addresses::{Address, RealServerWord, ServerAddress};
+use super::checks::CheckChoice;
 use super::defaults::{Defaults, Flags, PersistenceDefaults};
 use super::error::{Mistake, Place};
 use super::file::{
-    EndpointFile, PersistenceChoice, RealServerFile, ServiceFile, Threshold, TimeoutsFile,
+    EndpointFile, PersistenceChoice, Quorum, RealServerFile, ServiceFile, Threshold, TimeoutsFile,
 };
 use super::kinds::{
-    FlagWord, MethodWord, Port, PortRange, ProtocolWord, SchedulerWord, Switch, Word,
+    FlagWord, MethodWord, Port, PortRange, ProtocolWord, SchedulerWord, SlowStart, Switch, Word,
 };
 use super::limits;
 use super::model::{
-    Endpoint, Method, NoServer, Persistence, Ports, Protocol, RealServer, RemovedServers,
-    Scheduler, Timeouts, VirtualService,
+    Endpoint, Health, Method, NoServer, OnDown, Persistence, Ports, Protocol, RealServer,
+    RemovedServers, Scheduler, Timeouts, UntilChecked, VirtualService,
 };
 use super::resolve::Resolver;
 use super::value::{Located, Optional, ShortOrLong, Value};
@@ -31,6 +34,13 @@ pub(super) struct Behaviour<'a> {
     pub(super) removed_servers: &'a Optional<Value<Word<RemovedServers>>>,
     pub(super) upper_threshold: &'a Optional<Value<Threshold>>,
     pub(super) lower_threshold: &'a Optional<Value<Threshold>>,
+    pub(super) check: &'a Optional<CheckChoice>,
+    pub(super) checks: &'a Optional<Located<Vec<CheckChoice>>>,
+    pub(super) on_down: &'a Optional<Value<Word<OnDown>>>,
+    pub(super) until_checked: &'a Optional<Value<Word<UntilChecked>>>,
+    pub(super) quorum: &'a Optional<Value<Quorum>>,
+    pub(super) hysteresis: &'a Optional<Value<Quorum>>,
+    pub(super) slow_start: &'a Optional<Value<SlowStart>>,
 }
 
 /// What real servers must know of their service.
@@ -86,6 +96,13 @@ impl Resolver {
                 removed_servers: &file.removed_servers,
                 upper_threshold: &file.upper_threshold,
                 lower_threshold: &file.lower_threshold,
+                check: &file.check,
+                checks: &file.checks,
+                on_down: &file.on_down,
+                until_checked: &file.until_checked,
+                quorum: &file.quorum,
+                hysteresis: &file.hysteresis,
+                slow_start: &file.slow_start,
             },
             defaults,
         );
@@ -94,7 +111,7 @@ impl Resolver {
             method: self.or(&file.method, defaults.method),
             tunnel: self.tunnel(&file.tunnel, defaults.tunnel),
             weight: self.or(&file.weight, defaults.weight),
-            ..own
+            ..own.clone()
         };
         let ports: Vec<Ports> = endpoints.iter().map(|endpoint| endpoint.ports).collect();
         let known = ForRealServers {
@@ -131,28 +148,21 @@ impl Resolver {
                 "a number from 1 to 32",
             ));
         }
-        let list = file.real_servers.as_deref().unwrap_or_default();
-        let mut real_servers = Vec::with_capacity(list.len());
-        let mut places = Vec::with_capacity(list.len());
         let mut seen = HashMap::new();
-        for written in list {
-            let Some(real_server) = self.real_server(written, &known, &for_real_servers) else {
-                continue;
-            };
-            let identity = (real_server.address, real_server.port);
-            if let Some(first) = seen.insert(identity, written.place()) {
-                let what = format!("the real server {} of this service", real_server.shown());
-                self.repeated(
-                    written.place(),
-                    &what,
-                    first,
-                    "every real server once in a service",
-                );
-            }
-            real_servers.push(real_server);
-            places.push(written.place());
-        }
-        self.useless_tunnel(file, for_real_servers.method, &real_servers);
+        let list = file.real_servers.as_deref().unwrap_or_default();
+        let (real_servers, mut places) =
+            self.real_servers(list, &known, &for_real_servers, &mut seen);
+        let list = file.fallback_servers.as_ref();
+        let list = list.map_or(&[][..], |it| it.value.as_slice());
+        let (fallback_servers, more) =
+            self.real_servers(list, &known, &for_real_servers, &mut seen);
+        places.extend(more);
+        self.useless_tunnel(
+            file,
+            for_real_servers.method,
+            real_servers.iter().chain(&fallback_servers),
+        );
+        let health = self.health(file, &own, scheduler);
         if !are_endpoints_read {
             return None;
         }
@@ -177,6 +187,8 @@ impl Resolver {
                 no_server: own.no_server,
                 removed_servers: own.removed_servers,
                 real_servers,
+                fallback_servers,
+                health,
             },
             places,
         ))
@@ -258,7 +270,7 @@ impl Resolver {
     fn add_endpoints(
         &mut self,
         endpoints: &mut Vec<Endpoint>,
-        address: std::net::IpAddr,
+        address: IpAddr,
         ports: Ports,
         protocol: ProtocolWord,
         place: Place,
@@ -314,7 +326,54 @@ impl Resolver {
             removed_servers: self.or(written.removed_servers, defaults.removed_servers),
             upper_threshold: self.or(written.upper_threshold, defaults.upper_threshold),
             lower_threshold: self.or(written.lower_threshold, defaults.lower_threshold),
-            ..*defaults
+            checks: self
+                .checks(written.check, written.checks)
+                .unwrap_or_else(|| Arc::clone(&defaults.checks)),
+            on_down: self.or(written.on_down, defaults.on_down),
+            until_checked: self.or(written.until_checked, defaults.until_checked),
+            quorum: self.or(written.quorum, defaults.quorum),
+            hysteresis: self.or(written.hysteresis, defaults.hysteresis),
+            slow_start_s: self.or(written.slow_start, defaults.slow_start_s),
+            ..defaults.clone()
+        }
+    }
+
+    /// What follows from health checks, but for the checks themselves.
+    fn health(&mut self, file: &ServiceFile, own: &Defaults, scheduler: Scheduler) -> Health {
+        if let Some(slow_start) = file.slow_start.as_ref()
+            && own.slow_start_s > 0
+            && !scheduler.follows_weights()
+        {
+            let message = format!(
+                "found \"slow_start\", but the scheduler {} does not give shares by weight",
+                scheduler.name()
+            );
+            self.mistakes.push(Mistake::new(
+                slow_start.place,
+                message,
+                "one of the schedulers wlc, wrr, sed, nq, twos, or no such key",
+            ));
+        }
+        let mut depends_on = Vec::new();
+        if let Some(written) = file.depends_on.as_ref() {
+            self.mistakes
+                .extend(limits::DEPENDENCIES.check(written.value.len(), written.place));
+            for name in &written.value {
+                depends_on.extend(name.read(&mut self.mistakes));
+            }
+        }
+        Health {
+            on_down: own.on_down,
+            until_checked: own.until_checked,
+            quorum: own.quorum,
+            hysteresis: own.hysteresis,
+            // Of a default that is for other schedulers.
+            slow_start_s: if scheduler.follows_weights() {
+                own.slow_start_s
+            } else {
+                0
+            },
+            depends_on,
         }
     }
 
@@ -430,6 +489,36 @@ impl Resolver {
         }
     }
 
+    /// Real servers or fallback servers, and their places. `seen`: those of the same service before.
+    fn real_servers(
+        &mut self,
+        list: &[ShortOrLong<RealServerWord, RealServerFile>],
+        service: &ForRealServers,
+        defaults: &Defaults,
+        seen: &mut HashMap<(IpAddr, Option<u16>), Place>,
+    ) -> (Vec<RealServer>, Vec<Place>) {
+        let mut real_servers = Vec::with_capacity(list.len());
+        let mut places = Vec::with_capacity(list.len());
+        for written in list {
+            let Some(real_server) = self.real_server(written, service, defaults) else {
+                continue;
+            };
+            let identity = (real_server.address, real_server.port);
+            if let Some(first) = seen.insert(identity, written.place()) {
+                let what = format!("the real server {} of this service", real_server.shown());
+                self.repeated(
+                    written.place(),
+                    &what,
+                    first,
+                    "every real server once in a service",
+                );
+            }
+            real_servers.push(real_server);
+            places.push(written.place());
+        }
+        (real_servers, places)
+    }
+
     fn real_server(
         &mut self,
         written: &ShortOrLong<RealServerWord, RealServerFile>,
@@ -446,7 +535,7 @@ impl Resolver {
                     .port
                     .as_ref()
                     .map(|port: &Value<Port>| port.read(&mut self.mistakes));
-                let address = self.required::<Address>("address", &file.address, place);
+                let address = self.required::<ServerAddress>("address", &file.address, place);
                 // A port that could not be read must not be taken for none.
                 let endpoint = address
                     .filter(|_| own_port != Some(None))
@@ -464,8 +553,24 @@ impl Resolver {
         if let (Some(tunnel), MethodWord::Nat | MethodWord::Dr) = (file.tunnel.as_ref(), word) {
             self.tunnel_without_tun(tunnel.place(), word);
         }
+        let checks = self
+            .checks(&file.check, &file.checks)
+            .unwrap_or_else(|| Arc::clone(&defaults.checks));
         let (address, own_port) = endpoint?;
-        if let (Some(found), MethodWord::Dr | MethodWord::Tun) = (own_port, word)
+        let is_local = address.is_loopback();
+        if let (Some(found), true) = (own_port, is_local)
+            && service.port != Some(found)
+        {
+            let message = format!(
+                "found port {found} of the director itself, which gets packets as they are, with the virtual port"
+            );
+            let expected = match service.port {
+                Some(port) => format!("the service's port {port}, or no port"),
+                None => "no port".to_owned(),
+            };
+            self.mistakes
+                .push(Mistake::new(port_place, message, expected));
+        } else if let (Some(found), MethodWord::Dr | MethodWord::Tun) = (own_port, word)
             && service.port != Some(found)
         {
             let message = format!(
@@ -486,7 +591,8 @@ impl Resolver {
             self.mistakes
                 .push(Mistake::new(port_place, message, expected));
         }
-        if let (Some(is_ipv4), MethodWord::Nat | MethodWord::Dr) = (service.is_ipv4, word)
+        if let Some(is_ipv4) = service.is_ipv4
+            && (is_local || word != MethodWord::Tun)
             && is_ipv4 != address.is_ipv4()
         {
             let family = |is_ipv4: bool| if is_ipv4 { "IPv4" } else { "IPv6" };
@@ -503,6 +609,7 @@ impl Resolver {
             ));
         }
         let method = match word {
+            _ if is_local => Method::Local,
             MethodWord::Nat => Method::Nat,
             MethodWord::Dr => Method::Dr,
             MethodWord::Tun => Method::Tun(tunnel),
@@ -526,18 +633,18 @@ impl Resolver {
             upper_threshold,
             lower_threshold,
             method,
+            checks,
         })
     }
 
     /// A tunnel written for a service of which no real server is reached by one.
-    fn useless_tunnel(
+    fn useless_tunnel<'a>(
         &mut self,
         file: &ServiceFile,
         method: MethodWord,
-        real_servers: &[RealServer],
+        mut real_servers: impl Iterator<Item = &'a RealServer>,
     ) {
         let used = real_servers
-            .iter()
             .any(|real_server| matches!(real_server.method, Method::Tun(_)));
         if let (Some(tunnel), MethodWord::Nat | MethodWord::Dr, false) =
             (file.tunnel.as_ref(), method, used)

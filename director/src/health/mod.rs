@@ -12,4 +12,7 @@
 //! Only `probe` and `engine` do I/O. The rest takes inputs and `now` and says what to do. Nothing here knows about maps,
 //! ids or packets.
 
+pub mod engine;
+pub mod machine;
 pub mod probe;
+pub mod standing;

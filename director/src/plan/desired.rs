@@ -18,7 +18,8 @@ use super::tables::{
 use crate::config::{
     self, Config, Method, NoServer, RealServer, RemovedServers, Scheduler, Tunnel, VirtualService,
 };
-use crate::overrides::{Effective, Overrides};
+use crate::health::standing::{ServiceStanding, Standings};
+use crate::overrides::Effective;
 use crate::scheduler::{Member, table};
 
 /// What the desired state is made of, besides the current one.
@@ -26,10 +27,9 @@ use crate::scheduler::{Member, table};
 pub struct Inputs<'a> {
     /// The configuration.
     pub config: &'a Config,
-    /// What operators said.
-    pub overrides: &'a Overrides,
-    /// Seconds since 1970, for drains.
-    pub now_s: u64,
+    /// How the real servers take part: what operators said and checks found. A service that is not in there is as
+    /// configured.
+    pub standings: &'a Standings,
     /// The network.
     pub view: &'a NetworkView,
     /// CPUs with a connection table.
@@ -115,15 +115,14 @@ type DestinationIdentity = (u16, IpAddr, [u8; 2]);
 pub fn desired(current: &Tables, inputs: &Inputs<'_>) -> Result<Tables, PlanError> {
     let Inputs {
         config,
-        overrides,
-        now_s,
+        standings,
         view,
         cpus,
         buckets4,
         buckets6,
         seed,
     } = *inputs;
-    let mut builder = Builder::new(current, config, overrides, now_s);
+    let mut builder = Builder::new(current, config);
     builder.tables.settings = Settings {
         now_s: current.settings.now_s,
         cpus,
@@ -139,8 +138,9 @@ pub fn desired(current: &Tables, inputs: &Inputs<'_>) -> Result<Tables, PlanErro
         spread4_mask: config.tunnel.source_ipv4.hostmask().to_bits(),
         ..Settings::default()
     };
-    for service in &config.services {
-        builder.add_service(service)?;
+    let as_configured = ServiceStanding::default();
+    for (place, service) in config.services.iter().enumerate() {
+        builder.add_service(service, standings.0.get(place).unwrap_or(&as_configured))?;
     }
     builder.retire();
     let mut tables = builder.tables;
@@ -155,8 +155,6 @@ pub fn desired(current: &Tables, inputs: &Inputs<'_>) -> Result<Tables, PlanErro
 struct Builder<'a> {
     current: &'a Tables,
     config: &'a Config,
-    overrides: &'a Overrides,
-    now_s: u64,
     tables: Tables,
     endpoints: BTreeMap<EndpointIdentity, u16>,
     destinations: BTreeMap<DestinationIdentity, u32>,
@@ -169,7 +167,7 @@ struct Builder<'a> {
 }
 
 impl<'a> Builder<'a> {
-    fn new(current: &'a Tables, config: &'a Config, overrides: &'a Overrides, now_s: u64) -> Self {
+    fn new(current: &'a Tables, config: &'a Config) -> Self {
         let endpoints: BTreeMap<_, _> = current
             .endpoints
             .iter()
@@ -208,8 +206,6 @@ impl<'a> Builder<'a> {
         Self {
             current,
             config,
-            overrides,
-            now_s,
             tables: Tables::default(),
             endpoints,
             destinations,
@@ -238,31 +234,23 @@ impl<'a> Builder<'a> {
             })
     }
 
-    fn add_service(&mut self, service: &VirtualService) -> Result<(), PlanError> {
+    fn add_service(
+        &mut self,
+        service: &VirtualService,
+        standing: &ServiceStanding,
+    ) -> Result<(), PlanError> {
         let id = self.service_id(service)?;
         let keeps = service.removed_servers == RemovedServers::Keep;
         self.keeps.insert(id, keeps);
         for endpoint in &service.endpoints {
             self.add_endpoint(id, service, endpoint)?;
         }
-        let mut members = Vec::with_capacity(service.real_servers.len());
-        let mut is_anybody_there = false;
-        for server in &service.real_servers {
-            let effective = self.overrides.effective(service, server, self.now_s);
-            let destination = self.add_destination(id, service, server, effective)?;
-            is_anybody_there |= effective.weight > 0;
-            members.push(Member {
-                destination,
-                weight: in_table(service.scheduler, server, effective),
-                identity: (server.address, server.port.unwrap_or(0)),
-            });
+        let mut destinations = Vec::with_capacity(service.real_servers.len());
+        for (place, server) in service.all_servers().enumerate() {
+            let effective = effective(service, standing, place, server);
+            destinations.push(self.add_destination(id, service, server, effective)?);
         }
-        let table = if is_anybody_there {
-            table(&service.scheduler, &members)
-        } else {
-            // Nobody needs to look for what is not there.
-            Vec::new()
-        };
+        let table = scheduling_table(service, standing, &destinations);
         let (first_slot, slots) = self.place(id, service, table)?;
         let record = Service {
             first_slot,
@@ -374,7 +362,8 @@ impl<'a> Builder<'a> {
         let tunnel = &self.config.tunnel;
         let (number, tunnel_port) = match server.method {
             Method::Nat => (method::NAT, 0),
-            Method::Dr => (method::DR, 0),
+            // Nobody resolves where a local one is: what has no next hop and is local goes to the kernel.
+            Method::Dr | Method::Local => (method::DR, 0),
             Method::Tun(Tunnel::Ipip) => (method::IPIP, 0),
             Method::Tun(Tunnel::Gue { port }) => (method::GUE, port),
             Method::Tun(Tunnel::Gre) => (method::GRE, 0),
@@ -382,7 +371,7 @@ impl<'a> Builder<'a> {
         let outer_source = match (server.method, server.address) {
             (Method::Tun(_), IpAddr::V4(_)) => octets(tunnel.source_ipv4.network().into()),
             (Method::Tun(_), IpAddr::V6(_)) => octets(tunnel.source_ipv6.network().into()),
-            (Method::Nat | Method::Dr, _) => [0; 16],
+            (Method::Nat | Method::Dr | Method::Local, _) => [0; 16],
         };
         let next_hop = self
             .current
@@ -393,14 +382,7 @@ impl<'a> Builder<'a> {
             destination_id,
             Destination {
                 method: number,
-                flags: [
-                    (destination::IPV6, server.address.is_ipv6()),
-                    (destination::OUT, effective.is_out),
-                    (destination::CLOSED, effective.is_closed),
-                ]
-                .into_iter()
-                .filter(|(_, is_set)| *is_set)
-                .fold(0, |flags, (flag, _)| flags | flag),
+                flags: flags(server, effective),
                 port: identity.2,
                 service: id,
                 tunnel_port: tunnel_port.to_be_bytes(),
@@ -409,12 +391,9 @@ impl<'a> Builder<'a> {
                 next_hop: next_hop.unwrap_or_default(),
             },
         );
-        let share = Share {
-            weight: effective.weight,
-            upper: server.upper_threshold,
-            lower: server.lower_threshold,
-        };
-        self.tables.shares.insert(destination_id, share);
+        self.tables
+            .shares
+            .insert(destination_id, share(server, effective));
         Ok(destination_id)
     }
 
@@ -466,6 +445,76 @@ impl<'a> Builder<'a> {
                 self.tables.endpoints.entry(*id).or_insert(*record);
             }
         }
+    }
+}
+
+/// How a real server takes part: `place` is its place among all servers of the service.
+pub(super) fn effective(
+    service: &VirtualService,
+    standing: &ServiceStanding,
+    place: usize,
+    server: &RealServer,
+) -> Effective {
+    let as_configured = Effective {
+        weight: if place < service.real_servers.len() {
+            server.weight
+        } else {
+            0
+        },
+        ..Effective::default()
+    };
+    standing.servers.get(place).copied().unwrap_or(as_configured)
+}
+
+/// Flags of a real server's destination.
+pub(super) fn flags(server: &RealServer, effective: Effective) -> u8 {
+    [
+        (destination::IPV6, server.address.is_ipv6()),
+        (destination::OUT, effective.is_out),
+        (destination::CLOSED, effective.is_closed),
+        (destination::GONE, effective.is_gone),
+        (destination::LOCAL, server.method == Method::Local),
+    ]
+    .into_iter()
+    .filter(|(_, is_set)| *is_set)
+    .fold(0, |flags, (flag, _)| flags | flag)
+}
+
+/// What a real server may take of new connections.
+pub(super) fn share(server: &RealServer, effective: Effective) -> Share {
+    Share {
+        weight: effective.weight,
+        upper: server.upper_threshold,
+        lower: server.lower_threshold,
+    }
+}
+
+/// The scheduling table of a service: of its real servers, or while they are too few of its fallback servers.
+/// `destinations`: ids of all its servers.
+pub(super) fn scheduling_table(
+    service: &VirtualService,
+    standing: &ServiceStanding,
+    destinations: &[u32],
+) -> Vec<u32> {
+    let mut members = Vec::with_capacity(destinations.len());
+    let mut is_anybody_there = false;
+    for (place, (server, destination)) in service.all_servers().zip(destinations).enumerate() {
+        if (place >= service.real_servers.len()) != standing.is_on_fallback {
+            continue;
+        }
+        let effective = effective(service, standing, place, server);
+        is_anybody_there |= effective.weight > 0;
+        members.push(Member {
+            destination: *destination,
+            weight: in_table(service.scheduler, server, effective),
+            identity: (server.address, server.port.unwrap_or(0)),
+        });
+    }
+    if is_anybody_there {
+        table(&service.scheduler, &members)
+    } else {
+        // Nobody needs to look for what is not there.
+        Vec::new()
     }
 }
 

@@ -15,6 +15,7 @@ mod desired;
 mod diff;
 mod network;
 mod ranges;
+mod reweigh;
 mod slots;
 mod tables;
 
@@ -22,6 +23,7 @@ pub use derived::release;
 pub use desired::{Inputs, PlanError, desired};
 pub use diff::diff;
 pub use network::{NetworkView, assign_slots, refresh};
+pub use reweigh::reweigh;
 pub use tables::{
     Key, Share, Tables, Write, destination_address, endpoint, endpoint_address, ports,
 };

@@ -9,6 +9,7 @@
 //! ```
 
 mod event_loop;
+mod health;
 mod node;
 mod operator;
 mod rates;

@@ -5,8 +5,10 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
+use anyhow::Context;
 use xdp_ebpf::layout::{Template, TemplateKey, destination};
 
+use super::health::Health;
 use super::rates::Rates;
 use super::resize::Resize;
 use super::seldom::Seldom;
@@ -50,6 +52,8 @@ pub(super) struct Node {
     pub(super) report: Report,
     /// What operators said.
     pub(super) overrides: Overrides,
+    /// What checks found.
+    pub(super) health: Health,
     /// When the next drain ends, in seconds since 1970.
     pub(super) drain_deadline_s: Option<u64>,
     /// Traffic and how fast it comes.
@@ -123,6 +127,8 @@ impl Node {
             seed: tables.settings.seed,
         });
         let overrides = read_overrides(&config);
+        let mut health = Health::new().context("cannot start the thread for health checks")?;
+        health.adopt(&config, &tables);
         Ok(Self {
             file,
             loaded_at: SystemTime::now(),
@@ -138,6 +144,7 @@ impl Node {
             upkeep,
             report: Report::default(),
             overrides,
+            health,
             drain_deadline_s: None,
             rates: Rates::default(),
             loads_at_start: loads::Snapshot::default(),

@@ -5,11 +5,14 @@ use std::net::IpAddr;
 use std::time::{Instant, SystemTime};
 
 use anyhow::Context;
+use xdp_ebpf::layout::destination;
 
+use super::health::is_remote;
 use super::node::Node;
 use super::system;
-use crate::config::{self, Config, Interface};
+use crate::config::{self, Config, Interface, VirtualService};
 use crate::datapath::Datapath;
+use crate::plan::{self, Inputs, NetworkView, Tables};
 use crate::plan::{self, Inputs, NetworkView, Tables};
 
 impl Node {
@@ -17,6 +20,7 @@ impl Node {
     pub(super) fn configure(&mut self, config: Config) -> anyhow::Result<()> {
         match self.try_configure(&config) {
             Ok(()) => {
+                self.health.in_force(&config);
                 self.config = config;
                 self.in_force = true;
                 Ok(())
@@ -38,12 +42,12 @@ impl Node {
         let slots = self.slots(&config.interfaces)?;
         self.tell_network(config, &slots);
         let view = self.view(config, &slots);
+        self.health.judge_all(config, &self.overrides);
         let desired = plan::desired(
             &self.tables,
             &Inputs {
                 config,
-                overrides: &self.overrides,
-                now_s: system::unix_s(),
+                standings: &self.health.standings,
                 view: &view,
                 cpus: self.datapath.cpus(),
                 buckets4: self.datapath.buckets4(),
@@ -82,13 +86,15 @@ impl Node {
         let configured = config
             .services
             .iter()
-            .flat_map(|service| &service.real_servers)
+            .flat_map(VirtualService::all_servers)
+            .filter(|server| is_remote(server))
             .map(|server| server.address);
         configured
             .chain(
                 self.tables
                     .destinations
                     .values()
+                    .filter(|record| record.flags & destination::LOCAL == 0)
                     .map(plan::destination_address),
             )
             .collect()

@@ -135,6 +135,8 @@ pub mod destination {
     pub const GONE: u8 = 8;
     /// Gets no new connection, by persistence neither (disabled, or being drained).
     pub const OUT: u8 = 16;
+    /// It is the director itself: its method is DR, it has no next hop, and packets go to the kernel as they are.
+    pub const LOCAL: u8 = 32;
 }
 
 /// A real server as one service sees it: exactly one cache line.

@@ -4,7 +4,7 @@ use super::forward::flow_hash;
 use super::send::{Direction, account, send};
 use super::translate::{End, New, translate_and_send};
 use super::{Ip, Subject, Verdict, answer, fragment, of_service, tunnel};
-use crate::layout::{self, Destination, Reason, Served, method};
+use crate::layout::{self, Destination, Reason, Served, destination, method};
 use crate::packet::Packet;
 use crate::parse::Part;
 use crate::tables::Tables;
@@ -96,6 +96,10 @@ fn direct<F: Ip, P: Packet, T: Tables>(
 ) -> Verdict {
     let next_hop = &destination.next_hop;
     if next_hop.ifindex == 0 {
+        if destination.flags & destination::LOCAL != 0 {
+            // The kernel takes it for itself, by the virtual address that this node holds: as meant.
+            return Verdict::Pass;
+        }
         // The kernel would deliver it to this node itself, which holds the virtual address, and reset the connection.
         return Verdict::Drop(Reason::NextHopUnresolved);
     }

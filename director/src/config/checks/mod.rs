@@ -1,7 +1,11 @@
 //! Health checks: what the YAML says of them.
 
+mod file;
+mod kinds;
 mod model;
+mod resolve;
 
+pub(super) use file::CheckChoice;
 pub use model::{
     AgentProbe, Check, Digest, DnsProbe, DnsRecord, ExchangeProbe, ExternalProbe, HttpProbe,
     LoginProbe, Pattern, Probe, Secret, SipProbe, SmtpProbe, Step, Timing, TlsOptions, TlsProbe,

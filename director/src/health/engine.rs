@@ -1,0 +1,189 @@
+//! Runs the checks: a thread of its own, so that neither a reload nor a walk over the connection tables makes an answer late.
+//!
+//! One task for each run, and never more than [`limits::CHECKS_AT_ONCE`] of them; no thread for any. What a result means is
+//! [`Machine`]'s business.
+
+use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasher, RandomState};
+use std::sync::mpsc::{Sender as Reply, channel as reply_channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::task::JoinSet;
+use tokio::time::sleep_until;
+
+use super::machine::{Entry, Id, Machine, Run, Subject, Verdict};
+use super::probe::{self, Failure, FailureKind, Good, Reach};
+use crate::config::limits;
+
+/// A verdict that is new.
+#[derive(Clone, Debug)]
+pub struct Change {
+    /// Of which check.
+    pub subject: Subject,
+    /// What it is now.
+    pub verdict: Verdict,
+}
+
+/// One check as an operator is told of it.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// What is checked.
+    pub subject: Subject,
+    /// What is known.
+    pub verdict: Verdict,
+    /// Its last results, the newest first.
+    pub history: VecDeque<Run>,
+    /// When it runs next; none while it runs.
+    pub due: Option<Instant>,
+    /// Runs so far.
+    pub runs: u64,
+    /// Failed ones among them.
+    pub failures: u64,
+}
+
+enum Order {
+    Replace(Vec<Subject>),
+    Report(Reply<Vec<Report>>),
+}
+
+/// The main loop's end of the engine. Dropping it ends the engine.
+#[derive(Debug)]
+pub struct Engine {
+    orders: UnboundedSender<Order>,
+    changes: UnboundedReceiver<Change>,
+}
+
+impl Engine {
+    /// Starts the thread. There are no checks yet.
+    ///
+    /// # Errors
+    /// When the system gives no thread or no event queue.
+    pub fn start() -> std::io::Result<Self> {
+        let (orders, taken) = unbounded_channel();
+        let (told, changes) = unbounded_channel();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        thread::Builder::new()
+            .name("checks".to_owned())
+            .spawn(move || runtime.block_on(work(taken, told)))?;
+        Ok(Self { orders, changes })
+    }
+
+    /// Makes exactly these the checks that run. What was known of one that stays is kept.
+    pub fn replace(&self, subjects: Vec<Subject>) {
+        // It fails only when the thread has ended, which `next` tells.
+        drop(self.orders.send(Order::Replace(subjects)));
+    }
+
+    /// The next change. Waits for ever where there is none.
+    pub async fn next(&mut self) -> Change {
+        match self.changes.recv().await {
+            Some(change) => change,
+            // The thread ends with this end of the channel only.
+            None => std::future::pending().await,
+        }
+    }
+
+    /// A change that is there already.
+    pub fn next_now(&mut self) -> Option<Change> {
+        self.changes.try_recv().ok()
+    }
+
+    /// All checks. Waits for the engine, which is never long at work.
+    #[must_use]
+    pub fn report(&self) -> Vec<Report> {
+        let (reply, answer) = reply_channel();
+        if self.orders.send(Order::Report(reply)).is_err() {
+            return Vec::new();
+        }
+        answer
+            .recv_timeout(Duration::from_secs(1))
+            .unwrap_or_default()
+    }
+}
+
+async fn work(mut orders: UnboundedReceiver<Order>, told: UnboundedSender<Change>) {
+    let mut machine = Machine::default();
+    let mut running: JoinSet<Result<Good, Failure>> = JoinSet::new();
+    let mut runs: HashMap<tokio::task::Id, (Id, Instant)> = HashMap::new();
+    loop {
+        while running.len() < limits::CHECKS_AT_ONCE
+            && let Some((id, subject)) = machine.take_due(Instant::now())
+        {
+            let task = running.spawn(run(subject)).id();
+            runs.insert(task, (id, Instant::now()));
+        }
+        // Where all places are taken, the end of one run is the beginning of the next.
+        let due = machine
+            .next_due()
+            .filter(|_| running.len() < limits::CHECKS_AT_ONCE);
+        tokio::select! {
+            order = orders.recv() => match order {
+                None => return,
+                Some(Order::Replace(subjects)) => {
+                    machine.replace(subjects, Instant::now(), random_up_to);
+                }
+                Some(Order::Report(reply)) => {
+                    // Whoever asked may have given up.
+                    drop(reply.send(machine.entries().map(report).collect()));
+                }
+            },
+            Some(finished) = running.join_next_with_id(), if !running.is_empty() => {
+                let (task, result) = match finished {
+                    Ok(finished) => finished,
+                    // The check must not be due never again without a word.
+                    Err(broken) => (broken.id(), Err(Failure::new(
+                        FailureKind::Local,
+                        format!("the check itself broke, which is a mistake in this program: {broken}"),
+                    ))),
+                };
+                let Some((id, started)) = runs.remove(&task) else { continue };
+                if let Some((subject, verdict)) = machine.finished(id, &result, started, Instant::now()) {
+                    // The main loop may have gone away.
+                    drop(told.send(Change { subject, verdict }));
+                }
+            },
+            () = until(due), if due.is_some() => {}
+        }
+    }
+}
+
+async fn until(due: Option<Instant>) {
+    if let Some(due) = due {
+        sleep_until(due.into()).await;
+    }
+}
+
+async fn run(subject: Subject) -> Result<Good, Failure> {
+    let check = &subject.check;
+    let reach = Reach {
+        address: check.address.unwrap_or(subject.server),
+        port: subject.port,
+        source: check.source,
+        interface: check.interface.clone(),
+    };
+    let time = Duration::from_millis(u64::from(check.timing.timeout_ms));
+    probe::run(&check.probe, &reach, time).await
+}
+
+/// A number below `limit`; 0 if that is 0.
+fn random_up_to(limit: u32) -> u32 {
+    // The standard library's hash maps have a secret each: enough to spread checks by.
+    let random = RandomState::new().hash_one(limit);
+    // Below `limit`, which has 32 bits.
+    ((u128::from(random) * u128::from(limit)) >> 64) as u32
+}
+
+fn report(entry: &Entry) -> Report {
+    Report {
+        subject: entry.subject.clone(),
+        verdict: entry.verdict.clone(),
+        history: entry.history.clone(),
+        due: entry.due,
+        runs: entry.runs,
+        failures: entry.failures,
+    }
+}

@@ -1,0 +1,310 @@
+//! When each check runs next, and what its results make of a backend: rise and fall. No I/O and no clock: time is handed
+//! in.
+//!
+//! ```text
+//!                success                  `fall` failures in a row
+//!  Unchecked ──────────────► Up ─────────────────────────────────► Down
+//!      │ failure                ◄───────────────────────────────── ▲
+//!      └───────────────────────── `rise` successes in a row ───────┘
+//! ```
+//!
+//! The first result decides alone: until then nothing is known, and nobody would be helped by waiting for more.
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::probe::{Failure, FailureKind, Good, Said};
+use crate::config::{Check, Probe, Timing};
+
+/// Results of each check that are kept for `director checks`.
+pub const HISTORY: usize = 16;
+
+/// What is checked: a check and the backend that it is sent to. Where several services want the same, it is one.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Subject {
+    /// The check.
+    pub check: Arc<Check>,
+    /// Address of the real server.
+    pub server: IpAddr,
+    /// Port that is asked; 0: the check has none.
+    pub port: u16,
+    /// For a check that goes the clients' way: the virtual address, and the number of the way (method and tunnel).
+    pub through: Option<(IpAddr, u32)>,
+}
+
+/// What is known of a backend by one check.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum State {
+    /// Nothing yet.
+    #[default]
+    Unchecked,
+    /// It answers.
+    Up,
+    /// It does not.
+    Down,
+}
+
+/// One run of a check.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// When it began.
+    pub started: Instant,
+    /// How long it took.
+    pub took: Duration,
+    /// Whether it succeeded.
+    pub is_good: bool,
+    /// The kind of failure.
+    pub kind: Option<FailureKind>,
+    /// In words.
+    pub words: String,
+}
+
+/// What the results of a check say of its backend.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Verdict {
+    /// Up or down.
+    pub state: State,
+    /// Since when; none while unchecked.
+    pub since: Option<Instant>,
+    /// The words of the result that decided it.
+    pub words: String,
+    /// What an agent reported last, its percentage smoothed and bounded.
+    pub said: Option<Said>,
+}
+
+/// Number of a check while it is known.
+pub type Id = u64;
+
+/// A check that is known.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// What is checked.
+    pub subject: Subject,
+    /// What is known.
+    pub verdict: Verdict,
+    /// Results in a row that speak against the verdict.
+    pub against: u32,
+    /// When it runs next; none while it runs.
+    pub due: Option<Instant>,
+    /// Its last results, the newest first.
+    pub history: VecDeque<Run>,
+    /// Runs so far.
+    pub runs: u64,
+    /// Failed ones among them.
+    pub failures: u64,
+}
+
+/// All checks.
+#[derive(Debug, Default)]
+pub struct Machine {
+    entries: HashMap<Id, Entry>,
+    ids: HashMap<Subject, Id>,
+    queue: BTreeSet<(Instant, Id)>,
+    next_id: Id,
+}
+
+impl Machine {
+    /// Makes exactly these the checks that run. One that was known goes on as it was; a new one runs first after a part of
+    /// its spread that `random` gives, from 0 up to what it is asked for.
+    pub fn replace(
+        &mut self,
+        wanted: impl IntoIterator<Item = Subject>,
+        now: Instant,
+        mut random: impl FnMut(u32) -> u32,
+    ) {
+        let mut kept = HashMap::with_capacity(self.ids.len());
+        for subject in wanted {
+            if kept.contains_key(&subject) {
+                continue;
+            }
+            if let Some(id) = self.ids.remove(&subject) {
+                kept.insert(subject, id);
+                continue;
+            }
+            self.next_id += 1;
+            let id = self.next_id;
+            let spread_ms = random(subject.check.timing.spread_ms);
+            let due = now + Duration::from_millis(u64::from(spread_ms));
+            self.queue.insert((due, id));
+            self.entries.insert(
+                id,
+                Entry {
+                    subject: subject.clone(),
+                    verdict: Verdict::default(),
+                    against: 0,
+                    due: Some(due),
+                    history: VecDeque::new(),
+                    runs: 0,
+                    failures: 0,
+                },
+            );
+            kept.insert(subject, id);
+        }
+        for id in self.ids.values() {
+            if let Some(entry) = self.entries.remove(id)
+                && let Some(due) = entry.due
+            {
+                self.queue.remove(&(due, *id));
+            }
+        }
+        self.ids = kept;
+    }
+
+    /// When the next check is due.
+    #[must_use]
+    pub fn next_due(&self) -> Option<Instant> {
+        self.queue.first().map(|(due, _)| *due)
+    }
+
+    /// Takes the check that has been due longest, at most once until it is [`Self::finished`].
+    pub fn take_due(&mut self, now: Instant) -> Option<(Id, Subject)> {
+        let (due, id) = *self.queue.first()?;
+        if due > now {
+            return None;
+        }
+        self.queue.remove(&(due, id));
+        let entry = self.entries.get_mut(&id)?;
+        entry.due = None;
+        Some((id, entry.subject.clone()))
+    }
+
+    /// Takes in a result. Gives the check's verdict if it has changed, or an agent said something new. A check that is not
+    /// wanted any more has none.
+    pub fn finished(
+        &mut self,
+        id: Id,
+        result: &Result<Good, Failure>,
+        started: Instant,
+        now: Instant,
+    ) -> Option<(Subject, Verdict)> {
+        let entry = self.entries.get_mut(&id)?;
+        let timing = entry.subject.check.timing;
+        let before = entry.verdict.clone();
+        entry.take_in(result, started, now);
+        let due = next_run(&timing, entry.verdict.state, entry.against, started, now);
+        entry.due = Some(due);
+        self.queue.insert((due, id));
+        (entry.verdict.state != before.state || entry.verdict.said != before.said)
+            .then(|| (entry.subject.clone(), entry.verdict.clone()))
+    }
+
+    /// All that is known.
+    pub fn entries(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.values()
+    }
+
+    /// How many checks there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+}
+
+impl Entry {
+    fn take_in(&mut self, result: &Result<Good, Failure>, started: Instant, now: Instant) {
+        let timing = self.subject.check.timing;
+        let is_good = result.is_ok();
+        let words = match result {
+            Ok(good) => &good.words,
+            Err(failure) => &failure.words,
+        };
+        self.runs += 1;
+        self.failures += u64::from(!is_good);
+        self.history.truncate(HISTORY - 1);
+        self.history.push_front(Run {
+            started,
+            took: now.saturating_duration_since(started),
+            is_good,
+            kind: result.as_ref().err().map(|failure| failure.kind),
+            words: words.clone(),
+        });
+        let (state, needed) = match (self.verdict.state, is_good) {
+            (State::Unchecked, true) => (State::Up, 1),
+            (State::Unchecked, false) => (State::Down, 1),
+            (State::Up, false) => (State::Down, timing.fall),
+            (State::Down, true) => (State::Up, timing.rise),
+            (State::Up, true) | (State::Down, false) => {
+                self.against = 0;
+                self.verdict.words.clone_from(words);
+                (self.verdict.state, 0)
+            }
+        };
+        if state != self.verdict.state {
+            self.against += 1;
+            if self.against >= needed {
+                self.against = 0;
+                self.verdict.state = state;
+                self.verdict.since = Some(now);
+                self.verdict.words.clone_from(words);
+            }
+        }
+        if let (Ok(good), Probe::Agent(agent)) = (result, &self.subject.check.probe)
+            && let Some(said) = good.said
+        {
+            let bounds = (
+                agent.minimum_percent,
+                agent.maximum_percent.max(agent.minimum_percent),
+            );
+            let heard = merged(self.verdict.said, said, agent.smoothing_percent, bounds);
+            self.verdict.said = Some(heard);
+        }
+    }
+}
+
+/// When a check runs next.
+///
+/// From one start to the next, so that a slow answer does not make checks rarer; but never before the one under way has
+/// ended, and after a failure that is not yet enough only after the retry delay.
+fn next_run(
+    timing: &Timing,
+    state: State,
+    against: u32,
+    started: Instant,
+    now: Instant,
+) -> Instant {
+    let milliseconds = |time_ms: u32| Duration::from_millis(u64::from(time_ms));
+    match state {
+        State::Up if against > 0 => now + milliseconds(timing.retry_delay_ms),
+        State::Up | State::Unchecked => (started + milliseconds(timing.interval_ms)).max(now),
+        State::Down => (started + milliseconds(timing.down_interval_ms)).max(now),
+    }
+}
+
+/// What an agent has said in all: a report says only what it wants to change, and a percentage is followed part of the way.
+fn merged(before: Option<Said>, now: Said, smoothing: u32, (low, high): (u32, u32)) -> Said {
+    let Some(before) = before else {
+        return Said {
+            percent: now.percent.map(|percent| percent.clamp(low, high)),
+            ..now
+        };
+    };
+    let percent = match (before.percent, now.percent) {
+        (was, None) => was,
+        (None, Some(new)) => Some(new.clamp(low, high)),
+        (Some(was), Some(new)) => {
+            let new = new.clamp(low, high);
+            let step = (i64::from(new) - i64::from(was)) * i64::from(smoothing);
+            // Rounded away from where it was, so that it gets there.
+            let step = (step.abs() + 99) / 100 * step.signum();
+            // Between two percentages.
+            Some((i64::from(was) + step) as u32)
+        }
+    };
+    Said {
+        percent,
+        maximum_connections: now.maximum_connections.or(before.maximum_connections),
+        administrative: now.administrative.or(before.administrative),
+        operational: now.operational.or(before.operational),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,341 @@
+//! How real servers take part, given what operators said and checks found: fallback, quorum, slow start, agents,
+//! dependencies. No I/O and no clock.
+//!
+//! ```text
+//!  configured weight ─► operator's override ─► verdict (up, down, unchecked) ─► agent ─► slow start ─► weight in the tables
+//!                                                        │
+//!                          quorum of a service's weight ◄┘─► real servers or fallback servers
+//! ```
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use super::machine::{State, Verdict};
+use super::probe::{Administrative, Operational, Said};
+use crate::config::{
+    Config, Health, OnDown, RealServer, RemovedServers, UntilChecked, VirtualService, limits,
+};
+use crate::overrides::{Effective, Overrides};
+
+/// Weights of services whose real servers can have a part of theirs are this much larger, so that there is a part of 1.
+const SCALE: u32 = 100;
+/// How often a slow start gives more.
+const SLOW_START_STEP: Duration = Duration::from_secs(1);
+
+/// What is known of a real server by all its checks.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    /// Up or down; without checks it is up.
+    pub state: State,
+    /// Since when.
+    pub since: Option<Instant>,
+    /// Whether it was down before.
+    pub words: String,
+    /// What its agent said.
+    pub said: Option<Said>,
+}
+
+impl Found {
+    /// Of a real server without checks.
+    #[must_use]
+    pub fn unmonitored() -> Self {
+        Self {
+            state: State::Up,
+            ..Self::default()
+        }
+    }
+
+    /// By all its checks: down if one says so, else unchecked if one does, else up.
+    #[must_use]
+    pub fn by_all<'a>(verdicts: impl IntoIterator<Item = &'a Verdict>) -> Self {
+        let rank = |state: State| match state {
+            State::Down => 2,
+            State::Unchecked => 1,
+            State::Up => 0,
+        };
+        let mut found: Option<Self> = None;
+        let mut said = None;
+        for verdict in verdicts {
+            said = said.or(verdict.said);
+            let is_down =
+                verdict.said.and_then(|said| said.operational) == Some(Operational::Down);
+            let (state, words) = if is_down && verdict.state == State::Up {
+                (State::Down, "its agent says that it is down")
+            } else {
+                (verdict.state, verdict.words.as_str())
+            };
+            let is_worse = found.as_ref().is_none_or(|found| {
+                let (old, new) = (rank(found.state), rank(state));
+                // Of several that say the same, the one that said it last: it decided.
+                new > old || new == old && verdict.since > found.since
+            });
+            if is_worse {
+                found = Some(Self {
+                    state,
+                    since: verdict.since,
+                    words: words.to_owned(),
+                    said: None,
+                });
+            }
+        }
+        Self {
+            said,
+            ..found.unwrap_or_else(Self::unmonitored)
+        }
+    }
+}
+
+/// How the real servers of one service take part.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ServiceStanding {
+    /// The real servers, then the fallback servers, in the order of the configuration.
+    pub servers: Vec<Effective>,
+    /// Whether the fallback servers answer.
+    pub is_on_fallback: bool,
+    /// Whether a service that it depends on is down.
+    pub is_cut_off: bool,
+    /// Whether enough weight is up.
+    pub has_quorum: bool,
+    /// Whether anybody answers.
+    pub is_up: bool,
+}
+
+/// How all real servers take part: one entry for each service of the configuration, in its order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Standings(pub Vec<ServiceStanding>);
+
+/// What a service remembers from one judgement to the next.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Memory {
+    /// Whether the quorum was reached; none before the first judgement.
+    has_quorum: Option<bool>,
+    /// Real servers that came up again and when, by their place in the service.
+    slow: BTreeMap<usize, Instant>,
+    /// What was found of them the last time.
+    states: Vec<State>,
+}
+
+/// What a judgement looks at, besides the service.
+#[derive(Clone, Copy, Debug)]
+pub struct Circumstances<'a> {
+    /// What operators said.
+    pub overrides: &'a Overrides,
+    /// What was found of its real servers, then of its fallback servers.
+    pub found: &'a [Found],
+    /// Which of them were in service when this director took over from one before it; empty: none.
+    pub adopted: &'a [bool],
+    /// Whether all services that it depends on are up.
+    pub are_dependencies_up: bool,
+    /// Seconds since 1970, for drains.
+    pub now_s: u64,
+    /// Now.
+    pub now: Instant,
+}
+
+/// How a service's real servers take part, and when that must be looked at again if nothing happens.
+pub fn judge(
+    service: &VirtualService,
+    memory: &mut Memory,
+    circumstances: &Circumstances<'_>,
+) -> (ServiceStanding, Option<Instant>) {
+    let health = &service.health;
+    let scale = scale(service);
+    let mut next = None;
+    let mut servers = Vec::with_capacity(circumstances.found.len());
+    let mut weight_up = 0_u64;
+    let unknown = Found::default();
+    memory
+        .states
+        .resize(service.all_servers().count(), State::Unchecked);
+    for (place, server) in service.all_servers().enumerate() {
+        let found = circumstances.found.get(place).unwrap_or(&unknown);
+        let said = circumstances
+            .overrides
+            .effective(service, server, circumstances.now_s);
+        let is_up = is_up(health, found, circumstances.adopted.get(place) == Some(&true));
+        let started = slow_start(memory, place, found, health, circumstances.now);
+        let mut effective = by_agent(said, found.said);
+        if is_up {
+            let is_real = place < service.real_servers.len();
+            if is_real {
+                weight_up += u64::from(effective.weight);
+            }
+            let percent = by_slow_start(started, health, circumstances.now)
+                .min(found.said.and_then(|said| said.percent).unwrap_or(100));
+            if started.is_some() {
+                next = Some(circumstances.now + SLOW_START_STEP);
+            }
+            effective.weight = part(effective.weight, percent, scale);
+        } else {
+            effective = when_down(effective, service, found);
+        }
+        servers.push(effective);
+    }
+    let has_quorum = quorum(health, memory.has_quorum, weight_up);
+    memory.has_quorum = Some(has_quorum);
+    let (real, fallback) = servers.split_at_mut(service.real_servers.len());
+    let is_on_fallback = !has_quorum && fallback.iter().any(|it| it.weight > 0);
+    let idle = if is_on_fallback { real } else { fallback };
+    for effective in idle {
+        // Persistence must not bring new clients there either. What connections there are go on.
+        effective.weight = 0;
+        effective.is_out = true;
+    }
+    let is_cut_off = !circumstances.are_dependencies_up;
+    if is_cut_off {
+        for effective in &mut servers {
+            effective.weight = 0;
+            effective.is_out = true;
+        }
+    }
+    let is_up = servers.iter().any(|it| it.weight > 0);
+    let standing = ServiceStanding {
+        servers,
+        is_on_fallback,
+        is_cut_off,
+        has_quorum,
+        is_up,
+    };
+    (standing, next)
+}
+
+/// The standings where nothing is known but what operators said: real servers without checks are up.
+#[must_use]
+pub fn unchecked(config: &Config, overrides: &Overrides, now_s: u64) -> Standings {
+    let now = Instant::now();
+    let of_service = |service: &VirtualService| {
+        let found: Vec<Found> = service
+            .all_servers()
+            .map(|server| {
+                if server.checks.is_empty() {
+                    Found::unmonitored()
+                } else {
+                    Found::default()
+                }
+            })
+            .collect();
+        let circumstances = Circumstances {
+            overrides,
+            found: &found,
+            adopted: &[],
+            are_dependencies_up: true,
+            now_s,
+            now,
+        };
+        judge(service, &mut Memory::default(), &circumstances).0
+    };
+    Standings(config.services.iter().map(of_service).collect())
+}
+
+fn is_up(health: &Health, found: &Found, was_in_service: bool) -> bool {
+    match found.state {
+        State::Up => true,
+        State::Down => false,
+        State::Unchecked => was_in_service || health.until_checked == UntilChecked::In,
+    }
+}
+
+/// Whether enough weight is up (keepalived.conf(5), `quorum` and `hysteresis`): gained at quorum + hysteresis, lost below
+/// quorum - hysteresis.
+fn quorum(health: &Health, before: Option<bool>, weight: u64) -> bool {
+    let (quorum, hysteresis) = (u64::from(health.quorum), u64::from(health.hysteresis));
+    match before {
+        Some(true) => weight >= quorum.saturating_sub(hysteresis).max(quorum.min(1)),
+        Some(false) => weight >= quorum + hysteresis,
+        None => weight >= quorum,
+    }
+}
+
+/// When a real server's slow start began, if it is under way: it was down, and then came up.
+fn slow_start(
+    memory: &mut Memory,
+    place: usize,
+    found: &Found,
+    health: &Health,
+    now: Instant,
+) -> Option<Instant> {
+    let before = memory.states.get(place).copied().unwrap_or_default();
+    if let Some(state) = memory.states.get_mut(place) {
+        *state = found.state;
+    }
+    if found.state != State::Up || health.slow_start_s == 0 {
+        memory.slow.remove(&place);
+        return None;
+    }
+    if before == State::Down {
+        memory.slow.insert(place, found.since.unwrap_or(now));
+    }
+    let started = *memory.slow.get(&place)?;
+    if now.saturating_duration_since(started) >= Duration::from_secs(health.slow_start_s.into()) {
+        memory.slow.remove(&place);
+        return None;
+    }
+    Some(started)
+}
+
+/// Percent of its weight that a real server gets.
+fn by_slow_start(started: Option<Instant>, health: &Health, now: Instant) -> u32 {
+    let Some(started) = started else {
+        return 100;
+    };
+    let total_ms = u128::from(health.slow_start_s.max(1)) * 1000;
+    let passed_ms = now.saturating_duration_since(started).as_millis();
+    // At most 100.
+    (1 + passed_ms.min(total_ms) * 99 / total_ms) as u32
+}
+
+fn by_agent(effective: Effective, said: Option<Said>) -> Effective {
+    match said.and_then(|said| said.administrative) {
+        None | Some(Administrative::Ready) => effective,
+        Some(Administrative::Drain) => Effective {
+            weight: 0,
+            ..effective
+        },
+        Some(Administrative::Maintenance) => Effective {
+            weight: 0,
+            is_out: true,
+            ..effective
+        },
+    }
+}
+
+/// A real server that is not up.
+fn when_down(effective: Effective, service: &VirtualService, found: &Found) -> Effective {
+    let removes = service.health.on_down == OnDown::Remove;
+    // One that nobody has looked at yet may have connections, of a director before this one: they go on.
+    let ends = removes
+        && found.state == State::Down
+        && service.removed_servers != RemovedServers::Keep;
+    Effective {
+        weight: 0,
+        is_out: effective.is_out || removes || found.state == State::Unchecked,
+        is_closed: effective.is_closed,
+        is_gone: ends,
+    }
+}
+
+/// By how much a service's weights are larger in the tables.
+fn scale(service: &VirtualService) -> u32 {
+    let has_agent = |server: &RealServer| {
+        let mut checks = server.checks.iter();
+        checks.any(|check| matches!(check.probe, crate::config::Probe::Agent(_)))
+    };
+    let has_parts = service.health.slow_start_s > 0 || service.all_servers().any(has_agent);
+    if has_parts && service.scheduler.follows_weights() {
+        SCALE
+    } else {
+        1
+    }
+}
+
+/// A part of a weight: not nothing, unless all of it or the part is nothing.
+fn part(weight: u32, percent: u32, scale: u32) -> u32 {
+    if weight == 0 || percent == 0 {
+        return 0;
+    }
+    let part = u64::from(weight) * u64::from(scale) * u64::from(percent) / 100;
+    u32::try_from(part.clamp(1, limits::WEIGHT)).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests;
