@@ -137,11 +137,8 @@ async fn serve(
                 node.judge_due();
                 node.sample_rates();
             }
-<<<<<<< HEAD
             step = resize::next(&mut node.resize) => node.on_resize(step),
-=======
             change = node.health.next() => node.on_verdict(change),
->>>>>>> 3f8e11c (Health: checks in the YAML, verdicts by rise and fall, and what follows from them)
             _ = walks.tick() => node.walk(),
             question = control.next() => match question {
                 // Whoever asked may have gone away.

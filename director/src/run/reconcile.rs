@@ -13,7 +13,6 @@ use super::system;
 use crate::config::{self, Config, Interface, VirtualService};
 use crate::datapath::Datapath;
 use crate::plan::{self, Inputs, NetworkView, Tables};
-use crate::plan::{self, Inputs, NetworkView, Tables};
 
 impl Node {
     /// Puts a configuration into force. If that fails, the one before it is put back.

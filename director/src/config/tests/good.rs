@@ -56,7 +56,17 @@ fn defaults_of_last_resort() {
                 upper_threshold: 0,
                 lower_threshold: 0,
                 method: Method::Nat,
+                checks: [].into(),
             }],
+            fallback_servers: Vec::new(),
+            health: Health {
+                on_down: OnDown::Remove,
+                until_checked: UntilChecked::Out,
+                quorum: 1,
+                hysteresis: 0,
+                slow_start_s: 0,
+                depends_on: Vec::new(),
+            },
         }],
         tunnel: TunnelSettings {
             source_ipv4: "198.18.0.0/16".parse().unwrap(),

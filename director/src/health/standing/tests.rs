@@ -1,1 +1,349 @@
-//! Later.
+//! Tables of what is found of real servers, and what follows.
+
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::config;
+use crate::overrides::Override;
+
+/// A service of two real servers and a fallback server, with more keys.
+fn service(keys: &str) -> VirtualService {
+    let text = format!(
+        "interfaces: [eth0]\nservices:\n  - address: 192.0.2.10\n    port: 80\n    name: web\n    check: connect\n    \
+         {keys}\n    real_servers: [{{address: 10.0.0.1, weight: 2}}, 10.0.0.2]\n    fallback_servers: [127.0.0.1]\n"
+    );
+    let config = config::parse("test.yaml", &text).unwrap_or_else(|error| panic!("{error}\n{text}"));
+    config.services.into_iter().next().unwrap()
+}
+
+fn found(state: State, since: Instant) -> Found {
+    Found {
+        state,
+        since: Some(since),
+        ..Found::default()
+    }
+}
+
+/// `U` up, `D` down, `?` unchecked, for each of the three.
+fn states(text: &str, since: Instant) -> Vec<Found> {
+    text.chars()
+        .map(|state| match state {
+            'U' => found(State::Up, since),
+            'D' => found(State::Down, since),
+            _ => Found::default(),
+        })
+        .collect()
+}
+
+struct Judge {
+    service: VirtualService,
+    memory: Memory,
+    overrides: Overrides,
+    start: Instant,
+}
+
+impl Judge {
+    fn new(keys: &str) -> Self {
+        Self {
+            service: service(keys),
+            memory: Memory::default(),
+            overrides: Overrides::default(),
+            start: Instant::now(),
+        }
+    }
+
+    fn found(&mut self, found: &[Found], passed_s: u64) -> (ServiceStanding, Option<Instant>) {
+        let circumstances = Circumstances {
+            overrides: &self.overrides,
+            found,
+            adopted: &[],
+            are_dependencies_up: true,
+            now_s: 0,
+            now: self.start + Duration::from_secs(passed_s),
+        };
+        judge(&self.service, &mut self.memory, &circumstances)
+    }
+
+    /// Weights of the three, and whether each is out, as `w` or `w!`; then `*` where the fallback servers answer.
+    fn shown(&mut self, text: &str, passed_s: u64) -> String {
+        let since = self.start + Duration::from_secs(passed_s);
+        let found = states(text, since);
+        let (standing, _) = self.found(&found, passed_s);
+        show(&standing)
+    }
+}
+
+fn show(standing: &ServiceStanding) -> String {
+    let servers: Vec<String> = standing
+        .servers
+        .iter()
+        .map(|it| {
+            let out = if it.is_out { "!" } else { "" };
+            let gone = if it.is_gone { "x" } else { "" };
+            format!("{}{out}{gone}", it.weight)
+        })
+        .collect();
+    let fallback = if standing.is_on_fallback { " *" } else { "" };
+    format!("{}{fallback}", servers.join(" "))
+}
+
+#[test]
+fn what_becomes_of_real_servers() {
+    // (keys, what is found, how they take part: weight, ! for out, x for gone, * for on fallback)
+    let cases = [
+        ("", "UUU", "2 1 0!"),
+        ("", "UDU", "2 0! 0!"),
+        ("", "DDU", "0! 0! 1 *"),
+        ("", "DDD", "0! 0! 0!"),
+        // Nobody gets anything before the first success, or everybody.
+        ("", "???", "0! 0! 0!"),
+        ("", "?U?", "0! 1 0!"),
+        ("until_checked: in", "??U", "2 1 0!"),
+        // Weight 0, so that persistence keeps its clients.
+        ("on_down: quiesce", "UDU", "2 0 0!"),
+        ("on_down: quiesce", "U?U", "2 0! 0!"),
+        // Connections of one that is down, as those of a removed one.
+        ("removed_servers: reschedule", "UDU", "2 0!x 0!"),
+        ("removed_servers: drop", "UDU", "2 0!x 0!"),
+        ("removed_servers: drop", "U?U", "2 0! 0!"),
+        ("removed_servers: drop\n    on_down: quiesce", "UDU", "2 0 0!"),
+        // Two thirds of the weight must be up.
+        ("quorum: 2", "UDU", "2 0! 0!"),
+        ("quorum: 2", "DUU", "0! 0! 1 *"),
+        // Without a fallback server that is up, what there is goes on.
+        ("quorum: 2", "DUD", "0! 1 0!"),
+        ("quorum: 0", "DDU", "0! 0! 0!"),
+    ];
+    for (keys, found, expected) in cases {
+        assert_eq!(Judge::new(keys).shown(found, 0), expected, "{keys} {found}");
+    }
+}
+
+#[test]
+fn the_quorum_has_hysteresis() {
+    // (keys, what is found in turn, whether the fallback servers answer then)
+    let cases: [(&str, &[&str], &[bool]); 3] = [
+        ("quorum: 2", &["UUU", "DUU", "UDU"], &[false, true, false]),
+        // Lost below 1, gained at 3.
+        (
+            "quorum: 2\n    hysteresis: 1",
+            &["UUU", "DUU", "DDU", "UDU", "UUU"],
+            &[false, false, true, true, false],
+        ),
+        // Whatever the hysteresis, with nobody up it is lost.
+        ("quorum: 1\n    hysteresis: 9", &["UUU", "DDU"], &[false, true]),
+    ];
+    for (keys, turns, expected) in cases {
+        let mut judge = Judge::new(keys);
+        let found: Vec<bool> = turns
+            .iter()
+            .map(|turn| judge.shown(turn, 0).ends_with('*'))
+            .collect();
+        assert_eq!(found, expected, "{keys}");
+    }
+}
+
+#[test]
+fn a_recovered_server_starts_slowly() {
+    let mut judge = Judge::new("slow_start: 100s");
+    // (what is found, seconds since, weights). Weights are a hundred times as large.
+    let up_again = 20;
+    let cases = [
+        ("UUU", 0, "200 100 0!"),
+        ("DUU", 10, "0! 100 0!"),
+        ("UUU", up_again, "2 100 0!"),
+    ];
+    for (found, passed_s, expected) in cases {
+        assert_eq!(judge.shown(found, passed_s), expected, "{passed_s}");
+    }
+    let since = judge.start + Duration::from_secs(up_again);
+    let found = states("UUU", since);
+    // (seconds since it is up, its weight, whether there is more to come)
+    let steps = [
+        (1, 2, true),
+        (25, 50, true),
+        (50, 100, true),
+        (99, 198, true),
+        (100, 200, false),
+        (1000, 200, false),
+    ];
+    for (passed_s, weight, goes_on) in steps {
+        let (standing, next) = judge.found(&found, up_again + passed_s);
+        assert_eq!(standing.servers[0].weight, weight, "{passed_s}");
+        assert_eq!(next.is_some(), goes_on, "{passed_s}");
+    }
+    // One that is new is not one that recovered.
+    let mut new = Judge::new("slow_start: 100s");
+    assert_eq!(new.shown("?UU", 0), "0! 100 0!");
+    assert_eq!(new.shown("UUU", 1), "200 100 0!");
+}
+
+#[test]
+fn agents_and_operators_have_their_say() {
+    let said = |percent, administrative| Said {
+        percent,
+        administrative,
+        ..Said::default()
+    };
+    // (what the agent of the first says, weights)
+    let cases = [
+        (said(None, None), "200 100 0!"),
+        (said(Some(50), None), "100 100 0!"),
+        (said(Some(0), None), "0 100 0!"),
+        (said(Some(1), Some(Administrative::Ready)), "2 100 0!"),
+        (said(Some(90), Some(Administrative::Drain)), "0 100 0!"),
+        (said(None, Some(Administrative::Maintenance)), "0! 100 0!"),
+    ];
+    for (said, expected) in cases {
+        let mut judge = Judge::new("slow_start: 0s");
+        let text = "interfaces: [eth0]\nservices:\n  - address: 192.0.2.10\n    port: 80\n    check: agent\n    \
+                    real_servers: [{address: 10.0.0.1, weight: 2}, 10.0.0.2]\n    fallback_servers: [127.0.0.1]\n";
+        judge.service = config::parse("test.yaml", text).unwrap().services.remove(0);
+        let mut found = states("UUU", judge.start);
+        found[0].said = Some(said);
+        assert_eq!(show(&judge.found(&found, 0).0), expected, "{said:?}");
+    }
+    // What an operator says goes before everything.
+    let cases = [
+        (Override::Weight(7), "UUU", "7 1 0!"),
+        (Override::Weight(7), "DUU", "0! 1 0!"),
+        (Override::Disabled, "UUU", "0! 1 0!"),
+    ];
+    for (said, found, expected) in cases {
+        let mut judge = Judge::new("");
+        let config = config_of(&judge.service);
+        judge
+            .overrides
+            .set(&config, "web", "10.0.0.1", Some(said))
+            .unwrap();
+        assert_eq!(judge.shown(found, 0), expected, "{said:?}");
+    }
+}
+
+fn config_of(service: &VirtualService) -> Config {
+    let mut config = config::parse("test.yaml", "interfaces: [eth0]\n").unwrap();
+    config.services.push(service.clone());
+    config
+}
+
+#[test]
+fn without_what_it_depends_on_a_service_is_down() {
+    let mut judge = Judge::new("");
+    let found = states("UUU", judge.start);
+    let circumstances = Circumstances {
+        overrides: &judge.overrides,
+        found: &found,
+        adopted: &[],
+        are_dependencies_up: false,
+        now_s: 0,
+        now: judge.start,
+    };
+    let (standing, _) = super::judge(&judge.service, &mut judge.memory, &circumstances);
+    assert_eq!(show(&standing), "0! 0! 0!");
+    assert!(standing.is_cut_off && !standing.is_up);
+}
+
+#[test]
+fn who_was_in_service_before_stays_until_it_is_checked() {
+    let judge_ = |adopted: &[bool], text: &str| {
+        let mut judge = Judge::new("");
+        let found = states(text, judge.start);
+        let circumstances = Circumstances {
+            overrides: &judge.overrides,
+            found: &found,
+            adopted,
+            are_dependencies_up: true,
+            now_s: 0,
+            now: judge.start,
+        };
+        show(&super::judge(&judge.service, &mut judge.memory, &circumstances).0)
+    };
+    assert_eq!(judge_(&[true, false, false], "???"), "2 0! 0!");
+    assert_eq!(judge_(&[true, true, false], "?D?"), "2 0! 0!");
+}
+
+#[test]
+fn several_checks_are_one_finding() {
+    let start = Instant::now();
+    let verdict = |state, passed_s, words: &str| Verdict {
+        state,
+        since: Some(start + Duration::from_secs(passed_s)),
+        words: words.to_owned(),
+        said: None,
+    };
+    let (up, down, new) = (
+        verdict(State::Up, 1, "fine"),
+        verdict(State::Down, 5, "refused"),
+        Verdict::default(),
+    );
+    let later = verdict(State::Down, 9, "silent");
+    // (verdicts, what is found, in whose words)
+    let cases: [(&[&Verdict], State, &str); 6] = [
+        (&[], State::Up, ""),
+        (&[&up], State::Up, "fine"),
+        (&[&up, &new], State::Unchecked, ""),
+        (&[&new, &down, &up], State::Down, "refused"),
+        (&[&down, &later], State::Down, "silent"),
+        (&[&later, &down], State::Down, "silent"),
+    ];
+    for (verdicts, state, words) in cases {
+        let found = Found::by_all(verdicts.iter().copied());
+        assert_eq!((found.state, found.words.as_str()), (state, words));
+    }
+    let agent = Verdict {
+        said: Some(Said {
+            operational: Some(Operational::Down),
+            ..Said::default()
+        }),
+        ..up
+    };
+    assert_eq!(Found::by_all([&agent]).state, State::Down);
+}
+
+proptest! {
+    /// Whatever is found in whatever order: nobody who is down gets anything, real servers and fallback servers never
+    /// share, and if anybody who may answer is up, somebody does.
+    #[test]
+    fn somebody_answers_if_anybody_can(
+        turns in proptest::collection::vec("[UD?]{3}", 1..12),
+        quorum in 0u32..5,
+        hysteresis in 0u32..3,
+        quiesces in any::<bool>(),
+    ) {
+        let on_down = if quiesces { "quiesce" } else { "remove" };
+        let keys = format!("quorum: {quorum}\n    hysteresis: {hysteresis}\n    on_down: {on_down}");
+        let mut judge = Judge::new(&keys);
+        for turn in turns {
+            let found = states(&turn, judge.start);
+            let (standing, _) = judge.found(&found, 0);
+            for (effective, state) in standing.servers.iter().zip(turn.chars()) {
+                prop_assert!(effective.weight == 0 || state == 'U', "{turn}: {standing:?}");
+            }
+            let weights: Vec<bool> = standing.servers.iter().map(|it| it.weight > 0).collect();
+            let (real, fallback) = (weights[0] || weights[1], weights[2]);
+            prop_assert!(!(real && fallback), "{turn}: {standing:?}");
+            let is_real_up = turn[..2].contains('U');
+            let is_fallback_up = turn.ends_with('U');
+            if is_real_up {
+                prop_assert!(standing.is_up, "{turn}: {standing:?}");
+            }
+            if !is_real_up && is_fallback_up && quorum > 0 {
+                prop_assert!(standing.is_on_fallback, "{turn}: {standing:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn schedulers_that_cannot_share_in_part_do_not() {
+    for (scheduler, scaled) in [("wlc", true), ("wrr", true), ("mh", false), ("ovf", false)] {
+        let text = format!(
+            "interfaces: [eth0]\ndefaults: {{slow_start: 10s}}\nservices: [{{address: 192.0.2.10, port: 80, scheduler: \
+             {scheduler}, real_servers: [10.0.0.1]}}]\n"
+        );
+        let service = config::parse("test.yaml", &text).unwrap().services.remove(0);
+        assert_eq!(super::scale(&service) > 1, scaled, "{scheduler}");
+        assert_eq!(service.scheduler.follows_weights(), scaled);
+    }
+}

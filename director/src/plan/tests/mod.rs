@@ -9,6 +9,7 @@ use crate::config::{
     Config, ConnectionLimits, Endpoint, Interface, Method, NoServer, Ports, Protocol, RealServer,
     RemovedServers, Scheduler, Timeouts, Tunnel, TunnelSettings, VirtualService, XdpMode,
 };
+use crate::health::standing::{self, Standings};
 use crate::next_hop::Resolution;
 use crate::overrides::{Override, Overrides};
 
@@ -357,7 +358,7 @@ fn connections_of_a_removed_real_server_go_as_the_service_says() {
         };
         let view = view(&[]);
         let one = server("10.0.0.1", 80, 1, Method::Nat);
-        let first = plan(&Tables::default(), &with(vec![one]), &view);
+        let first = plan(&Tables::default(), &with(vec![one.clone()]), &view);
         let removed = plan(&first, &with(vec![]), &view);
         assert_eq!(
             removed.destinations[&1].flags,
@@ -405,9 +406,9 @@ fn what_operators_say_counts_before_the_file() {
             overrides
                 .set(&config, name, "10.0.0.1", Some(said))
                 .unwrap();
+            let standings = standing::unchecked(&config, &overrides, now_s);
             let changed = Inputs {
-                overrides: &overrides,
-                now_s,
+                standings: &standings,
                 ..inputs(&config, &view)
             };
             let tables = walk(&as_configured, &desired(&as_configured, &changed).unwrap());

@@ -56,6 +56,8 @@ pub(super) fn service(
         no_server: NoServer::default(),
         removed_servers: RemovedServers::default(),
         real_servers,
+        fallback_servers: Vec::new(),
+        health: crate::config::Health::default(),
     }
 }
 
@@ -67,6 +69,7 @@ pub(super) fn server(address: &str, port: u16, weight: u32, method: Method) -> R
         upper_threshold: 0,
         lower_threshold: 0,
         method,
+        checks: [].into(),
     }
 }
 
@@ -93,11 +96,10 @@ pub(super) fn view(resolutions: &[(&str, Resolution)]) -> NetworkView {
 }
 
 pub(super) fn inputs<'a>(config: &'a Config, view: &'a NetworkView) -> Inputs<'a> {
-    static NONE: Overrides = Overrides::new();
+    static NONE: Standings = Standings(Vec::new());
     Inputs {
         config,
-        overrides: &NONE,
-        now_s: 0,
+        standings: &NONE,
         view,
         cpus: 2,
         buckets4: 64,

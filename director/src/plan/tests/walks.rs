@@ -6,6 +6,9 @@ use proptest::prelude::*;
 use xdp_ebpf::layout::Route;
 
 use super::*;
+use crate::health::standing::ServiceStanding;
+use crate::overrides::Effective;
+use proptest::strategy::ValueTree;
 
 fn any_server() -> impl Strategy<Value = RealServer> {
     let method = prop_oneof![
@@ -26,6 +29,7 @@ fn any_server() -> impl Strategy<Value = RealServer> {
             upper_threshold: 0,
             lower_threshold: 0,
             method,
+            checks: [].into(),
         },
     )
 }
@@ -208,6 +212,82 @@ proptest! {
         }
         for (key, id) in &before.services4 {
             prop_assert!(after.services4.get(key).is_none_or(|now| now == id));
+        }
+    }
+}
+
+/// A standing of all servers of a service.
+fn any_standing(servers: usize) -> impl Strategy<Value = ServiceStanding> {
+    let effective = (0u32..3, any::<bool>(), any::<bool>()).prop_map(|(weight, is_out, is_gone)| {
+        Effective {
+            weight,
+            is_out,
+            is_gone,
+            ..Effective::default()
+        }
+    });
+    (
+        proptest::collection::vec(effective, servers),
+        any::<bool>(),
+    )
+        .prop_map(|(servers, is_on_fallback)| ServiceStanding {
+            servers,
+            is_on_fallback,
+            ..ServiceStanding::default()
+        })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
+    /// The short way from a verdict to the tables leads where the long one does, and every step forwards.
+    #[test]
+    fn verdicts_go_the_short_way(
+        config in any_config(),
+        view in any_view(),
+        split in 0usize..4,
+        seed in any::<[u8; 32]>(),
+    ) {
+        let mut config = config;
+        for service in &mut config.services {
+            let at = split.min(service.real_servers.len());
+            service.fallback_servers = service.real_servers.split_off(at);
+        }
+        let mut runner = proptest::test_runner::TestRunner::new_with_rng(
+            ProptestConfig::default(),
+            proptest::test_runner::TestRng::from_seed(
+                proptest::test_runner::RngAlgorithm::ChaCha,
+                &seed,
+            ),
+        );
+        let mut standings = Standings(vec![ServiceStanding::default(); config.services.len()]);
+        let mut tables = plan(&Tables::default(), &config, &view);
+        for _ in 0..4 {
+            for (place, service) in config.services.iter().enumerate() {
+                let servers = service.all_servers().count();
+                let tree = any_standing(servers).new_tree(&mut runner).unwrap();
+                standings.0[place] = tree.current();
+                let first = &service.endpoints[0];
+                let id = tables
+                    .endpoints
+                    .values()
+                    .find(|record| {
+                        (endpoint_address(record), ports(record))
+                            == (first.address, (first.ports.first, first.ports.last))
+                    })
+                    .map(|record| record.service)
+                    .unwrap();
+                let mut short = tables.clone();
+                for write in reweigh(&tables, id, service, &standings.0[place]).unwrap() {
+                    short.apply(&write);
+                    consistent(&short).unwrap();
+                }
+                let long = Inputs { standings: &standings, ..inputs(&config, &view) };
+                let long = desired(&short, &long).unwrap();
+                // Where the same table already stands it stays, so that both are the same to the last slot.
+                prop_assert_eq!(&long, &short);
+                tables = short;
+            }
         }
     }
 }
