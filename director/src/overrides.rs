@@ -220,9 +220,8 @@ impl Overrides {
         for (name, servers) in &mut self.services {
             let service = config.services.iter().find(|it| it.name == *name);
             servers.retain(|server, _| {
-                let is_known = service.is_some_and(|service| {
-                    service.all_servers().any(|it| it.shown() == *server)
-                });
+                let is_known = service
+                    .is_some_and(|service| service.all_servers().any(|it| it.shown() == *server));
                 forgotten += usize::from(!is_known);
                 is_known
             });

@@ -98,6 +98,37 @@ Exit codes: 0 it answers, 2 the configuration is wrong, 3 no director answers.")
         #[arg(long)]
         json: bool,
     },
+    /// List the health checks: what each finds, since when, and its last results.
+    #[command(after_help = "\
+Examples:
+  director checks
+  director checks --server 10.0.0.1:80 --history
+  director checks --json | jq '.[] | select(.state != \"up\")'
+
+Exit codes: 0 it answers, 2 the configuration is wrong, 3 no director answers.")]
+    Checks {
+        #[command(flatten)]
+        socket: Socket,
+        /// Only those of this real server: ADDRESS or ADDRESS:PORT.
+        #[arg(long, value_name = "SERVER")]
+        server: Option<String>,
+        /// Each one's last results too.
+        #[arg(long)]
+        history: bool,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Have the running director load its configuration again, as SIGHUP does, and say what came of it.
+    #[command(after_help = "\
+Examples:
+  director check && director reload
+
+Exit codes: 0 it is in force, 2 it is wrong and nothing has changed, 3 no director answers.")]
+    Reload {
+        #[command(flatten)]
+        socket: Socket,
+    },
     /// Change a real server at run time, apart from the configuration.
     ///
     /// It holds across reloads and restarts of the director until `enable`, and `director status` shows it.

@@ -2,6 +2,7 @@
 
 mod arguments;
 mod check;
+mod checks;
 mod conns;
 mod decap;
 mod explain;
@@ -39,6 +40,13 @@ pub fn main() -> ExitCode {
         Command::Check { config, json } => check::check(config, *json),
         Command::Status { socket, json } => status::status(socket, *json),
         Command::Services { socket, json } => server::services(socket, *json),
+        Command::Checks {
+            socket,
+            server,
+            history,
+            json,
+        } => checks::checks(socket, server.as_deref(), *history, *json),
+        Command::Reload { socket } => checks::reload(socket),
         Command::Server { action, socket } => server::server(socket, action),
         Command::Conns(options) => conns::conns(options),
         Command::Explain(options) => explain::explain_packets(options),

@@ -62,7 +62,7 @@ pub(super) fn services(socket: &Socket, json: bool) -> anyhow::Result<ExitCode> 
 }
 
 /// Where the running director listens.
-fn socket_path(socket: &Socket) -> anyhow::Result<std::path::PathBuf> {
+pub(super) fn socket_path(socket: &Socket) -> anyhow::Result<std::path::PathBuf> {
     match &socket.socket {
         Some(socket) => Ok(socket.clone()),
         None => of_config(&socket.config),

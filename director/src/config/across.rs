@@ -5,8 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::error::{Mistake, Place};
 use super::limits::{self, Limit};
-use super::value::nearest;
 use super::model::{Method, Ports, Protocol, RealServer, VirtualService};
+use super::value::nearest;
 use crate::scheduler;
 
 /// What was seen in the services so far.
@@ -171,7 +171,11 @@ fn unresolved_dependencies(
         let mut waiting: Vec<&str> = service.on.iter().map(String::as_str).collect();
         while let Some(name) = waiting.pop() {
             if seen.insert(name) {
-                waiting.extend(on.get(name).into_iter().flat_map(|it| it.iter().map(String::as_str)));
+                waiting.extend(
+                    on.get(name)
+                        .into_iter()
+                        .flat_map(|it| it.iter().map(String::as_str)),
+                );
             }
         }
         if seen.contains(service.name.as_str()) {

@@ -11,8 +11,8 @@ use super::addresses::{
 use super::checks::CheckChoice;
 use super::kinds::{
     FlagWord, FragmentTimeout, InstanceName, InterfaceName, MethodWord, Number, PersistenceWord,
-    Port, PortRange, ProtocolWord, SchedulerWord, Seconds, ServiceName, SlowStart, SocketPath, Switch,
-    TunnelWord, Weight, Word,
+    Port, PortRange, ProtocolWord, SchedulerWord, Seconds, ServiceName, SlowStart, SocketPath,
+    Switch, TunnelWord, Weight, Word,
 };
 use super::limits;
 use super::model::{NoServer, OnDown, RemovedServers, UntilChecked, XdpMode};
@@ -168,7 +168,8 @@ pub(super) struct ServiceFile {
     /// Names of services without which this one is down.
     pub(super) depends_on: Optional<Located<Vec<Value<ServiceName>>>>,
     /// Who answers while too few real servers are up. A loopback address is the director itself.
-    pub(super) fallback_servers: Optional<Located<Vec<ShortOrLong<RealServerWord, RealServerFile>>>>,
+    pub(super) fallback_servers:
+        Optional<Located<Vec<ShortOrLong<RealServerWord, RealServerFile>>>>,
     /// Real servers; none are allowed, clients are then told that nobody is there.
     pub(super) real_servers: Option<Vec<ShortOrLong<RealServerWord, RealServerFile>>>,
 }

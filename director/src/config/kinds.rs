@@ -5,9 +5,7 @@ use std::path::PathBuf;
 use serde_json::json;
 
 use super::limits;
-use super::model::{
-    NoServer, OnDown, Ports, Protocol, RemovedServers, UntilChecked, XdpMode,
-};
+use super::model::{NoServer, OnDown, Ports, Protocol, RemovedServers, UntilChecked, XdpMode};
 use super::value::{Kind, Refusal, nearest};
 
 /// A whole number in a range.

@@ -86,7 +86,9 @@ impl Resolver {
 
     /// The value of a key, if it is there and can be read.
     pub(super) fn maybe<K: Kind>(&mut self, value: &Optional<Value<K>>) -> Option<K::Parsed> {
-        value.as_ref().and_then(|value| value.read(&mut self.mistakes))
+        value
+            .as_ref()
+            .and_then(|value| value.read(&mut self.mistakes))
     }
 
     /// The value of a key that must be there.

@@ -644,8 +644,7 @@ impl Resolver {
         method: MethodWord,
         mut real_servers: impl Iterator<Item = &'a RealServer>,
     ) {
-        let used = real_servers
-            .any(|real_server| matches!(real_server.method, Method::Tun(_)));
+        let used = real_servers.any(|real_server| matches!(real_server.method, Method::Tun(_)));
         if let (Some(tunnel), MethodWord::Nat | MethodWord::Dr, false) =
             (file.tunnel.as_ref(), method, used)
         {

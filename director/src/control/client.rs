@@ -5,11 +5,14 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use serde::de::DeserializeOwned;
+
+use super::checks::CheckStatus;
 use super::command::ServerCommand;
 use super::status::Status;
 
 /// How long an answer may take.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(10);
 /// Longest answer that is read.
 const ANSWER_BYTES: u64 = 256 << 20;
 
@@ -42,17 +45,31 @@ pub enum ClientError {
 /// # Errors
 /// When none answers, or it refuses: [`ClientError::Refused`].
 pub fn send_command(path: &Path, command: &ServerCommand) -> Result<String, ClientError> {
-    let unclear = |what: String| ClientError::Answer {
+    let text = serde_json::to_string(command).map_err(|error| ClientError::Answer {
         path: path.to_owned(),
-        what,
-    };
-    let text = serde_json::to_string(command).map_err(|error| unclear(error.to_string()))?;
+        what: error.to_string(),
+    })?;
+    post(path, "/v1/server", &text)
+}
+
+/// Has a director load its configuration again. What is in force then, in its words.
+///
+/// # Errors
+/// When none answers, or the configuration is wrong: [`ClientError::Refused`].
+pub fn send_reload(path: &Path) -> Result<String, ClientError> {
+    post(path, "/v1/reload", "{}")
+}
+
+fn post(path: &Path, what: &str, text: &str) -> Result<String, ClientError> {
     let request = format!(
-        "POST /v1/server HTTP/1.0\r\nHost: director\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{text}",
+        "POST {what} HTTP/1.0\r\nHost: director\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{text}",
         text.len()
     );
     let answer = exchange(path, &request)?;
-    let (status, body) = split(&answer).map_err(unclear)?;
+    let (status, body) = split(&answer).map_err(|what| ClientError::Answer {
+        path: path.to_owned(),
+        what,
+    })?;
     let words = String::from_utf8_lossy(body).trim().to_owned();
     match status {
         200 => Ok(words),
@@ -65,11 +82,26 @@ pub fn send_command(path: &Path, command: &ServerCommand) -> Result<String, Clie
 /// # Errors
 /// When none answers.
 pub fn fetch_status(path: &Path) -> Result<Status, ClientError> {
+    get(path, "/v1/status")
+}
+
+/// Asks a director for its health checks.
+///
+/// # Errors
+/// When none answers.
+pub fn fetch_checks(path: &Path) -> Result<Vec<CheckStatus>, ClientError> {
+    get(path, "/v1/checks")
+}
+
+fn get<T: DeserializeOwned>(path: &Path, what: &str) -> Result<T, ClientError> {
     let unclear = |what: String| ClientError::Answer {
         path: path.to_owned(),
         what,
     };
-    let answer = exchange(path, "GET /v1/status HTTP/1.0\r\nHost: director\r\n\r\n")?;
+    let answer = exchange(
+        path,
+        &format!("GET {what} HTTP/1.0\r\nHost: director\r\n\r\n"),
+    )?;
     match split(&answer).map_err(unclear)? {
         (200, body) => serde_json::from_slice(body).map_err(|error| unclear(error.to_string())),
         (status, _) => Err(unclear(format!("HTTP status {status}"))),

@@ -3,21 +3,23 @@
 //! HTTP over a Unix socket, so that `curl --unix-socket` is a client too:
 //!
 //! ```text
-//!  GET  /v1/status ──► server ──question──► run loop, the only one that knows
-//!  POST /v1/server           ◄──answer────
+//!  GET  /v1/status, /v1/checks  ──► server ──question──► run loop, the only one that knows
+//!  POST /v1/server, /v1/reload          ◄──answer────
 //! ```
 
+mod checks;
 mod client;
 mod command;
 mod render;
 mod server;
 mod status;
 
-pub use client::{ClientError, fetch_status, send_command};
+pub use checks::{CheckStatus, RunStatus};
+pub use client::{ClientError, fetch_checks, fetch_status, send_command, send_reload};
 pub use command::{Refusal, ServerCommand, ServerSaid};
-pub use render::{render, render_services};
+pub use render::{render, render_checks, render_services};
 pub use server::{Control, ControlError, Question};
 pub use status::{
     ConfigStatus, ConnectionsStatus, Health, InterfaceStatus, RateStatus, RealServerStatus,
-    ReasonStatus, ServiceStatus, Status, TableStatus,
+    ReasonStatus, ServerHealth, ServiceStatus, Status, TableStatus,
 };

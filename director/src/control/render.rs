@@ -4,7 +4,8 @@ use std::fmt::Write;
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::status::{Health, RateStatus, RealServerStatus, Status, TableStatus};
+use super::checks::CheckStatus;
+use super::status::{Health, RateStatus, RealServerStatus, ServiceStatus, Status, TableStatus};
 
 /// Lays a status out for a terminal.
 #[must_use]
@@ -75,10 +76,11 @@ pub fn render(status: &Status, now: SystemTime) -> String {
         line(
             &mut text,
             format_args!(
-                "\n{}  {}  {}",
+                "\n{}  {}  {}{}",
                 service.name,
                 service.endpoints.join(" "),
-                service.scheduler
+                service.scheduler,
+                state(service),
             ),
         );
         let header = [
@@ -93,6 +95,7 @@ pub fn render(status: &Status, now: SystemTime) -> String {
             "in bytes",
             "out packets",
             "out bytes",
+            "health",
         ];
         let mut servers = Table::new(&header, &[2, 4, 5, 6, 7, 8, 9, 10]);
         for server in &service.real_servers {
@@ -166,7 +169,89 @@ pub fn render_services(status: &Status) -> String {
     table.to_string()
 }
 
-fn real_server(server: &RealServerStatus) -> [String; 11] {
+/// What an operator must know of a service first.
+fn state(service: &ServiceStatus) -> &'static str {
+    match (service.up, service.on_fallback, service.cut_off) {
+        (_, _, true) => "  DOWN: a service that it depends on is",
+        (false, ..) => "  DOWN: nobody answers",
+        (true, true, _) => "  ON FALLBACK",
+        (true, false, _) => "",
+    }
+}
+
+fn health(server: &RealServerStatus) -> String {
+    let health = &server.health;
+    let Some(state) = &health.state else {
+        return "-".to_owned();
+    };
+    let since = health.for_s.map(|for_s| format!(" for {}", span(for_s)));
+    let why = match state.as_str() {
+        "down" if !health.words.is_empty() => format!(": {}", health.words),
+        _ => String::new(),
+    };
+    format!("{state}{}{why}", since.unwrap_or_default())
+}
+
+/// Health checks in a line each.
+#[must_use]
+pub fn render_checks(checks: &[CheckStatus], history: bool) -> String {
+    let header = [
+        "real server",
+        "check",
+        "state",
+        "for",
+        "took",
+        "runs",
+        "failed",
+        "next in",
+        "services",
+        "last result",
+    ];
+    let mut table = Table::new(&header, &[3, 4, 5, 6, 7]);
+    for check in checks {
+        let server = if check.port == 0 {
+            check.server.to_string()
+        } else {
+            SocketAddr::new(check.server, check.port).to_string()
+        };
+        let last = check.history.first();
+        let milliseconds = |time: u64| format!("{time} ms");
+        table.row([
+            server,
+            check.check.clone(),
+            check.state.clone(),
+            check.for_s.map_or_else(|| "-".to_owned(), span),
+            last.map_or_else(|| "-".to_owned(), |run| milliseconds(run.took_ms)),
+            check.runs.to_string(),
+            check.failures.to_string(),
+            check
+                .next_in_ms
+                .map_or_else(|| "running".to_owned(), milliseconds),
+            check.services.join(" "),
+            last.map_or_else(String::new, |run| run.words.clone()),
+        ]);
+        if history {
+            for run in &check.history {
+                let result = if run.good { "good" } else { "failed" };
+                table.row([
+                    String::new(),
+                    String::new(),
+                    result.to_owned(),
+                    format!("{} ago", span(run.ago_ms / 1000)),
+                    milliseconds(run.took_ms),
+                    String::new(),
+                    String::new(),
+                    String::new(),
+                    String::new(),
+                    run.words.clone(),
+                ]);
+            }
+        }
+    }
+    table.to_string()
+}
+
+fn real_server(server: &RealServerStatus) -> [String; 12] {
     let next_hop = match &server.next_hop {
         Health::Ready => "ready".to_owned(),
         Health::Unresolved => "unresolved".to_owned(),
@@ -179,7 +264,11 @@ fn real_server(server: &RealServerStatus) -> [String; 11] {
             (_, true) => "removed".to_owned(),
             (Some(said), false) => format!("{} ({said})", server.weight),
             (None, false) if server.overloaded => format!("{} (overloaded)", server.weight),
-            (None, false) => server.weight.to_string(),
+            (None, false) => match (server.health.percent, server.fallback) {
+                (Some(percent), _) => format!("{} ({percent} %)", server.weight),
+                (None, true) => format!("{} (fallback)", server.weight),
+                (None, false) => server.weight.to_string(),
+            },
         },
         next_hop,
         server.active.to_string(),
@@ -189,6 +278,7 @@ fn real_server(server: &RealServerStatus) -> [String; 11] {
         server.in_bytes.to_string(),
         server.out_packets.to_string(),
         server.out_bytes.to_string(),
+        health(server),
     ]
 }
 
@@ -271,7 +361,7 @@ impl std::fmt::Display for Table {
 mod tests {
     use super::*;
     use crate::control::{
-        ConfigStatus, ConnectionsStatus, InterfaceStatus, ReasonStatus, ServiceStatus,
+        ConfigStatus, ConnectionsStatus, InterfaceStatus, ReasonStatus, ServerHealth,
     };
 
     #[test]
@@ -288,6 +378,17 @@ mod tests {
                 ..RateStatus::default()
             },
             overloaded: false,
+            fallback: false,
+            health: if removed {
+                ServerHealth::default()
+            } else {
+                ServerHealth {
+                    state: Some("down".into()),
+                    for_s: Some(75),
+                    words: "connecting: refused".into(),
+                    percent: None,
+                }
+            },
             removed,
             next_hop: if removed {
                 Health::Unresolved
@@ -333,6 +434,9 @@ mod tests {
                 protocol: "tcp".into(),
                 endpoints: vec!["tcp/[2001:db8::1]:80".into()],
                 scheduler: "wrr".into(),
+                up: true,
+                on_fallback: true,
+                cut_off: false,
                 real_servers: vec![server("10.0.0.1", false), server("10.0.0.200", true)],
             }],
             reasons: vec![
@@ -358,10 +462,10 @@ connections  entries  places   full
 IPv4              17    1000  1.7 %
 IPv6               0       0      -
 
-web  tcp/[2001:db8::1]:80  wrr
-  real server      method   weight  next hop    active  inactive  connections  in packets  in bytes  out packets  out bytes
-  10.0.0.1:8080    nat           1  ready            3        14          100        1000     64000          900    1000000
-  10.0.0.200:8080  nat     removed  unresolved       3        14          100        1000     64000          900    1000000
+web  tcp/[2001:db8::1]:80  wrr  ON FALLBACK
+  real server      method   weight  next hop    active  inactive  connections  in packets  in bytes  out packets  out bytes  health
+  10.0.0.1:8080    nat           1  ready            3        14          100        1000     64000          900    1000000  down for 1 min 15 s: connecting: refused
+  10.0.0.200:8080  nat     removed  unresolved       3        14          100        1000     64000          900    1000000  -
 
 not forwarded, because  packets
 no_real_server                5

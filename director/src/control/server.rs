@@ -14,6 +14,7 @@ use tokio::net::UnixListener;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
+use super::checks::CheckStatus;
 use super::command::{Refusal, ServerCommand};
 use super::status::Status;
 
@@ -28,8 +29,12 @@ const COMMAND_BYTES: usize = 16 << 10;
 pub enum Question {
     /// How are things?
     Status(oneshot::Sender<Status>),
+    /// What do health checks find?
+    Checks(oneshot::Sender<Vec<CheckStatus>>),
     /// Change something.
     Command(ServerCommand, oneshot::Sender<Result<String, Refusal>>),
+    /// Load the configuration again.
+    Reload(oneshot::Sender<Result<String, Refusal>>),
 }
 
 /// Why there is no socket.
@@ -106,7 +111,9 @@ impl Control {
         let (sender, questions) = mpsc::channel(QUEUE);
         let router = Router::new()
             .route("/v1/status", get(status))
+            .route("/v1/checks", get(checks))
             .route("/v1/server", post(server))
+            .route("/v1/reload", post(reload))
             .layer(DefaultBodyLimit::max(COMMAND_BYTES))
             .with_state(sender);
         let task = tokio::spawn(async move {
@@ -143,6 +150,18 @@ async fn server(
     State(questions): State<mpsc::Sender<Question>>,
     Json(command): Json<ServerCommand>,
 ) -> (StatusCode, String) {
+    done(&questions, |sender| Question::Command(command, sender)).await
+}
+
+async fn reload(State(questions): State<mpsc::Sender<Question>>) -> (StatusCode, String) {
+    done(&questions, Question::Reload).await
+}
+
+/// Has something done, and gives what came of it.
+async fn done(
+    questions: &mpsc::Sender<Question>,
+    question: impl FnOnce(oneshot::Sender<Result<String, Refusal>>) -> Question,
+) -> (StatusCode, String) {
     let stopping = || {
         (
             StatusCode::SERVICE_UNAVAILABLE,
@@ -150,11 +169,7 @@ async fn server(
         )
     };
     let (sender, answer) = oneshot::channel();
-    if questions
-        .send(Question::Command(command, sender))
-        .await
-        .is_err()
-    {
+    if questions.send(question(sender)).await.is_err() {
         return stopping();
     }
     match answer.await {
@@ -169,10 +184,24 @@ async fn server(
 async fn status(
     State(questions): State<mpsc::Sender<Question>>,
 ) -> Result<Json<Status>, StatusCode> {
+    told(&questions, Question::Status).await
+}
+
+async fn checks(
+    State(questions): State<mpsc::Sender<Question>>,
+) -> Result<Json<Vec<CheckStatus>>, StatusCode> {
+    told(&questions, Question::Checks).await
+}
+
+/// Asks for something.
+async fn told<T>(
+    questions: &mpsc::Sender<Question>,
+    question: impl FnOnce(oneshot::Sender<T>) -> Question,
+) -> Result<Json<T>, StatusCode> {
     let (sender, answer) = oneshot::channel();
     // Both fail only while the director stops.
     questions
-        .send(Question::Status(sender))
+        .send(question(sender))
         .await
         .map_err(|_| StatusCode::SERVICE_UNAVAILABLE)?;
     answer

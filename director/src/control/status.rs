@@ -89,7 +89,17 @@ pub struct ServiceStatus {
     pub endpoints: Vec<String>,
     /// The scheduler.
     pub scheduler: String,
-    /// Its real servers: the configured ones in their order, then removed ones that still have connections.
+    /// Whether anybody answers its clients.
+    #[serde(default)]
+    pub up: bool,
+    /// Whether its fallback servers do.
+    #[serde(default)]
+    pub on_fallback: bool,
+    /// Whether a service that it depends on is down.
+    #[serde(default)]
+    pub cut_off: bool,
+    /// Its real servers: the configured ones in their order, then its fallback servers, then removed ones that still have
+    /// connections.
     pub real_servers: Vec<RealServerStatus>,
 }
 
@@ -113,6 +123,12 @@ pub struct RealServerStatus {
     /// Gets no new connections because its upper threshold was reached.
     #[serde(default)]
     pub overloaded: bool,
+    /// Answers only while too few of the others are up.
+    #[serde(default)]
+    pub fallback: bool,
+    /// What health checks find.
+    #[serde(default)]
+    pub health: ServerHealth,
     /// Removed from the configuration, kept until its last connection ends.
     pub removed: bool,
     /// Where its packets go.
@@ -131,6 +147,19 @@ pub struct RealServerStatus {
     pub out_packets: u64,
     /// Bytes to clients (NAT only).
     pub out_bytes: u64,
+}
+
+/// What health checks find of a real server.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServerHealth {
+    /// `up`, `down` or `unchecked`; none: it has no checks.
+    pub state: Option<String>,
+    /// For how many seconds it has been so; none while unchecked.
+    pub for_s: Option<u64>,
+    /// The words of the check that decided it.
+    pub words: String,
+    /// Percent of its weight that it gets now: less while it starts slowly or its agent says so.
+    pub percent: Option<u32>,
 }
 
 /// What comes in each second.

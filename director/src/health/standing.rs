@@ -57,8 +57,7 @@ impl Found {
         let mut said = None;
         for verdict in verdicts {
             said = said.or(verdict.said);
-            let is_down =
-                verdict.said.and_then(|said| said.operational) == Some(Operational::Down);
+            let is_down = verdict.said.and_then(|said| said.operational) == Some(Operational::Down);
             let (state, words) = if is_down && verdict.state == State::Up {
                 (State::Down, "its agent says that it is down")
             } else {
@@ -98,6 +97,8 @@ pub struct ServiceStanding {
     pub has_quorum: bool,
     /// Whether anybody answers.
     pub is_up: bool,
+    /// By how much weights are larger than configured ones, so that there are parts of 1.
+    pub scale: u32,
 }
 
 /// How all real servers take part: one entry for each service of the configuration, in its order.
@@ -152,7 +153,11 @@ pub fn judge(
         let said = circumstances
             .overrides
             .effective(service, server, circumstances.now_s);
-        let is_up = is_up(health, found, circumstances.adopted.get(place) == Some(&true));
+        let is_up = is_up(
+            health,
+            found,
+            circumstances.adopted.get(place) == Some(&true),
+        );
         let started = slow_start(memory, place, found, health, circumstances.now);
         let mut effective = by_agent(said, found.said);
         if is_up {
@@ -195,6 +200,7 @@ pub fn judge(
         is_cut_off,
         has_quorum,
         is_up,
+        scale,
     };
     (standing, next)
 }
@@ -303,9 +309,8 @@ fn by_agent(effective: Effective, said: Option<Said>) -> Effective {
 fn when_down(effective: Effective, service: &VirtualService, found: &Found) -> Effective {
     let removes = service.health.on_down == OnDown::Remove;
     // One that nobody has looked at yet may have connections, of a director before this one: they go on.
-    let ends = removes
-        && found.state == State::Down
-        && service.removed_servers != RemovedServers::Keep;
+    let ends =
+        removes && found.state == State::Down && service.removed_servers != RemovedServers::Keep;
     Effective {
         weight: 0,
         is_out: effective.is_out || removes || found.state == State::Unchecked,

@@ -463,7 +463,11 @@ pub(super) fn effective(
         },
         ..Effective::default()
     };
-    standing.servers.get(place).copied().unwrap_or(as_configured)
+    standing
+        .servers
+        .get(place)
+        .copied()
+        .unwrap_or(as_configured)
 }
 
 /// Flags of a real server's destination.

@@ -143,6 +143,8 @@ async fn serve(
             question = control.next() => match question {
                 // Whoever asked may have gone away.
                 Question::Status(answer) => drop(answer.send(node.status())),
+                Question::Checks(answer) => drop(answer.send(node.checks_status())),
+                Question::Reload(answer) => drop(answer.send(node.reload_and_say())),
                 Question::Command(command, answer) => drop(answer.send(node.command(&command))),
             },
             ready = held.readable() => {

@@ -2,18 +2,17 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use xdp_ebpf::layout::destination;
 
 use super::node::Node;
 use super::system;
 use crate::config::{Config, Method, Probe, RealServer, VirtualService};
+use crate::control::{CheckStatus, RunStatus, ServerHealth};
 use crate::health::engine::{Change, Engine};
 use crate::health::machine::{State, Subject, Verdict};
-use crate::health::standing::{
-    Circumstances, Found, Memory, ServiceStanding, Standings, judge,
-};
+use crate::health::standing::{Circumstances, Found, Memory, ServiceStanding, Standings, judge};
 use crate::overrides::Overrides;
 use crate::plan::{self, Tables, destination_address};
 
@@ -55,11 +54,6 @@ impl Health {
     /// The next verdict that is new.
     pub(super) async fn next(&mut self) -> Change {
         self.engine.next().await
-    }
-
-    /// All checks, for operators.
-    pub(super) fn reports(&self) -> Vec<crate::health::engine::Report> {
-        self.engine.report()
     }
 
     /// Remembers who was in service in tables that a director before this one left.
@@ -199,8 +193,10 @@ impl Health {
         self.verdicts
             .retain(|subject, _| self.wanted_by.contains_key(subject));
         let names: HashSet<&str> = config.services.iter().map(|it| it.name.as_str()).collect();
-        self.memories.retain(|name, _| names.contains(name.as_str()));
-        self.engine.replace(self.wanted_by.keys().cloned().collect());
+        self.memories
+            .retain(|name, _| names.contains(name.as_str()));
+        self.engine
+            .replace(self.wanted_by.keys().cloned().collect());
     }
 }
 
@@ -233,7 +229,10 @@ fn tell(service: &VirtualService, before: &ServiceStanding, now: &ServiceStandin
     }
     match (before.is_on_fallback, now.is_on_fallback) {
         (false, true) => {
-            tracing::warn!(service = name, "its fallback servers answer: too few real servers are up");
+            tracing::warn!(
+                service = name,
+                "its fallback servers answer: too few real servers are up"
+            );
         }
         (true, false) => tracing::info!(service = name, "its real servers answer again"),
         _ => {}
@@ -312,6 +311,83 @@ impl Node {
             self.tables.apply(&write);
         }
         Ok(())
+    }
+}
+
+impl Node {
+    /// What checks find of a real server, for operators.
+    pub(super) fn server_health(
+        &self,
+        service: &VirtualService,
+        server: &RealServer,
+        percent: Option<u32>,
+    ) -> ServerHealth {
+        if server.checks.is_empty() {
+            return ServerHealth {
+                percent,
+                ..ServerHealth::default()
+            };
+        }
+        let found = self.health.found(service, server);
+        ServerHealth {
+            state: Some(word(found.state).to_owned()),
+            for_s: found.since.map(|since| since.elapsed().as_secs()),
+            words: found.words,
+            percent,
+        }
+    }
+
+    /// All health checks, for operators: in the order of the configuration.
+    pub(super) fn checks_status(&self) -> Vec<CheckStatus> {
+        let now = Instant::now();
+        let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let mut checks: Vec<(usize, CheckStatus)> = Vec::new();
+        for report in self.health.engine.report() {
+            let Some(places) = self.health.wanted_by.get(&report.subject) else {
+                continue;
+            };
+            let services = places
+                .iter()
+                .filter_map(|place| self.config.services.get(*place));
+            let history = report.history.iter().map(|run| RunStatus {
+                ago_ms: milliseconds(now.saturating_duration_since(run.started)),
+                took_ms: milliseconds(run.took),
+                good: run.is_good,
+                kind: run.kind.map(|kind| kind.name().to_owned()),
+                words: run.words.clone(),
+            });
+            let verdict = report.verdict;
+            let status = CheckStatus {
+                server: report.subject.server,
+                port: report.subject.port,
+                check: report.subject.check.probe.name().to_owned(),
+                services: services.map(|service| service.name.clone()).collect(),
+                state: word(verdict.state).to_owned(),
+                for_s: verdict.since.map(|since| since.elapsed().as_secs()),
+                words: verdict.words,
+                said: verdict.said.map(|said| said.to_string()),
+                runs: report.runs,
+                failures: report.failures,
+                next_in_ms: report
+                    .due
+                    .map(|due| milliseconds(due.saturating_duration_since(now))),
+                history: history.collect(),
+            };
+            checks.push((places.first().copied().unwrap_or(usize::MAX), status));
+        }
+        checks.sort_by(|(place, one), (other, two)| {
+            (place, one.server, one.port, &one.check)
+                .cmp(&(other, two.server, two.port, &two.check))
+        });
+        checks.into_iter().map(|(_, status)| status).collect()
+    }
+}
+
+fn word(state: State) -> &'static str {
+    match state {
+        State::Up => "up",
+        State::Down => "down",
+        State::Unchecked => "unchecked",
     }
 }
 

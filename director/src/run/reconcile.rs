@@ -11,6 +11,7 @@ use super::health::is_remote;
 use super::node::Node;
 use super::system;
 use crate::config::{self, Config, Interface, VirtualService};
+use crate::control::Refusal;
 use crate::datapath::Datapath;
 use crate::plan::{self, Inputs, NetworkView, Tables};
 
@@ -190,6 +191,19 @@ impl Node {
                 );
                 self.reload_error = Some(format!("{error:#}"));
             }
+        }
+    }
+
+    /// Loads the configuration again and says what came of it.
+    pub(super) fn reload_and_say(&mut self) -> Result<String, Refusal> {
+        self.reload();
+        match &self.reload_error {
+            None => Ok(format!(
+                "{}: {} services in force",
+                self.file.display(),
+                self.config.services.len()
+            )),
+            Some(error) => Err(Refusal::Wrong(error.clone())),
         }
     }
 

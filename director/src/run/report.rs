@@ -11,8 +11,9 @@ use super::system;
 use crate::config::{RealServer, VirtualService};
 use crate::control::{
     ConfigStatus, ConnectionsStatus, Health, InterfaceStatus, RealServerStatus, ReasonStatus,
-    ServiceStatus, Status, TableStatus,
+    ServerHealth, ServiceStatus, Status, TableStatus,
 };
+use crate::health::standing::ServiceStanding;
 use crate::next_hop::Resolution;
 use crate::plan::{destination_address, endpoint_address, ports};
 
@@ -89,7 +90,16 @@ impl Node {
             .iter()
             .filter(|(_, record)| Some(record.service) == id);
         let destinations: Vec<_> = of_service.collect();
-        let configured = service.real_servers.iter().map(|server| {
+        let place_of_service = self
+            .config
+            .services
+            .iter()
+            .position(|it| it.name == service.name);
+        let standing = place_of_service
+            .and_then(|place| self.health.standings.0.get(place))
+            .cloned()
+            .unwrap_or_default();
+        let configured = service.all_servers().enumerate().map(|(place, server)| {
             let same = |record: &Destination| {
                 (destination_address(record), u16::from_be_bytes(record.port))
                     == (server.address, server.port.unwrap_or(0))
@@ -98,7 +108,7 @@ impl Node {
                 .iter()
                 .find(|(_, record)| same(record))
                 .map(|(id, _)| **id);
-            self.server_status(destination, service, server)
+            self.server_status(destination, service, server, &standing, place)
         });
         let removed = destinations
             .iter()
@@ -112,6 +122,9 @@ impl Node {
             protocol: first.map(|it| it.protocol.to_string()).unwrap_or_default(),
             endpoints: service.endpoints.iter().map(ToString::to_string).collect(),
             scheduler: service.scheduler.to_string(),
+            up: standing.is_up,
+            on_fallback: standing.is_on_fallback,
+            cut_off: standing.is_cut_off,
             real_servers: configured.chain(removed).collect(),
         }
     }
@@ -139,11 +152,22 @@ impl Node {
         id: Option<u32>,
         service: &VirtualService,
         server: &RealServer,
+        standing: &ServiceStanding,
+        place: usize,
     ) -> RealServerStatus {
         let status = self.traffic(id, server.address, server.port.unwrap_or(0));
         let now_s = system::unix_s();
+        let whole = self.overrides.effective(service, server, now_s).weight;
+        let scale = standing.scale.max(1);
+        let weight = standing.servers.get(place).map_or(whole, |it| it.weight);
+        let full = u64::from(whole) * u64::from(scale);
+        let percent = (weight > 0 && u64::from(weight) < full)
+            // Below 100.
+            .then(|| (u64::from(weight) * 100 / full) as u32);
         RealServerStatus {
-            weight: self.overrides.effective(service, server, now_s).weight,
+            weight: weight.div_ceil(scale),
+            fallback: place >= service.real_servers.len(),
+            health: self.server_health(service, server, percent),
             said: self
                 .overrides
                 .of(service, server)
@@ -191,9 +215,11 @@ impl Node {
             method: String::new(),
             said: None,
             rates: id.map(|id| self.rates.of(id)).unwrap_or_default(),
+            fallback: false,
+            health: ServerHealth::default(),
             overloaded: id.is_some_and(|id| self.is_overloaded(id)),
             removed: false,
-            next_hop: self.health(address),
+            next_hop: self.next_hop_health(address),
             active: counts.active,
             inactive: counts.inactive,
             connections: counters.connections,
@@ -211,7 +237,11 @@ impl Node {
         })
     }
 
-    fn health(&self, address: IpAddr) -> Health {
+    fn next_hop_health(&self, address: IpAddr) -> Health {
+        if address.is_loopback() {
+            // The director itself.
+            return Health::Ready;
+        }
         match self.network.resolve(address) {
             Resolution::Ready(_) => Health::Ready,
             Resolution::Unresolved { .. } => Health::Unresolved,

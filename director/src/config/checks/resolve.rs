@@ -311,7 +311,10 @@ impl Resolver {
         let place = file.command.as_ref().map_or(place, |it| it.place);
         self.mistakes
             .extend(limits::STEPS_PER_CHECK.check(words.len(), place));
-        if !words.first().is_some_and(|program| program.starts_with('/')) {
+        if !words
+            .first()
+            .is_some_and(|program| program.starts_with('/'))
+        {
             self.mistakes.push(Mistake::new(
                 place,
                 "an external check without the absolute path of a program",

@@ -65,7 +65,11 @@ fn run(timing: Timing, results: &str) -> (String, Vec<u64>) {
         let before = machine.entries().next().unwrap().verdict.state;
         let change = machine.finished(id, &result, due, at(due, 10));
         let now = machine.entries().next().unwrap().verdict.clone();
-        assert_eq!(change.is_some(), now.state != before, "told when it changes");
+        assert_eq!(
+            change.is_some(),
+            now.state != before,
+            "told when it changes"
+        );
         states.push(match now.state {
             State::Unchecked => '?',
             State::Up => 'U',
@@ -91,7 +95,11 @@ fn rise_and_fall() {
     for (results, expected) in cases {
         assert_eq!(run(TIMING, results).0, expected, "{results}");
     }
-    let at_once = Timing { rise: 1, fall: 1, ..TIMING };
+    let at_once = Timing {
+        rise: 1,
+        fall: 1,
+        ..TIMING
+    };
     assert_eq!(run(at_once, "+-+-").0, "UDUD");
 }
 
@@ -110,7 +118,10 @@ fn when_the_next_run_is_due() {
         assert_eq!(run(TIMING, results).1, expected, "{results}");
     }
     // A run that takes longer than the interval: the next one follows at once.
-    let short = Timing { interval_ms: 5, ..TIMING };
+    let short = Timing {
+        interval_ms: 5,
+        ..TIMING
+    };
     assert_eq!(run(short, "++").1, [10]);
 }
 
@@ -150,7 +161,11 @@ fn a_reload_keeps_what_is_known_and_forgets_the_rest() {
     assert_eq!(running.len(), 2);
     let third = subject(Probe::Connect, Timing { fall: 9, ..TIMING });
     machine.replace([kept.clone(), third], start, |limit| limit / 2);
-    assert_eq!(machine.next_due(), Some(at(start, 500)), "a new one is spread");
+    assert_eq!(
+        machine.next_due(),
+        Some(at(start, 500)),
+        "a new one is spread"
+    );
     for (id, subject) in running {
         // One that nobody wants any more ends without a word.
         let change = machine.finished(id, &good(), start, at(start, 20));

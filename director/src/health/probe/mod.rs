@@ -92,6 +92,28 @@ pub enum FailureKind {
     Local,
 }
 
+impl fmt::Display for Said {
+    /// In the words of the protocol.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut words: Vec<String> = Vec::new();
+        words.extend(self.percent.map(|percent| format!("{percent}%")));
+        words.extend(
+            self.maximum_connections
+                .map(|number| format!("maxconn:{number}")),
+        );
+        words.extend(self.administrative.map(|word| match word {
+            Administrative::Ready => "ready".to_owned(),
+            Administrative::Drain => "drain".to_owned(),
+            Administrative::Maintenance => "maint".to_owned(),
+        }));
+        words.extend(self.operational.map(|word| match word {
+            Operational::Up => "up".to_owned(),
+            Operational::Down => "down".to_owned(),
+        }));
+        f.write_str(&words.join(" "))
+    }
+}
+
 impl FailureKind {
     /// For people and scripts.
     #[must_use]

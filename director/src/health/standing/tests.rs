@@ -1,6 +1,5 @@
 //! Tables of what is found of real servers, and what follows.
 
-
 use proptest::prelude::*;
 
 use super::*;
@@ -13,7 +12,8 @@ fn service(keys: &str) -> VirtualService {
         "interfaces: [eth0]\nservices:\n  - address: 192.0.2.10\n    port: 80\n    name: web\n    check: connect\n    \
          {keys}\n    real_servers: [{{address: 10.0.0.1, weight: 2}}, 10.0.0.2]\n    fallback_servers: [127.0.0.1]\n"
     );
-    let config = config::parse("test.yaml", &text).unwrap_or_else(|error| panic!("{error}\n{text}"));
+    let config =
+        config::parse("test.yaml", &text).unwrap_or_else(|error| panic!("{error}\n{text}"));
     config.services.into_iter().next().unwrap()
 }
 
@@ -107,7 +107,11 @@ fn what_becomes_of_real_servers() {
         ("removed_servers: reschedule", "UDU", "2 0!x 0!"),
         ("removed_servers: drop", "UDU", "2 0!x 0!"),
         ("removed_servers: drop", "U?U", "2 0! 0!"),
-        ("removed_servers: drop\n    on_down: quiesce", "UDU", "2 0 0!"),
+        (
+            "removed_servers: drop\n    on_down: quiesce",
+            "UDU",
+            "2 0 0!",
+        ),
         // Two thirds of the weight must be up.
         ("quorum: 2", "UDU", "2 0! 0!"),
         ("quorum: 2", "DUU", "0! 0! 1 *"),
@@ -132,7 +136,11 @@ fn the_quorum_has_hysteresis() {
             &[false, false, true, true, false],
         ),
         // Whatever the hysteresis, with nobody up it is lost.
-        ("quorum: 1\n    hysteresis: 9", &["UUU", "DDU"], &[false, true]),
+        (
+            "quorum: 1\n    hysteresis: 9",
+            &["UUU", "DDU"],
+            &[false, true],
+        ),
     ];
     for (keys, turns, expected) in cases {
         let mut judge = Judge::new(keys);
@@ -342,7 +350,10 @@ fn schedulers_that_cannot_share_in_part_do_not() {
             "interfaces: [eth0]\ndefaults: {{slow_start: 10s}}\nservices: [{{address: 192.0.2.10, port: 80, scheduler: \
              {scheduler}, real_servers: [10.0.0.1]}}]\n"
         );
-        let service = config::parse("test.yaml", &text).unwrap().services.remove(0);
+        let service = config::parse("test.yaml", &text)
+            .unwrap()
+            .services
+            .remove(0);
         assert_eq!(super::scale(&service) > 1, scaled, "{scheduler}");
         assert_eq!(service.scheduler.follows_weights(), scaled);
     }
