@@ -94,11 +94,11 @@ pub(in crate::config) struct CheckFile {
 
     /// smtp: name given with EHLO. Default: director.
     pub(super) hello: Optional<Value<HeaderValue>>,
-    /// ftp, pop3, imap, nntp, ldap, mysql, postgres: who logs in.
+    /// ftp, pop3, imap, nntp, ldap, redis: who logs in. mysql, postgres: who asks to, without a password.
     pub(super) user: Optional<Value<Text>>,
-    /// ftp, pop3, imap, nntp, ldap, mysql, postgres, redis: the password.
+    /// ftp, pop3, imap, nntp, ldap, redis: the password.
     pub(super) password: Optional<Value<Text>>,
-    /// mysql, postgres: the database.
+    /// postgres: the database. Default: the user.
     pub(super) database: Optional<Value<Text>>,
     /// sip: the address of record asked for. Default: the backend's.
     pub(super) uri: Optional<Value<HeaderValue>>,

@@ -74,9 +74,9 @@ pub enum Probe {
     Nntp(LoginProbe),
     /// LDAP: a simple bind, anonymous without a login.
     Ldap(LoginProbe),
-    /// MySQL and MariaDB: the server's greeting is not an error; with a login, it is let in.
+    /// MySQL and MariaDB: the server greets, and answers a user without a password.
     Mysql(LoginProbe),
-    /// PostgreSQL: the server answers a startup message with anything but an error.
+    /// PostgreSQL: the server answers a startup message, if only by asking who it is.
     Postgres(LoginProbe),
     /// Redis: `PING` is answered with `PONG`; with a password, after `AUTH`.
     Redis(LoginProbe),
@@ -213,7 +213,7 @@ pub struct LoginProbe {
     pub user: Option<String>,
     /// Password.
     pub password: Option<Secret>,
-    /// Database (PostgreSQL, MySQL).
+    /// Database (PostgreSQL).
     pub database: Option<String>,
 }
 

@@ -51,7 +51,8 @@ fn keys(kind: CheckWord) -> Vec<&'static str> {
         CheckWord::Ftp | CheckWord::Pop3 | CheckWord::Imap | CheckWord::Nntp | CheckWord::Ldap => {
             &[&["user", "password", "tls"], TLS]
         }
-        CheckWord::Mysql | CheckWord::Postgres => &[&["user", "password", "database"]],
+        CheckWord::Mysql => &[&["user"]],
+        CheckWord::Postgres => &[&["user", "database"]],
         CheckWord::Redis => &[&["user", "password", "tls"], TLS],
         CheckWord::Sip => &[&["uri"]],
         CheckWord::Exchange => &[&["steps", "tls"], TLS],

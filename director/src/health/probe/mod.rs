@@ -3,8 +3,24 @@
 //! A probe is handed a [`Reach`] and gives [`Good`] or a [`Failure`] in the words that an operator reads in
 //! `director checks` and in an alert. The time it may take is kept by [`run`], for all of them.
 
+mod agent;
 mod connect;
+mod dialogue;
+mod dns;
+mod exchange;
+mod external;
+mod http;
+mod ldap;
+mod lines;
+mod pattern;
+mod ping;
 mod reach;
+mod sip;
+mod sql;
+#[cfg(test)]
+mod tests;
+mod tls;
+mod udp;
 
 use std::fmt;
 use std::io;
@@ -203,13 +219,26 @@ pub async fn run(probe: &Probe, reach: &Reach, time: Duration) -> Result<Good, F
 
 /// `time`: what the run may take at most, for probes to which silence is an answer.
 async fn ask(probe: &Probe, reach: &Reach, time: Duration) -> Result<Good, Failure> {
-    let _ = time;
     match probe {
         Probe::Connect => connect::probe(reach).await,
-        other => Err(Failure::new(
-            FailureKind::Local,
-            format!("the check {} is not there yet", other.name()),
-        )),
+        Probe::Ping => ping::probe(reach).await,
+        Probe::Http(it) => http::probe(reach, it).await,
+        Probe::Udp(it) => udp::probe(reach, it, time).await,
+        Probe::Dns(it) => dns::probe(reach, it).await,
+        Probe::Tls(it) => tls::probe(reach, it).await,
+        Probe::Smtp(it) => lines::smtp(reach, it).await,
+        Probe::Ftp(it) => lines::ftp(reach, it).await,
+        Probe::Pop3(it) => lines::pop3(reach, it).await,
+        Probe::Imap(it) => lines::imap(reach, it).await,
+        Probe::Nntp(it) => lines::nntp(reach, it).await,
+        Probe::Redis(it) => lines::redis(reach, it).await,
+        Probe::Ldap(it) => ldap::probe(reach, it).await,
+        Probe::Mysql(it) => sql::mysql(reach, it).await,
+        Probe::Postgres(it) => sql::postgres(reach, it).await,
+        Probe::Sip(it) => sip::probe(reach, it).await,
+        Probe::Exchange(it) => exchange::probe(reach, it).await,
+        Probe::External(it) => external::probe(reach, it).await,
+        Probe::Agent(it) => agent::probe(reach, it).await,
     }
 }
 

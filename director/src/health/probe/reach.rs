@@ -85,7 +85,8 @@ impl Reach {
         Ok(socket)
     }
 
-    fn bind(&self, socket: &impl std::os::fd::AsFd) -> io::Result<()> {
+    /// Binds a socket to the interface, if there is one.
+    pub(super) fn bind(&self, socket: &impl std::os::fd::AsFd) -> io::Result<()> {
         if let Some(interface) = &self.interface {
             setsockopt(socket, sockopt::BindToDevice, &interface.into())?;
         }

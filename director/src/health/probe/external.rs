@@ -1,0 +1,135 @@
+//! A program says whether a backend is up, by its exit status: 0 is up.
+//!
+//! Its arguments are those of the configuration, then the backend's address and port. Its environment is `PATH`,
+//! `DIRECTOR_SERVER` and `DIRECTOR_PORT`, nothing else. The first line that it prints, or complains, is shown to operators.
+//! It is the leader of a process group of its own, which is killed when it ends or its time is over: with all its children
+//! that have not left the group.
+
+use std::pin::pin;
+use std::process::Stdio;
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::process::{Child, Command};
+use tokio::time::timeout;
+
+use super::{Failure, FailureKind, Good, Reach};
+use crate::config::ExternalProbe;
+
+/// The most that is read of what it prints.
+const OUTPUT_BYTES: u64 = 4096;
+/// How long what it printed may take to arrive after its end.
+const LAST_WORDS: Duration = Duration::from_millis(100);
+/// Where its own programs are looked for.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+pub(super) async fn probe(reach: &Reach, probe: &ExternalProbe) -> Result<Good, Failure> {
+    let mut command = Command::new(&probe.command);
+    command
+        .args(&probe.arguments)
+        .arg(reach.address.to_string())
+        .arg(reach.port.to_string())
+        .env_clear()
+        .env("PATH", PATH)
+        .env("DIRECTOR_SERVER", reach.address.to_string())
+        .env("DIRECTOR_PORT", reach.port.to_string())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .process_group(0)
+        .kill_on_drop(true);
+    let shown = probe.command.display();
+    let child = command.spawn().map_err(|error| {
+        Failure::new(
+            FailureKind::Local,
+            format!("{shown} cannot be started: {error}"),
+        )
+    })?;
+    let mut group = Group::of(child);
+    let (output, complaint) = (group.child.stdout.take(), group.child.stderr.take());
+    let mut words = (Vec::new(), Vec::new());
+    let ended = {
+        let mut reading = pin!(async {
+            tokio::join!(read(output, &mut words.0), read(complaint, &mut words.1));
+        });
+        let mut is_read = false;
+        let ended = loop {
+            tokio::select! {
+                ended = group.child.wait() => break ended,
+                () = &mut reading, if !is_read => is_read = true,
+            }
+        };
+        // Children that hold the pipes open end with it.
+        group.kill();
+        if !is_read {
+            // One that has left the group may hold them for ever.
+            let _ = timeout(LAST_WORDS, reading).await;
+        }
+        ended
+    };
+    let status = ended.map_err(|error| {
+        Failure::new(
+            FailureKind::Local,
+            format!("{shown} cannot be waited for: {error}"),
+        )
+    })?;
+    let words = first_line(&words.0).or_else(|| first_line(&words.1));
+    if status.success() {
+        return Ok(Good::new(
+            words.unwrap_or_else(|| "exit status 0".to_owned()),
+        ));
+    }
+    let why = words.map(|words| format!(": {words}")).unwrap_or_default();
+    Err(Failure::new(
+        FailureKind::Unexpected,
+        format!("{shown}: {status}{why}"),
+    ))
+}
+
+async fn read(from: Option<impl AsyncRead + Unpin>, into: &mut Vec<u8>) {
+    if let Some(from) = from {
+        // What cannot be read is not shown.
+        drop(from.take(OUTPUT_BYTES).read_to_end(into).await);
+    }
+}
+
+fn first_line(bytes: &[u8]) -> Option<String> {
+    let text = String::from_utf8_lossy(bytes);
+    let line = text.lines().find(|line| !line.trim().is_empty())?;
+    Some(line.trim().to_owned())
+}
+
+/// A program and its children.
+struct Group {
+    child: Child,
+    leader: Option<Pid>,
+}
+
+impl Group {
+    fn of(child: Child) -> Self {
+        let leader = child.id().and_then(|id| i32::try_from(id).ok());
+        Self {
+            child,
+            leader: leader.map(Pid::from_raw),
+        }
+    }
+}
+
+impl Group {
+    fn kill(&self) {
+        // Its number cannot be another group's by now: while any process is in the group it stays taken, and if none is,
+        // nobody is hit but a group made in this very moment, which would need the kernel to have gone through all numbers.
+        // The leader itself is reaped by tokio (`kill_on_drop`).
+        if let Some(leader) = self.leader {
+            let _ = killpg(leader, Signal::SIGKILL);
+        }
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}

@@ -1,0 +1,180 @@
+//! An HTTP request over TCP or TLS, and whether the answer is the expected one.
+
+use std::fmt::Write;
+use std::future::pending;
+
+use http_body_util::{BodyExt, Empty};
+use hyper::body::{Bytes, Incoming};
+use hyper::client::conn::http1;
+use hyper::header::{CONNECTION, HOST, HeaderValue, USER_AGENT};
+use hyper::{Request, Response};
+use hyper_util::rt::TokioIo;
+use md5::Md5;
+use sha2::{Digest as _, Sha256};
+
+use super::pattern::Wanted;
+use super::{ANSWER_BYTES, Failure, FailureKind, Good, Reach, tls};
+use crate::config::{Digest, HttpProbe};
+
+pub(super) async fn probe(reach: &Reach, probe: &HttpProbe) -> Result<Good, Failure> {
+    let request = request(reach, probe)?;
+    let stream = reach.connect().await?;
+    let stream = match &probe.tls {
+        None => stream,
+        Some(options) => {
+            // The port is not part of a certificate's name.
+            let host = probe.host.as_deref().map(without_port);
+            let name = host.unwrap_or_else(|| tls::default_name(reach.address));
+            tls::wrap(stream, options, &name).await?
+        }
+    };
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(|error| failure("beginning HTTP", &error))?;
+    let exchange = async {
+        let sent = sender.send_request(request).await;
+        judge(
+            probe,
+            sent.map_err(|error| failure("sending the request", &error))?,
+        )
+        .await
+    };
+    // Reads and writes for the exchange. Its own end says nothing that the exchange does not hear of.
+    let drive = async {
+        drop(connection.await);
+        pending::<()>().await
+    };
+    tokio::select! {
+        answer = exchange => answer,
+        () = drive => Err(Failure::new(FailureKind::Closed, "the connection ended")),
+    }
+}
+
+fn without_port(host: &str) -> String {
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if !port.is_empty() && port.bytes().all(|it| it.is_ascii_digit()) => {
+            name
+        }
+        _ => host,
+    };
+    name.trim_matches(['[', ']']).to_owned()
+}
+
+fn request(reach: &Reach, probe: &HttpProbe) -> Result<Request<Empty<Bytes>>, Failure> {
+    let host = match &probe.host {
+        Some(host) => host.clone(),
+        None => reach.socket_address().to_string(),
+    };
+    let mut request = Request::builder()
+        .method(probe.method.as_str())
+        .uri(&probe.path)
+        .header(HOST, host)
+        .header(CONNECTION, HeaderValue::from_static("close"));
+    let is_agent = |name: &String| name.eq_ignore_ascii_case(USER_AGENT.as_str());
+    if !probe.headers.iter().any(|(name, _)| is_agent(name)) {
+        request = request.header(USER_AGENT, concat!("director/", env!("CARGO_PKG_VERSION")));
+    }
+    for (name, value) in &probe.headers {
+        request = request.header(name, value);
+    }
+    request.body(Empty::new()).map_err(|error| {
+        let words = format!("this request cannot be made: {error}");
+        Failure::new(FailureKind::Local, words)
+    })
+}
+
+async fn judge(probe: &HttpProbe, response: Response<Incoming>) -> Result<Good, Failure> {
+    let status = response.status();
+    let is_expected = |(first, last): &(u16, u16)| (*first..=*last).contains(&status.as_u16());
+    if !probe.status.iter().any(is_expected) {
+        let words = format!("expected status {}, got {status}", ranges(&probe.status));
+        return Err(Failure::new(FailureKind::Unexpected, words));
+    }
+    if probe.body.is_none() && probe.digest.is_none() {
+        return Ok(Good::new(status.to_string()));
+    }
+    let body = read(response.into_body()).await?;
+    if let Some(pattern) = &probe.body {
+        let wanted = Wanted::new(pattern)?;
+        if !wanted.is_in(&body) {
+            return Err(Failure::unexpected(
+                &format!("{} in the body", wanted.shown()),
+                &body,
+            ));
+        }
+    }
+    if let Some(digest) = &probe.digest {
+        let (expected, found) = match digest {
+            Digest::Sha256(expected) => {
+                (hexadecimal(expected), hexadecimal(&Sha256::digest(&body)))
+            }
+            Digest::Md5(expected) => (hexadecimal(expected), hexadecimal(&Md5::digest(&body))),
+        };
+        if expected != found {
+            let words = format!(
+                "expected a body with the digest {expected}, got {found} ({} bytes)",
+                body.len()
+            );
+            return Err(Failure::new(FailureKind::Unexpected, words));
+        }
+    }
+    Ok(Good::new(format!("{status}, {} bytes", body.len())))
+}
+
+async fn read(mut body: Incoming) -> Result<Vec<u8>, Failure> {
+    let mut read = Vec::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| failure("reading the body", &error))?;
+        if let Some(data) = frame.data_ref() {
+            if read.len() + data.len() > ANSWER_BYTES {
+                let words = format!("the body is longer than {ANSWER_BYTES} bytes");
+                return Err(Failure::new(FailureKind::Oversized, words));
+            }
+            read.extend_from_slice(data);
+        }
+    }
+    Ok(read)
+}
+
+fn ranges(status: &[(u16, u16)]) -> String {
+    let ranges: Vec<String> = status
+        .iter()
+        .map(|(first, last)| {
+            if first == last {
+                first.to_string()
+            } else {
+                format!("{first}-{last}")
+            }
+        })
+        .collect();
+    ranges.join(", ")
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+/// What hyper says, by what it was.
+fn failure(doing: &str, error: &hyper::Error) -> Failure {
+    use std::error::Error;
+    let mut cause: Option<&(dyn Error + 'static)> = error.source();
+    while let Some(inner) = cause {
+        if let Some(io) = inner.downcast_ref::<std::io::Error>() {
+            return Failure::io(doing, io);
+        }
+        cause = inner.source();
+    }
+    let kind = match error {
+        _ if error.is_parse_too_large() => FailureKind::Oversized,
+        _ if error.is_parse() => FailureKind::Unexpected,
+        _ if error.is_incomplete_message() || error.is_closed() || error.is_canceled() => {
+            FailureKind::Closed
+        }
+        _ => FailureKind::Unexpected,
+    };
+    Failure::new(kind, format!("{doing}: {error}"))
+}
