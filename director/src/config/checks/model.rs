@@ -128,7 +128,8 @@ pub struct TlsOptions {
 pub enum Pattern {
     /// These very bytes, anywhere.
     Text(String),
-    /// A regular expression (syntax of the crate `regex`) that matches anywhere. It has been compiled once.
+    /// A regular expression (syntax of the crate `regex`) that matches anywhere; `^` and `$` match at lines. It has been
+    /// compiled once.
     Regex(String),
 }
 

@@ -9,6 +9,9 @@ use crate::config::TlsOptions;
 /// The longest line (RFC 5321 section 4.5.3.1.5 has 512 for replies, others have less).
 const LINE_BYTES: usize = 8192;
 
+/// Read at once.
+const READ_BYTES: usize = 32 << 10;
+
 /// A conversation under way.
 pub(super) struct Dialogue {
     stream: Box<dyn Stream>,
@@ -102,7 +105,7 @@ impl Dialogue {
                 .more(&format!("waiting for {}", wanted.shown()))
                 .await?
             {
-                return Err(Failure::unexpected(&wanted.shown(), &self.pending));
+                return Err(Failure::unexpected(wanted.shown(), &self.pending));
             }
         }
     }
@@ -120,7 +123,7 @@ impl Dialogue {
 
     /// Reads what there is. False: the backend has ended the conversation.
     async fn more(&mut self, waiting_for: &str) -> Result<bool, Failure> {
-        let mut buffer = [0; 4096];
+        let mut buffer = vec![0; READ_BYTES];
         let read = self.stream.read(&mut buffer).await;
         let length = read.map_err(|error| Failure::io(waiting_for, &error))?;
         self.heard += length;

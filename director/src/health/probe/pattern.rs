@@ -1,44 +1,42 @@
 //! What must be found in an answer.
 
-use regex::bytes::Regex;
+use regex::bytes::{Regex, RegexBuilder};
 
 use super::{Failure, FailureKind};
 use crate::config::Pattern;
 
 /// A pattern that is ready to be looked for.
 #[derive(Debug)]
-pub(super) enum Wanted {
-    Text(Vec<u8>),
-    Regex(Box<Regex>),
+pub(super) struct Wanted {
+    /// A text is one too, for the sake of its search.
+    regex: Regex,
+    shown: String,
 }
 
 impl Wanted {
     /// Compiles it. The configuration has done so once before.
     pub(super) fn new(pattern: &Pattern) -> Result<Self, Failure> {
-        match pattern {
-            Pattern::Text(text) => Ok(Self::Text(text.clone().into_bytes())),
-            Pattern::Regex(regex) => Regex::new(regex)
-                .map(|regex| Self::Regex(Box::new(regex)))
-                .map_err(|error| Failure::new(FailureKind::Local, error.to_string())),
-        }
+        let (expression, shown) = match pattern {
+            Pattern::Text(text) => (regex::escape(text), format!("\"{text}\"")),
+            Pattern::Regex(regex) => (regex.clone(), format!("a match of {regex}")),
+        };
+        let regex = RegexBuilder::new(&expression)
+            // Answers are lines, whose ends are two characters in most protocols.
+            .multi_line(true)
+            .crlf(true)
+            .build()
+            .map_err(|error| Failure::new(FailureKind::Local, error.to_string()))?;
+        Ok(Self { regex, shown })
     }
 
     /// Whether it is in an answer.
     pub(super) fn is_in(&self, answer: &[u8]) -> bool {
-        match self {
-            Self::Text(text) => answer
-                .windows(text.len().max(1))
-                .any(|window| window == text.as_slice()),
-            Self::Regex(regex) => regex.is_match(answer),
-        }
+        self.regex.is_match(answer)
     }
 
     /// For people.
-    pub(super) fn shown(&self) -> String {
-        match self {
-            Self::Text(text) => format!("\"{}\"", String::from_utf8_lossy(text)),
-            Self::Regex(regex) => format!("a match of {regex}"),
-        }
+    pub(super) fn shown(&self) -> &str {
+        &self.shown
     }
 }
 
@@ -57,6 +55,8 @@ mod tests {
             (regex("^OK [0-9]+$"), "OK 12", true),
             (regex("^OK [0-9]+$"), "NOT OK 12", false),
             (regex("(?i)hello"), "HELLO", true),
+            (regex("^OK$"), "first\r\nOK\r\nlast", true),
+            (text("a.c"), "abc", false),
         ];
         for (pattern, answer, expected) in cases {
             let wanted = Wanted::new(&pattern).unwrap();

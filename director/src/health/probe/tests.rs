@@ -210,7 +210,7 @@ async fn conversations_that_go_well() {
         check(probe, Backend::Drips(lines), Ok("")).await;
     }
     const MYSQL: &[&str] = &[
-        "\u{e}\0\0\0\n8.0.1\0abcdefgh",
+        "\u{f}\0\0\0\n8.0.1\0abcdefgh",
         "\u{9}\0\0\u{2}\u{ff}\u{15}\u{4}#28000",
     ];
     check(

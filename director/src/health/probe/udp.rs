@@ -38,6 +38,6 @@ pub(super) async fn probe(
     if wanted.is_in(answer) {
         Ok(Good::new(format!("answered with {length} bytes")))
     } else {
-        Err(Failure::unexpected(&wanted.shown(), answer))
+        Err(Failure::unexpected(wanted.shown(), answer))
     }
 }
