@@ -8,7 +8,7 @@ use serde::Deserialize;
 use super::addresses::{
     Address, EndpointWord, RealServerWord, ServerAddress, SourcePrefix4, SourcePrefix6,
 };
-use super::checks::CheckChoice;
+use super::checks::CheckChoices;
 use super::kinds::{
     FlagWord, FragmentTimeout, InstanceName, InterfaceName, MethodWord, Number, PersistenceWord,
     Port, PortRange, ProtocolWord, SchedulerWord, Seconds, ServiceName, SlowStart, SocketPath,
@@ -92,10 +92,8 @@ pub(super) struct DefaultsFile {
     pub(super) upper_threshold: Optional<Value<Threshold>>,
     /// Connections below which it gets new ones again; 0: three quarters of the upper one. Default: 0.
     pub(super) lower_threshold: Optional<Value<Threshold>>,
-    /// Health check of real servers and fallback servers. Default: none.
-    pub(super) check: Optional<CheckChoice>,
-    /// Several health checks, all of which must succeed.
-    pub(super) checks: Optional<Located<Vec<CheckChoice>>>,
+    /// Health check of real servers and fallback servers: its type, or a mapping, or a list of them. Default: none.
+    pub(super) check: Optional<CheckChoices>,
     /// What becomes of a real server that is down: remove or quiesce. Default: remove.
     pub(super) on_down: Optional<Value<Word<OnDown>>>,
     /// How real servers take part before their first check: out or in. Default: out.
@@ -151,10 +149,8 @@ pub(super) struct ServiceFile {
     pub(super) upper_threshold: Optional<Value<Threshold>>,
     /// Connections below which it gets new ones again; 0: three quarters of the upper one.
     pub(super) lower_threshold: Optional<Value<Threshold>>,
-    /// Health check of the real servers: its type, or a mapping.
-    pub(super) check: Optional<CheckChoice>,
-    /// Several health checks, all of which must succeed.
-    pub(super) checks: Optional<Located<Vec<CheckChoice>>>,
+    /// Health check of the real servers: its type, or a mapping, or a list of them, all of which must succeed.
+    pub(super) check: Optional<CheckChoices>,
     /// What becomes of a real server that is down: remove (out, as if it was not in the file) or quiesce (weight 0).
     pub(super) on_down: Optional<Value<Word<OnDown>>>,
     /// How real servers take part before their first check: out or in.
@@ -195,10 +191,8 @@ pub(super) struct RealServerFile {
     pub(super) method: Optional<Value<Word<MethodWord>>>,
     /// Encapsulation of the method tun.
     pub(super) tunnel: Optional<TunnelChoice>,
-    /// Its health check, instead of the service's.
-    pub(super) check: Optional<CheckChoice>,
-    /// Several health checks, instead of the service's.
-    pub(super) checks: Optional<Located<Vec<CheckChoice>>>,
+    /// Its health check, or a list of them, instead of the service's.
+    pub(super) check: Optional<CheckChoices>,
 }
 
 /// One of several addresses and ports of a service.

@@ -163,7 +163,6 @@ impl Resolver {
             upper_threshold: &file.upper_threshold,
             lower_threshold: &file.lower_threshold,
             check: &file.check,
-            checks: &file.checks,
             on_down: &file.on_down,
             until_checked: &file.until_checked,
             quorum: &file.quorum,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::across::Across;
 use super::addresses::{Address, RealServerWord, ServerAddress};
-use super::checks::CheckChoice;
+use super::checks::CheckChoices;
 use super::defaults::{Defaults, Flags, PersistenceDefaults};
 use super::error::{Mistake, Place};
 use super::file::{
@@ -34,8 +34,7 @@ pub(super) struct Behaviour<'a> {
     pub(super) removed_servers: &'a Optional<Value<Word<RemovedServers>>>,
     pub(super) upper_threshold: &'a Optional<Value<Threshold>>,
     pub(super) lower_threshold: &'a Optional<Value<Threshold>>,
-    pub(super) check: &'a Optional<CheckChoice>,
-    pub(super) checks: &'a Optional<Located<Vec<CheckChoice>>>,
+    pub(super) check: &'a Optional<CheckChoices>,
     pub(super) on_down: &'a Optional<Value<Word<OnDown>>>,
     pub(super) until_checked: &'a Optional<Value<Word<UntilChecked>>>,
     pub(super) quorum: &'a Optional<Value<Quorum>>,
@@ -97,7 +96,6 @@ impl Resolver {
                 upper_threshold: &file.upper_threshold,
                 lower_threshold: &file.lower_threshold,
                 check: &file.check,
-                checks: &file.checks,
                 on_down: &file.on_down,
                 until_checked: &file.until_checked,
                 quorum: &file.quorum,
@@ -327,7 +325,7 @@ impl Resolver {
             upper_threshold: self.or(written.upper_threshold, defaults.upper_threshold),
             lower_threshold: self.or(written.lower_threshold, defaults.lower_threshold),
             checks: self
-                .checks(written.check, written.checks)
+                .checks(written.check)
                 .unwrap_or_else(|| Arc::clone(&defaults.checks)),
             on_down: self.or(written.on_down, defaults.on_down),
             until_checked: self.or(written.until_checked, defaults.until_checked),
@@ -554,7 +552,7 @@ impl Resolver {
             self.tunnel_without_tun(tunnel.place(), word);
         }
         let checks = self
-            .checks(&file.check, &file.checks)
+            .checks(&file.check)
             .unwrap_or_else(|| Arc::clone(&defaults.checks));
         let (address, own_port) = endpoint?;
         let is_local = address.is_loopback();

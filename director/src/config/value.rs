@@ -7,8 +7,8 @@ use std::marker::PhantomData;
 use std::ops::Deref;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator};
-use serde::de::value::MapAccessDeserializer;
-use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
+use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::{Location, Spanned};
 
 use super::error::{Mistake, Place};
@@ -221,6 +221,135 @@ impl<K: Kind, T: JsonSchema> JsonSchema for ShortOrLong<K, T> {
     }
 }
 
+/// Something of which there can be one, written alone, or several in a list.
+#[derive(Debug)]
+pub(super) enum OneOrMore<K, T> {
+    One(ShortOrLong<K, T>),
+    More(Located<Vec<ShortOrLong<K, T>>>),
+}
+
+impl<K, T> OneOrMore<K, T> {
+    /// All of them.
+    pub(super) fn all(&self) -> &[ShortOrLong<K, T>] {
+        match self {
+            OneOrMore::One(one) => std::slice::from_ref(one),
+            OneOrMore::More(list) => &list.value,
+        }
+    }
+
+    /// Where it begins.
+    pub(super) fn place(&self) -> Place {
+        match self {
+            OneOrMore::One(one) => one.place(),
+            OneOrMore::More(list) => list.place,
+        }
+    }
+}
+
+impl<'de, K: Kind, T: Deserialize<'de>> Deserialize<'de> for OneOrMore<K, T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let Spanned { value, defined, .. } =
+            Spanned::<OneOrList<T, ShortOrLong<K, T>>>::deserialize(deserializer)?;
+        let place = place(&defined);
+        Ok(match value {
+            OneOrList::One(TextOrMapping::Text(text)) => {
+                OneOrMore::One(ShortOrLong::Short(Value::new(text, place)))
+            }
+            OneOrList::One(TextOrMapping::Mapping(value)) => {
+                OneOrMore::One(ShortOrLong::Long(Located { value, place }))
+            }
+            OneOrList::List(value) => OneOrMore::More(Located { value, place }),
+        })
+    }
+}
+
+impl<K: Kind, T: JsonSchema> JsonSchema for OneOrMore<K, T> {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        T::schema_name()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let long = generator.subschema_for::<T>();
+        let one = ShortOrLong::<K, T>::json_schema(generator);
+        let mut schema = Schema::default();
+        schema.insert(
+            "anyOf".to_owned(),
+            serde_json::json!([K::schema(), long, { "type": "array", "items": one }]),
+        );
+        schema
+    }
+}
+
+/// One, or a list of `E`.
+enum OneOrList<T, E> {
+    One(TextOrMapping<T>),
+    List(Vec<E>),
+}
+
+impl<'de, T: Deserialize<'de>, E: Deserialize<'de>> Deserialize<'de> for OneOrList<T, E> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct ListVisitor<T, E>(PhantomData<(T, E)>);
+
+        impl<'de, T: Deserialize<'de>, E: Deserialize<'de>> Visitor<'de> for ListVisitor<T, E> {
+            type Value = OneOrList<T, E>;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a single value, a mapping of keys and values, or a list of them")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Self::Value, A::Error> {
+                Vec::deserialize(SeqAccessDeserializer::new(list)).map(OneOrList::List)
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+                EitherVisitor(PhantomData)
+                    .visit_map(map)
+                    .map(OneOrList::One)
+            }
+
+            fn visit_str<F: serde::de::Error>(self, text: &str) -> Result<Self::Value, F> {
+                EitherVisitor(PhantomData)
+                    .visit_str(text)
+                    .map(OneOrList::One)
+            }
+
+            fn visit_i64<F: serde::de::Error>(self, value: i64) -> Result<Self::Value, F> {
+                EitherVisitor(PhantomData)
+                    .visit_i64(value)
+                    .map(OneOrList::One)
+            }
+
+            fn visit_u64<F: serde::de::Error>(self, value: u64) -> Result<Self::Value, F> {
+                EitherVisitor(PhantomData)
+                    .visit_u64(value)
+                    .map(OneOrList::One)
+            }
+
+            fn visit_f64<F: serde::de::Error>(self, value: f64) -> Result<Self::Value, F> {
+                EitherVisitor(PhantomData)
+                    .visit_f64(value)
+                    .map(OneOrList::One)
+            }
+
+            fn visit_bool<F: serde::de::Error>(self, value: bool) -> Result<Self::Value, F> {
+                EitherVisitor(PhantomData)
+                    .visit_bool(value)
+                    .map(OneOrList::One)
+            }
+
+            fn visit_unit<F: serde::de::Error>(self) -> Result<Self::Value, F> {
+                EitherVisitor(PhantomData).visit_unit().map(OneOrList::One)
+            }
+        }
+
+        deserializer.deserialize_any(ListVisitor(PhantomData))
+    }
+}
+
 enum TextOrMapping<T> {
     Text(String),
     Mapping(T),
@@ -228,47 +357,48 @@ enum TextOrMapping<T> {
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for TextOrMapping<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct EitherVisitor<T>(PhantomData<T>);
-
-        impl<'de, T: Deserialize<'de>> Visitor<'de> for EitherVisitor<T> {
-            type Value = TextOrMapping<T>;
-
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("a single value or a mapping of keys and values")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
-                T::deserialize(MapAccessDeserializer::new(map)).map(TextOrMapping::Mapping)
-            }
-
-            fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
-                Ok(TextOrMapping::Text(text.to_owned()))
-            }
-
-            // What looks like something else than text: it is none of what may stand there, but the words
-            // for that are the value's own.
-            fn visit_i64<E>(self, value: i64) -> Result<Self::Value, E> {
-                Ok(TextOrMapping::Text(value.to_string()))
-            }
-
-            fn visit_u64<E>(self, value: u64) -> Result<Self::Value, E> {
-                Ok(TextOrMapping::Text(value.to_string()))
-            }
-
-            fn visit_f64<E>(self, value: f64) -> Result<Self::Value, E> {
-                Ok(TextOrMapping::Text(value.to_string()))
-            }
-
-            fn visit_bool<E>(self, value: bool) -> Result<Self::Value, E> {
-                Ok(TextOrMapping::Text(value.to_string()))
-            }
-
-            fn visit_unit<E>(self) -> Result<Self::Value, E> {
-                Ok(TextOrMapping::Text(String::new()))
-            }
-        }
-
         deserializer.deserialize_any(EitherVisitor(PhantomData))
+    }
+}
+
+/// Takes a text or a mapping.
+struct EitherVisitor<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for EitherVisitor<T> {
+    type Value = TextOrMapping<T>;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a single value or a mapping of keys and values")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+        T::deserialize(MapAccessDeserializer::new(map)).map(TextOrMapping::Mapping)
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
+        Ok(TextOrMapping::Text(text.to_owned()))
+    }
+
+    // What looks like something else than text: it is none of what may stand there, but the words
+    // for that are the value's own.
+    fn visit_i64<E>(self, value: i64) -> Result<Self::Value, E> {
+        Ok(TextOrMapping::Text(value.to_string()))
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Self::Value, E> {
+        Ok(TextOrMapping::Text(value.to_string()))
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Self::Value, E> {
+        Ok(TextOrMapping::Text(value.to_string()))
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Self::Value, E> {
+        Ok(TextOrMapping::Text(value.to_string()))
+    }
+
+    fn visit_unit<E>(self) -> Result<Self::Value, E> {
+        Ok(TextOrMapping::Text(String::new()))
     }
 }
 

@@ -30,8 +30,6 @@ pub struct Subject {
     pub server: IpAddr,
     /// Port that is asked; 0: the check has none.
     pub port: u16,
-    /// For a check that goes the clients' way: the virtual address, and the number of the way (method and tunnel).
-    pub through: Option<(IpAddr, u32)>,
 }
 
 /// What is known of a backend by one check.

@@ -215,7 +215,6 @@ fn subjects<'a>(
             check: check.clone(),
             server: server.address,
             port,
-            through: None,
         }
     })
 }

@@ -12,10 +12,13 @@ use super::kinds::{
 use crate::config::addresses::Address;
 use crate::config::error::Place;
 use crate::config::kinds::{InterfaceName, Number, Port, Switch, Word};
-use crate::config::value::{Located, Optional, ShortOrLong, Value};
+use crate::config::value::{Located, OneOrMore, Optional, ShortOrLong, Value};
 
 /// A check: its type, or a mapping where there is more to say.
 pub(in crate::config) type CheckChoice = ShortOrLong<Word<CheckWord>, CheckFile>;
+
+/// One check, or a list of them.
+pub(in crate::config) type CheckChoices = OneOrMore<Word<CheckWord>, CheckFile>;
 
 /// A check with more than its type. Which of the keys below the times a type has is said with each of them.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -48,8 +51,6 @@ pub(in crate::config) struct CheckFile {
     pub(super) source: Optional<Value<Address>>,
     /// Interface that it is sent from.
     pub(super) interface: Optional<Value<InterfaceName>>,
-    /// dr, tun: sent to the virtual address, at this one real server, as its clients' packets are. Default: false.
-    pub(super) through: Optional<Value<Switch>>,
 
     /// http, https: the request's method. Default: GET.
     pub(super) method: Optional<Value<HttpMethod>>,
@@ -185,8 +186,7 @@ impl CheckFile {
             smoothing,
             port,
             source,
-            interface,
-            through
+            interface
         );
         all.into_iter()
             .filter_map(|(key, place)| Some((key, place?)))

@@ -5,7 +5,7 @@ mod kinds;
 mod model;
 mod resolve;
 
-pub(super) use file::CheckChoice;
+pub(super) use file::CheckChoices;
 pub use model::{
     AgentProbe, Check, Digest, DnsProbe, DnsRecord, ExchangeProbe, ExternalProbe, HttpProbe,
     LoginProbe, Pattern, Probe, Secret, SipProbe, SmtpProbe, Step, Timing, TlsOptions, TlsProbe,

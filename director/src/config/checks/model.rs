@@ -23,8 +23,6 @@ pub struct Check {
     pub source: Option<IpAddr>,
     /// Interface that the check is sent from (`SO_BINDTODEVICE`).
     pub interface: Option<String>,
-    /// To the virtual address, at that one real server, the way its clients' packets go (DR and TUN).
-    pub through: bool,
 }
 
 /// When a check is run, and how many answers make a verdict. All times in milliseconds.

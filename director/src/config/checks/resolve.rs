@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::file::{CheckChoice, CheckFile, StepFile};
+use super::file::{CheckChoice, CheckChoices, CheckFile, StepFile};
 use super::kinds::CheckWord;
 use super::model::{
     AgentProbe, Check, DnsProbe, DnsRecord, ExchangeProbe, ExternalProbe, HttpProbe, LoginProbe,
@@ -11,7 +11,7 @@ use super::model::{
 use crate::config::error::{Mistake, Place};
 use crate::config::limits;
 use crate::config::resolve::Resolver;
-use crate::config::value::{Kind, Located, Optional, ShortOrLong, Value};
+use crate::config::value::{Kind, Optional, ShortOrLong, Value};
 
 /// What a check takes that says nothing itself.
 const INTERVAL_MS: u32 = 2000;
@@ -25,7 +25,7 @@ const SMOOTHING_PERCENT: u32 = 50;
 const HELLO: &str = "director";
 
 /// Keys of where a check is sent, which all types but some have.
-const WAY: &[&str] = &["port", "source", "interface", "through"];
+const WAY: &[&str] = &["port", "source", "interface"];
 const TLS: &[&str] = &["server_name", "verify", "ca"];
 const HTTP: &[&str] = &[
     "method",
@@ -71,30 +71,15 @@ fn keys(kind: CheckWord) -> Vec<&'static str> {
 }
 
 impl Resolver {
-    /// The checks of a service or real server: `check`, or `checks`. `None` if there is neither.
+    /// The checks of a service or real server. `None` if nothing is said of them.
     pub(in crate::config) fn checks(
         &mut self,
-        one: &Optional<CheckChoice>,
-        several: &Optional<Located<Vec<CheckChoice>>>,
+        written: &Optional<CheckChoices>,
     ) -> Option<Arc<[Arc<Check>]>> {
-        let written: &[CheckChoice] = match (one.as_ref(), several.as_ref()) {
-            (None, None) => return None,
-            (Some(one), None) => std::slice::from_ref(one),
-            (None, Some(several)) => &several.value,
-            (Some(one), Some(_)) => {
-                self.mistakes.push(Mistake::new(
-                    one.place(),
-                    "found \"check\" beside \"checks\"",
-                    "one of the two: a check, or a list of them",
-                ));
-                return None;
-            }
-        };
-        if let Some(several) = several.as_ref() {
-            self.mistakes
-                .extend(limits::CHECKS_PER_REAL_SERVER.check(written.len(), several.place));
-        }
-        let checks = written.iter().filter_map(|it| self.check(it));
+        let written = written.as_ref()?;
+        self.mistakes
+            .extend(limits::CHECKS_PER_REAL_SERVER.check(written.all().len(), written.place()));
+        let checks = written.all().iter().filter_map(|it| self.check(it));
         let checks: Vec<Arc<Check>> = checks.map(Arc::new).collect();
         Some(checks.into())
     }
@@ -135,7 +120,6 @@ impl Resolver {
             port: self.maybe(&file.port),
             source: self.maybe(&file.source),
             interface: self.maybe(&file.interface),
-            through: self.or(&file.through, false),
         })
     }
 

@@ -213,12 +213,7 @@ async fn conversations_that_go_well() {
         "\u{f}\0\0\0\n8.0.1\0abcdefgh",
         "\u{9}\0\0\u{2}\u{ff}\u{15}\u{4}#28000",
     ];
-    check(
-        "mysql",
-        Backend::Says(MYSQL),
-        Ok("version 8.0.1"),
-    )
-    .await;
+    check("mysql", Backend::Says(MYSQL), Ok("version 8.0.1")).await;
     check("connect", Backend::Silent, Ok("connected")).await;
     check("agent", Backend::Says(&["75% up\n"]), Ok("75% up")).await;
     // It may also end the conversation instead of the line.
