@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -20,14 +20,15 @@ pub const TRANSFER_BYTES: usize = 1 << 20;
 /// Starts nginx on real server `number`. It listens when this returns; ends when the guard is dropped.
 ///
 /// `/` gives the line `s1 answered ADDRESS:PORT for CLIENT:PORT`, like [`http::serve`]; `/transfer` a file;
-/// `/slow` the same file over about four seconds.
+/// `/slow` the same file over about four seconds; `/ping.html` what [`set_ping`] said last, at first `Hello World`.
 ///
 /// # Errors
 /// nginx is not installed, or ended; with what it said.
 pub fn start(lab: &Lab, number: u8) -> Result<Process> {
     let host = Host::Server(number);
-    let directory = lab.directory().join(format!("nginx-{host}"));
+    let directory = directory(lab, number);
     fs::create_dir_all(&directory).with_context(|| format!("creating {}", directory.display()))?;
+    set_ping(lab, number, "Hello World\n")?;
     let write = |name: &str, content: &[u8]| {
         let path = directory.join(name);
         fs::write(&path, content).with_context(|| format!("writing {}", path.display()))
@@ -61,6 +62,24 @@ pub fn start(lab: &Lab, number: u8) -> Result<Process> {
     Ok(nginx)
 }
 
+fn directory(lab: &Lab, number: u8) -> PathBuf {
+    lab.directory()
+        .join(format!("nginx-{}", Host::Server(number)))
+}
+
+/// What real server `number` answers under `/ping.html` from now on.
+///
+/// # Errors
+/// The file cannot be written.
+pub fn set_ping(lab: &Lab, number: u8, text: &str) -> Result<()> {
+    let path = directory(lab, number).join("ping.html");
+    // Whole, or as before: a check may be reading it.
+    let next = path.with_extension("next");
+    fs::write(&next, text)
+        .and_then(|()| fs::rename(&next, &path))
+        .with_context(|| format!("writing {}", path.display()))
+}
+
 fn configuration(directory: &Path, name: &str) -> String {
     let directory = directory.display();
     let listen: String = PORTS
@@ -88,6 +107,7 @@ http {{
     default_type text/plain;
     location = / {{ return 200 \"{name} answered $server_addr:$server_port for $remote_addr:$remote_port\\n\"; }}
     location = /transfer {{ }}
+    location = /ping.html {{ }}
     location = /slow {{ alias {directory}/transfer; limit_rate 262144; }}
   }}
 }}

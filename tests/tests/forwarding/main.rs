@@ -7,6 +7,7 @@
 
 mod errors;
 mod fragments;
+mod health;
 mod icmp;
 mod life;
 mod methods;

@@ -160,6 +160,11 @@ pub(crate) fn virtual_address(ipv6: bool) -> IpAddr {
     }
 }
 
+/// Place of a real server's nginx among what runs: it and a tunnel's end for each.
+fn nginx_of(number: u8) -> usize {
+    (usize::from(number) - 1) * 2
+}
+
 /// A lab, and what runs in it.
 pub(crate) struct Site {
     pub(crate) lab: Lab,
@@ -200,6 +205,23 @@ impl Site {
         self.director = None;
         self.director = Some(director::start(&self.lab, &yaml).unwrap());
         director::wait_ready(&self.lab).unwrap_or_else(|error| panic!("{error:#}\n{}", self.log()));
+    }
+
+    /// A director with this file, ready to forward.
+    pub(crate) fn start_text(&mut self, yaml: &str) {
+        self.director = None;
+        self.director = Some(director::start(&self.lab, yaml).unwrap());
+        director::wait_ready(&self.lab).unwrap_or_else(|error| panic!("{error:#}\n{}", self.log()));
+    }
+
+    /// Ends nginx on a real server at once, with all its connections.
+    pub(crate) fn kill_nginx(&mut self, number: u8) {
+        self.running[nginx_of(number)].kill().unwrap();
+    }
+
+    /// Starts it again.
+    pub(crate) fn start_nginx(&mut self, number: u8) {
+        self.running[nginx_of(number)] = nginx::start(&self.lab, number).unwrap();
     }
 
     /// Has the director load these services.

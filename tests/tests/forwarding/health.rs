@@ -1,0 +1,267 @@
+//! Real servers that die and recover, and what clients notice of it.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+
+use anyhow::{Result, ensure};
+use director::control::{CheckStatus, ServiceStatus};
+use director_tests::director::{Reload, command, control_socket};
+use director_tests::http::{Connection, Response};
+use director_tests::lab::{Gateway, Host, Topology};
+use director_tests::{PATIENCE, http, nginx, wait_until};
+
+use crate::site::{Site, TIMEOUT, by_name, server, virtual_address};
+
+/// The classic setup, as the README has it: two web servers, and the director itself while none of them is up.
+const CLASSIC: &str = "\
+  - name: web
+    address: VIRTUAL
+    port: 80
+    scheduler: wlc
+    method: nat
+    check: {type: http, path: /ping.html, expect: Hello World, interval: 5s, timeout: 3s}
+    on_down: quiesce
+    fallback_servers: [\"127.0.0.1:80\"]
+    real_servers: [\"FIRST:80\", \"SECOND:80\"]
+";
+
+/// A file with these services, with the lab's addresses.
+fn yaml(site: &Site, services: &str) -> String {
+    let address = |address: IpAddr| address.to_string();
+    let services = services
+        .replace("VIRTUAL", &address(virtual_address(false)))
+        .replace("FIRST", &address(server(1, false)))
+        .replace("SECOND", &address(server(2, false)))
+        .replace("THIRD", &address(server(3, false)));
+    format!("{}{services}", site.yaml(&[]))
+}
+
+fn web(port: u16) -> SocketAddr {
+    SocketAddr::new(virtual_address(false), port)
+}
+
+fn service(site: &Site, name: &str) -> ServiceStatus {
+    let services = site.status().services;
+    services.into_iter().find(|it| it.name == name).unwrap()
+}
+
+/// What health checks find of a service's servers: `up`, `down`, `unchecked`.
+fn states(site: &Site, name: &str) -> Vec<String> {
+    let servers = service(site, name).real_servers;
+    servers
+        .into_iter()
+        .map(|server| server.health.state.unwrap_or_else(|| "-".to_owned()))
+        .collect()
+}
+
+fn wait_for_states(site: &Site, name: &str, expected: &[&str]) {
+    wait_until("health checks find it", PATIENCE, || {
+        let found = states(site, name);
+        ensure!(found == expected, "{found:?}");
+        Ok(())
+    })
+    .unwrap_or_else(|error| panic!("{expected:?}: {error:#}\n{}", site.log()));
+}
+
+fn checks(site: &Site) -> Vec<CheckStatus> {
+    let socket = control_socket(&site.lab);
+    let socket = socket.to_str().unwrap();
+    let text = command(&site.lab, &["checks", "--json", "--socket", socket]).unwrap();
+    serde_json::from_str(&text).unwrap()
+}
+
+/// Requests of the client one after the other until `enough` says so. Who answered how many, and how many failed.
+fn requests_until(
+    site: &Site,
+    service: SocketAddr,
+    mut enough: impl FnMut() -> Result<()>,
+) -> (BTreeMap<String, usize>, usize) {
+    let (mut answered, mut failed) = (BTreeMap::new(), 0);
+    wait_until("the state that is waited for", PATIENCE, || {
+        let response: Result<Response> = site.client(|| http::get(service, "/", TIMEOUT));
+        match response {
+            Ok(response) => *answered.entry(response.who()).or_default() += 1,
+            Err(_) => failed += 1,
+        }
+        enough()
+    })
+    .unwrap_or_else(|error| panic!("{error:#}\n{}", site.log()));
+    (answered, failed)
+}
+
+#[test]
+#[ignore = "needs root, network namespaces and nginx: cargo xtask test runs it"]
+fn the_classic_setup() {
+    let mut site = Site::up(Topology::TwoInterfaces);
+    site.lab.set_gateway(Gateway::Director).unwrap();
+    // The director's own web server, for when nobody else is there.
+    site.host(Host::Director)
+        .run(|| http::serve_in_background(SocketAddr::from(([0, 0, 0, 0], 80)), "sorry"))
+        .unwrap()
+        .unwrap();
+    let text = yaml(&site, CLASSIC);
+    site.start_text(&text);
+    // Nobody gets anything before its first success; both checks are spread over five seconds.
+    wait_for_states(&site, "web", &["up", "up", "up"]);
+    assert_eq!(site.answered(web(80), 6), by_name(&[(1, 3), (2, 3)]));
+    let found = service(&site, "web");
+    assert!(found.up && !found.on_fallback, "{found:?}");
+
+    // One dies. Requests fail at most until its checks have failed three times; then nobody notices.
+    site.kill_nginx(1);
+    let (_, failed) = requests_until(&site, web(80), || {
+        let found = states(&site, "web");
+        ensure!(found[0] == "down", "{found:?}");
+        Ok(())
+    });
+    println!("{failed} requests failed before it was out");
+    assert_eq!(site.answered(web(80), 10), by_name(&[(2, 10)]));
+    let quiesced = &service(&site, "web").real_servers[0];
+    assert_eq!(quiesced.weight, 0);
+    assert!(quiesced.health.words.contains("refused"), "{quiesced:?}");
+
+    // The other says something else than it should: quiesced, so that what it has goes on.
+    let mut open = site.client(|| Connection::open(web(80), TIMEOUT)).unwrap();
+    assert_eq!(open.get("/").unwrap().who(), "s2");
+    nginx::set_ping(&site.lab, 2, "Goodbye\n").unwrap();
+    wait_for_states(&site, "web", &["down", "down", "up"]);
+    let found = service(&site, "web");
+    assert!(found.up && found.on_fallback, "{found:?}");
+    let words = &found.real_servers[1].health.words;
+    assert!(
+        words.contains("Hello World") && words.contains("Goodbye"),
+        "{words}"
+    );
+    let answers = site.answered(web(80), 4);
+    assert_eq!(answers, BTreeMap::from([("sorry".to_owned(), 4)]));
+    assert_eq!(open.get("/").unwrap().who(), "s2", "its connections go on");
+
+    // Whoever is connected to the director's own server stays there when the others are back.
+    let mut sorry = site.client(|| Connection::open(web(80), TIMEOUT)).unwrap();
+    assert_eq!(sorry.get("/").unwrap().who(), "sorry");
+    site.start_nginx(1);
+    nginx::set_ping(&site.lab, 2, "Hello World\n").unwrap();
+    let (_, failed) = requests_until(&site, web(80), || {
+        let found = states(&site, "web");
+        ensure!(found == ["up", "up", "up"], "{found:?}");
+        Ok(())
+    });
+    assert_eq!(failed, 0, "recovering costs nothing");
+    let answered = site.answered(web(80), 20);
+    assert!(!answered.contains_key("sorry"), "{answered:?}");
+    assert_eq!(sorry.get("/").unwrap().who(), "sorry");
+
+    // A reload changes nothing of what is known, and every check shows its history.
+    let before = checks(&site);
+    assert_eq!(site.reload_text(&text), Reload::Done);
+    let after = checks(&site);
+    assert_eq!((before.len(), after.len()), (3, 3));
+    for (before, after) in before.iter().zip(&after) {
+        assert!(
+            after.runs >= before.runs && after.for_s >= before.for_s,
+            "{after:?}"
+        );
+        assert_eq!(after.check, "http");
+        assert_eq!(after.services, ["web"]);
+        assert!(!after.history.is_empty(), "{after:?}");
+    }
+    let broken = text.replace("/ping.html", "ping.html");
+    assert_eq!(site.reload_text(&broken), Reload::Refused);
+    assert_eq!(states(&site, "web"), ["up", "up", "up"]);
+
+    // Whoever takes over goes on with those that were in service, before it has checked anybody.
+    site.kill_nginx(1);
+    wait_for_states(&site, "web", &["down", "up", "up"]);
+    site.director().kill().unwrap();
+    site.start_text(&text.replace("interval: 5s", "interval: 5s, spread: 1h"));
+    assert!(site.status().adopted);
+    assert_eq!(states(&site, "web"), ["unchecked"; 3]);
+    assert_eq!(site.answered(web(80), 6), by_name(&[(2, 6)]));
+    site.check_end();
+}
+
+/// Services for what else follows from checks. All of them ask quickly.
+const OTHERS: &str = "\
+  - name: removed
+    address: VIRTUAL
+    port: 8081
+    scheduler: rr
+    removed_servers: reschedule
+    check: {type: connect, port: 8080, interval: 200ms, fall: 2, retry_delay: 50ms}
+    real_servers: [\"FIRST:8080\", \"SECOND:8080\", \"THIRD:8080\"]
+  - name: shared
+    address: VIRTUAL
+    port: 8082
+    scheduler: rr
+    quorum: 2
+    check: {type: connect, port: 8080, interval: 200ms, fall: 2, retry_delay: 50ms}
+    fallback_servers: [\"THIRD:8080\"]
+    real_servers: [\"FIRST:8080\", \"SECOND:8080\"]
+  - name: dependent
+    address: VIRTUAL
+    port: 8083
+    scheduler: rr
+    no_server: reset
+    depends_on: [sole]
+    real_servers: [\"SECOND:8080\"]
+  - name: sole
+    address: VIRTUAL
+    port: 8084
+    scheduler: rr
+    check: {type: exchange, interval: 200ms, fall: 2, retry_delay: 50ms, steps: [{send: \"GET / HTTP/1.0\\r\\n\\r\\n\"}, {expect_regex: \"^HTTP/1.. 200\"}]}
+    real_servers: [\"FIRST:8080\"]
+  - name: slow
+    address: VIRTUAL
+    port: 8085
+    scheduler: wlc
+    slow_start: 1h
+    check: [{type: ping, interval: 200ms}, {type: http, interval: 200ms, fall: 1, down_interval: 50ms}]
+    real_servers: [\"FIRST:8080\", \"SECOND:8080\"]
+";
+
+#[test]
+#[ignore = "needs root, network namespaces and nginx: cargo xtask test runs it"]
+fn what_else_follows_from_checks() {
+    let mut site = Site::up(Topology::TwoInterfaces);
+    site.lab.set_gateway(Gateway::Director).unwrap();
+    let text = yaml(&site, OTHERS);
+    site.start_text(&text);
+    wait_for_states(&site, "removed", &["up", "up", "up"]);
+    wait_for_states(&site, "slow", &["up", "up"]);
+    wait_for_states(&site, "sole", &["up"]);
+    // The same check of the same backend is one: three of `connect`, one exchange, two pings, two of http.
+    assert_eq!(checks(&site).len(), 8, "{:?}", checks(&site));
+    let all = [(1, 2), (2, 2), (3, 2)];
+    assert_eq!(site.answered(web(8081), 6), by_name(&all));
+    assert_eq!(site.answered(web(8082), 4), by_name(&[(1, 2), (2, 2)]));
+    assert_eq!(site.answered(web(8083), 2), by_name(&[(2, 2)]));
+    assert_eq!(site.answered(web(8085), 4), by_name(&[(1, 2), (2, 2)]));
+
+    site.kill_nginx(1);
+    wait_for_states(&site, "removed", &["down", "up", "up"]);
+    wait_for_states(&site, "sole", &["down"]);
+    wait_for_states(&site, "slow", &["down", "up"]);
+    assert_eq!(site.answered(web(8081), 4), by_name(&[(2, 2), (3, 2)]));
+    // One of two is less than the quorum.
+    assert_eq!(site.answered(web(8082), 2), by_name(&[(3, 2)]));
+    let dependent = service(&site, "dependent");
+    assert!(dependent.cut_off && !dependent.up, "{dependent:?}");
+    site.client(|| http::get(web(8083), "/", TIMEOUT))
+        .unwrap_err();
+    assert_eq!(site.answered(web(8085), 3), by_name(&[(2, 3)]));
+
+    site.start_nginx(1);
+    wait_for_states(&site, "removed", &["up", "up", "up"]);
+    wait_for_states(&site, "sole", &["up"]);
+    wait_for_states(&site, "slow", &["up", "up"]);
+    assert_eq!(site.answered(web(8082), 4), by_name(&[(1, 2), (2, 2)]));
+    assert_eq!(site.answered(web(8083), 1), by_name(&[(2, 1)]));
+    // A hundredth of the weight: of a few connections none.
+    let slow = &service(&site, "slow").real_servers[0];
+    assert!(
+        slow.health.percent.is_some_and(|percent| percent <= 2),
+        "{slow:?}"
+    );
+    assert_eq!(site.answered(web(8085), 3), by_name(&[(2, 3)]));
+    site.check_end();
+}
