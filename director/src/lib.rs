@@ -16,6 +16,7 @@ pub mod config;
 pub mod control;
 pub mod datapath;
 pub mod explain;
+pub mod footprint;
 pub mod next_hop;
 pub mod overrides;
 pub mod plan;

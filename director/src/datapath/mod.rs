@@ -39,7 +39,7 @@ pub use bpffs::DEFAULT_BPFFS;
 pub use decap::{Decap, DecapOptions};
 pub use error::DatapathError;
 pub use held::{Datagram, HeldFragment, Waiting};
-pub use load::{Datapath, Options, online_cpus};
+pub use load::{Datapath, Options, online_cpus, possible_cpus};
 pub use maps::Maps;
 pub use memory::Mapped;
 pub use resize::{Former, Prepared, Successor};
