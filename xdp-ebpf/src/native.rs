@@ -340,6 +340,22 @@ impl NativeTables {
         self.templates = RefCell::new(templates.into_iter().collect());
     }
 
+    /// Gives `lblc` and `lblcr` these addresses to remember.
+    pub fn set_localities(
+        &mut self,
+        localities: impl IntoIterator<Item = (LocalityKey, Locality)>,
+    ) {
+        let boxed = localities.into_iter().map(|(key, it)| (key, Box::new(it)));
+        self.localities = RefCell::new(boxed.collect());
+    }
+
+    /// Puts `rr` or `wrr` of a service to a place in its table.
+    pub fn set_cursor(&mut self, service: u16, position: u64) {
+        if let Some(cursor) = self.cursors.get_mut(usize::from(service)) {
+            *cursor.get_mut() = position;
+        }
+    }
+
     /// Takes the frames that were handed to userspace.
     #[must_use]
     pub fn take_held(&self) -> Vec<Held> {
