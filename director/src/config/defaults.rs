@@ -6,6 +6,7 @@ use ipnet::{Ipv4Net, Ipv6Net};
 
 use super::kinds::{MethodWord, ProtocolWord, SchedulerWord};
 use super::model::{ConnectionLimits, NoServer, Ports, RemovedServers, Timeouts, Tunnel};
+use super::thresholds::Thresholds;
 
 /// Name of an instance that was given none.
 pub(super) const INSTANCE: &str = "default";
@@ -46,8 +47,7 @@ pub(super) struct Defaults {
     pub(super) method: MethodWord,
     pub(super) tunnel: Tunnel,
     pub(super) weight: u32,
-    pub(super) upper_threshold: u32,
-    pub(super) lower_threshold: u32,
+    pub(super) thresholds: Thresholds,
 }
 
 /// Flags of schedulers.
@@ -96,8 +96,7 @@ impl Default for Defaults {
             method: MethodWord::Nat,
             tunnel: Tunnel::Ipip,
             weight: 1,
-            upper_threshold: 0,
-            lower_threshold: 0,
+            thresholds: Thresholds::default(),
         }
     }
 }

@@ -24,6 +24,7 @@ mod schema;
 mod services;
 #[cfg(test)]
 mod tests;
+mod thresholds;
 mod value;
 mod yaml;
 

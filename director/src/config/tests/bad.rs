@@ -750,7 +750,7 @@ fn services_that_make_no_sense() {
         ),
         (
             "- {address: 192.0.2.1, port: 80, real_servers: [{address: 10.0.0.1, upper_threshold: 5, lower_threshold: 6}]}",
-            49,
+            106,
             &["lower threshold 6 is above the upper one 5"],
         ),
         (
@@ -770,6 +770,107 @@ fn services_that_make_no_sense() {
     ];
     for (service, column, words) in cases {
         check_service(service, (1, *column), words);
+    }
+}
+
+/// One mistake is told once, and nothing that follows from it alone.
+#[test]
+fn one_mistake_is_one() {
+    let cases: [(&str, &str, usize, &str); 8] = [
+        (
+            "",
+            "- {endpoints: ['192.0.2.1:x'], method: dr, real_servers: ['10.0.0.1:80', '10.0.0.2:80']}",
+            16,
+            "192.0.2.1:x",
+        ),
+        (
+            "",
+            "- {endpoints: ['192.0.2.1:80', '192.0.2:80'], method: tun, real_servers: ['10.0.0.1:81']}",
+            32,
+            "192.0.2:80",
+        ),
+        (
+            "",
+            "- {address: 192.0.2.1, port: 0, method: dr, real_servers: ['10.0.0.1:80']}",
+            30,
+            "found \"0\"",
+        ),
+        (
+            "",
+            "- {address: 192.0.2.1, port: 80, upper_threshold: 5, lower_threshold: 6, real_servers: [10.0.0.1, 10.0.0.2]}",
+            71,
+            "the lower threshold 6 is above the upper one 5",
+        ),
+        (
+            "",
+            "- {address: 192.0.2.1, port: 80, upper_threshold: 5, lower_threshold: 6, real_servers: [{address: 10.0.0.1, upper_threshold: 4}]}",
+            71,
+            "the lower threshold 6 is above the upper one 5",
+        ),
+        (
+            "defaults: {upper_threshold: 5, lower_threshold: 6}\n",
+            "- {address: 192.0.2.1, port: 80, real_servers: [10.0.0.1, 10.0.0.2]}",
+            49,
+            "the lower threshold 6 is above the upper one 5",
+        ),
+        (
+            "defaults: {upper_threshold: 5, lower_threshold: 4}\n",
+            "- {address: 192.0.2.1, port: 80, upper_threshold: 3, real_servers: [10.0.0.1, 10.0.0.2]}",
+            51,
+            "the lower threshold 4 is above the upper one 3",
+        ),
+        (
+            "",
+            "- {address: 192.0.2.1, port: 80, upper_threshold: many, lower_threshold: 6, real_servers: [10.0.0.1]}",
+            51,
+            "found \"many\"",
+        ),
+    ];
+    for (head, service, column, words) in cases {
+        let text = format!("interfaces: [eth0]\n{head}services:\n{service}\n");
+        let error = parse("director.yaml", &text).unwrap_err();
+        let shown = error.to_string();
+        assert_eq!(error.mistakes().len(), 1, "{shown}");
+        assert_eq!(error.mistakes()[0].place.column, column, "{shown}");
+        assert!(shown.contains(words), "no {words:?} in {shown}");
+    }
+}
+
+/// A few lines that stand for more than anybody means are refused before they are unfolded.
+#[test]
+fn alias_bombs() {
+    let times = |count: usize, what: &str| vec![what; count].join(", ");
+    let pool: Vec<String> = (0..1000)
+        .map(|number| format!("10.0.{}.{}", number / 250, number % 250 + 1))
+        .collect();
+    let service = "address: 192.0.2.1, port: 80";
+    let shared = format!(
+        "- {{{service}, real_servers: &pool [{}]}}\n{}",
+        pool.join(", "),
+        format!("- {{{service}, real_servers: *pool}}\n").repeat(3000)
+    );
+    // A service that stands for others cannot be: each of these is a list where a mapping belongs.
+    let nested = format!(
+        "- &a [{}]\n- &b [{}]\n- &c [{}]\n",
+        times(9, "x"),
+        times(9, "*a"),
+        times(9, "*b")
+    );
+    let twofold = format!(
+        "- &s {{{service}, real_servers: &pool [{}]}}\n{}",
+        pool.join(", "),
+        "- *s\n".repeat(3000)
+    );
+    for (what, services, words) in [
+        ("a list in many services", shared, "too much"),
+        ("lists of lists of lists", nested, "found a list"),
+        ("a service many times", twofold, "too much"),
+    ] {
+        let text = format!("interfaces: [eth0]\nservices:\n{services}");
+        let error = parse("director.yaml", &text).unwrap_err();
+        let shown = error.to_string();
+        assert_eq!(error.mistakes().len(), 1, "{what}: {shown}");
+        assert!(shown.contains(words), "{what}: no {words:?} in {shown}");
     }
 }
 
