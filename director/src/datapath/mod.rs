@@ -42,5 +42,6 @@ pub use held::{Datagram, HeldFragment, Waiting};
 pub use load::{Datapath, Options, online_cpus, possible_cpus};
 pub use maps::Maps;
 pub use memory::Mapped;
+pub use privileges::check as check_privileges;
 pub use resize::{Former, Prepared, Successor};
 pub use view::View;

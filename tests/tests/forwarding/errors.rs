@@ -210,7 +210,8 @@ fn check_without_rights(bench: &Bench) {
     let copy = directory.join("director");
     fs::copy(paths::program("director").unwrap(), &copy).unwrap();
     let file = directory.join("director.yaml");
-    fs::write(&file, bench.beside("[eth0]")).unwrap();
+    // Rights come before an interface that is not there.
+    fs::write(&file, bench.beside("[eth7]")).unwrap();
 
     // By a command, since a process that has become nobody cannot enter the lab any more.
     let mut command = Command::new("setpriv");
