@@ -27,6 +27,8 @@ fn services() -> [Service<'static>; 2] {
         nat(PORT),
         Service {
             scheduler: "lblc",
+            // So heavy that a connection which is not closed yet overloads none: an overloaded one is not kept to.
+            real_servers: Some(&[(1, 100), (2, 100), (3, 100)]),
             ..nat(REMEMBERING_PORT)
         },
     ]
