@@ -16,6 +16,7 @@ pub mod config;
 pub mod control;
 pub mod datapath;
 pub mod explain;
+pub mod footprint;
 pub mod health;
 pub mod next_hop;
 pub mod overrides;

@@ -49,8 +49,11 @@ impl Found {
     }
 }
 
-/// First and second candidate bucket of a hash in the table of `buckets` that starts at `base`. Never the same one, if
-/// there are two.
+// The second candidate of a table with a single bucket would be another CPU's. Nothing here looks for that on each packet.
+const _: () = assert!(limits::MIN_BUCKETS >= 2);
+
+/// First and second candidate bucket of a hash in the table of `buckets`, at least two, that starts at `base`. Never the same
+/// one.
 #[inline(always)]
 pub fn candidates(hash: u64, buckets: u32, base: u32) -> (u32, u32) {
     // A share of the range rather than a remainder: any number of buckets at the price of a mask, so that a table

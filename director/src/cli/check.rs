@@ -4,26 +4,87 @@ use std::fmt::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
+use serde::Serialize;
+
 use crate::config::{self, Config};
-use crate::datapath::online_cpus;
+use crate::datapath::{online_cpus, possible_cpus};
+use crate::footprint::Footprint;
 use crate::scheduler::table_length;
 
 /// Loads a configuration and says what it means.
 pub(super) fn check(file: &Path, json: bool) -> anyhow::Result<ExitCode> {
     let config = config::load(file)?;
+    let memory = Footprint::of(&config.connections, online_cpus(), possible_cpus());
     if json {
-        println!("{}", serde_json::to_string_pretty(&config)?);
-    } else {
-        print!(
-            "{}: right\n\n{}",
-            file.display(),
-            summary(&config, online_cpus())
+        let config = &config;
+        println!(
+            "{}",
+            serde_json::to_string_pretty(&Checked { config, memory })?
         );
+    } else {
+        let name = file.display();
+        print!("{name}: right\n\n{}{}", summary(&config), table(&memory));
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn summary(config: &Config, cpus: u32) -> String {
+/// What scripts read: the configuration with every default applied, and what its tables take.
+#[derive(Serialize)]
+struct Checked<'a> {
+    #[serde(flatten)]
+    config: &'a Config,
+    memory: Footprint,
+}
+
+/// The memory of the tables, aligned.
+fn table(memory: &Footprint) -> String {
+    let mut rows = vec![
+        [
+            "memory at start",
+            "capacity",
+            "buckets",
+            "MiB",
+            "bytes each",
+        ]
+        .map(String::from),
+    ];
+    let mebibytes = |bytes: u64| format!("{:.1}", bytes as f64 / f64::from(1 << 20));
+    for table in &memory.tables {
+        let buckets = table.buckets_per_cpu.zip(table.cpus);
+        rows.push([
+            table.table.to_owned(),
+            table.capacity.map(|it| it.to_string()).unwrap_or_default(),
+            buckets
+                .map(|(buckets, cpus)| format!("{buckets} x {cpus} CPUs"))
+                .unwrap_or_default(),
+            mebibytes(table.bytes),
+            table
+                .bytes_each()
+                .map(|it| format!("{it:.1}"))
+                .unwrap_or_default(),
+        ]);
+    }
+    let total = mebibytes(memory.total_bytes);
+    rows.push(["total", "", "", &total, ""].map(String::from));
+    let mut widths = [0; 5];
+    for row in &rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = cell.len().max(*width);
+        }
+    }
+    let mut text = String::from("\n");
+    for [table, cells @ ..] in &rows {
+        let mut line = format!("{table:<0$}", widths[0]);
+        for (cell, width) in cells.iter().zip(&widths[1..]) {
+            // Writing to a string cannot fail.
+            let _ = write!(line, "  {cell:>width$}");
+        }
+        let _ = writeln!(text, "{}", line.trim_end());
+    }
+    text
+}
+
+fn summary(config: &Config) -> String {
     let interfaces: Vec<String> = config
         .interfaces
         .iter()
@@ -46,27 +107,12 @@ fn summary(config: &Config, cpus: u32) -> String {
             table_length(&service.scheduler, &weights)
         })
         .sum();
-    let memory = config.connections.memory_bytes(cpus);
     let rows = [
         ("instance", config.instance.clone()),
         ("interfaces", interfaces.join(", ")),
         ("services", config.services.len().to_string()),
         ("real servers", real_servers.to_string()),
         ("scheduling slots", slots.to_string()),
-        (
-            "connections",
-            format!(
-                "{} IPv4, {} IPv6",
-                config.connections.ipv4, config.connections.ipv6
-            ),
-        ),
-        (
-            "their memory",
-            format!(
-                "{:.1} MiB on {cpus} CPUs",
-                memory as f64 / f64::from(1 << 20)
-            ),
-        ),
         (
             "control socket",
             config.control_socket.display().to_string(),
@@ -102,4 +148,45 @@ fn summary(config: &Config, cpus: u32) -> String {
         }
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::ConnectionLimits;
+
+    #[test]
+    fn the_table_is_aligned() {
+        let connections = ConnectionLimits {
+            ipv4: 1_000_000,
+            ipv6: 500_000,
+        };
+        let text = table(&Footprint::of(&connections, 2, 2));
+        let expected = "
+memory at start                    capacity          buckets    MiB  bytes each
+IPv4 connections                    1000000  187500 x 2 CPUs   22.9        24.0
+IPv6 connections, ranges of ports    500000   93750 x 2 CPUs   22.9        48.0
+";
+        assert_eq!(text.get(..expected.len()), Some(expected), "{text}");
+        let end = text.lines().last().unwrap();
+        assert!(end.starts_with("total  "), "{end}");
+    }
+
+    /// Scripts that read the configuration find it where it was.
+    #[test]
+    fn json_has_the_configuration_and_the_memory() {
+        let config = config::parse("director.yaml", "interfaces: [eth0]").unwrap();
+        let memory = Footprint::of(&config.connections, 4, 4);
+        let checked = serde_json::to_value(Checked {
+            config: &config,
+            memory,
+        });
+        let checked = checked.unwrap();
+        assert_eq!(checked["interfaces"][0]["name"], "eth0");
+        let four = &checked["memory"]["tables"][0];
+        assert_eq!(four["capacity"], 1_000_000);
+        assert_eq!(four["buckets_per_cpu"], 93_750);
+        assert_eq!(four["cpus"], 4);
+        assert_eq!(four["bytes"], 24_000_000);
+    }
 }

@@ -10,6 +10,7 @@ use super::kinds::{MethodWord, ProtocolWord, SchedulerWord};
 use super::model::{
     ConnectionLimits, NoServer, OnDown, Ports, RemovedServers, Timeouts, Tunnel, UntilChecked,
 };
+use super::thresholds::Thresholds;
 
 /// Name of an instance that was given none.
 pub(super) const INSTANCE: &str = "default";
@@ -50,8 +51,7 @@ pub(super) struct Defaults {
     pub(super) method: MethodWord,
     pub(super) tunnel: Tunnel,
     pub(super) weight: u32,
-    pub(super) upper_threshold: u32,
-    pub(super) lower_threshold: u32,
+    pub(super) thresholds: Thresholds,
     pub(super) checks: Arc<[Arc<Check>]>,
     pub(super) on_down: OnDown,
     pub(super) until_checked: UntilChecked,
@@ -106,8 +106,7 @@ impl Default for Defaults {
             method: MethodWord::Nat,
             tunnel: Tunnel::Ipip,
             weight: 1,
-            upper_threshold: 0,
-            lower_threshold: 0,
+            thresholds: Thresholds::default(),
             checks: Arc::from([]),
             on_down: OnDown::default(),
             until_checked: UntilChecked::default(),

@@ -109,7 +109,10 @@ pub(super) struct DefaultsFile {
 /// A virtual service: an address, port and protocol that clients connect to, or several of them.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-#[schemars(rename = "Service")]
+#[schemars(
+    rename = "Service",
+    extend("oneOf" = [{ "required": ["address"] }, { "required": ["endpoints"] }])
+)]
 pub(super) struct ServiceFile {
     /// Name for operators. Default: like tcp/192.0.2.10:80.
     pub(super) name: Optional<Value<ServiceName>>,

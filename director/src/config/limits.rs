@@ -6,6 +6,11 @@ use super::error::{Mistake, Place};
 
 /// Largest configuration file, in bytes.
 pub const FILE_BYTES: u64 = 16 << 20;
+/// Most events of the YAML reader (a value, the begin or the end of a list or mapping) for a whole file, and so for what its
+/// aliases stand for: a configuration at its limits has 65,535 real servers of five keys each.
+pub const YAML_EVENTS: usize = 2_000_000;
+/// How deeply lists and mappings may be nested.
+pub const YAML_DEPTH: usize = 16;
 /// Longest name of an instance (a directory) or of a service, in bytes.
 pub const NAME_BYTES: usize = 64;
 /// Longest name of a network interface, in bytes (`IFNAMSIZ` less the final zero).

@@ -25,6 +25,7 @@ mod schema;
 mod services;
 #[cfg(test)]
 mod tests;
+mod thresholds;
 mod value;
 mod yaml;
 

@@ -50,6 +50,8 @@ struct ForRealServers {
     has_range: bool,
     /// Its address family, if that is known.
     is_ipv4: Option<bool>,
+    /// Whether all of its endpoints could be read: else its ports are not known.
+    are_endpoints_read: bool,
 }
 
 impl Resolver {
@@ -119,6 +121,7 @@ impl Resolver {
                 .and_then(|ports| ports.only()),
             has_range: ports.iter().any(|ports| ports.only().is_none()),
             is_ipv4: endpoints.first().map(|endpoint| endpoint.address.is_ipv4()),
+            are_endpoints_read,
         };
         if let (Some(one_packet), true) = (file.one_packet.as_ref(), own.one_packet)
             && endpoints.iter().any(|it| it.protocol == Protocol::Tcp)
@@ -322,8 +325,11 @@ impl Resolver {
             one_packet: self.or(written.one_packet, defaults.one_packet),
             no_server: self.or(written.no_server, defaults.no_server),
             removed_servers: self.or(written.removed_servers, defaults.removed_servers),
-            upper_threshold: self.or(written.upper_threshold, defaults.upper_threshold),
-            lower_threshold: self.or(written.lower_threshold, defaults.lower_threshold),
+            thresholds: self.thresholds(
+                written.upper_threshold,
+                written.lower_threshold,
+                defaults.thresholds,
+            ),
             checks: self
                 .checks(written.check)
                 .unwrap_or_else(|| Arc::clone(&defaults.checks)),
@@ -569,6 +575,7 @@ impl Resolver {
             self.mistakes
                 .push(Mistake::new(port_place, message, expected));
         } else if let (Some(found), MethodWord::Dr | MethodWord::Tun) = (own_port, word)
+            && service.are_endpoints_read
             && service.port != Some(found)
         {
             let message = format!(
@@ -612,24 +619,17 @@ impl Resolver {
             MethodWord::Dr => Method::Dr,
             MethodWord::Tun => Method::Tun(tunnel),
         };
-        let upper_threshold = self.or(&file.upper_threshold, defaults.upper_threshold);
-        let lower_threshold = self.or(&file.lower_threshold, defaults.lower_threshold);
-        if upper_threshold != 0 && lower_threshold > upper_threshold {
-            let message = format!(
-                "the lower threshold {lower_threshold} is above the upper one {upper_threshold}"
-            );
-            self.mistakes.push(Mistake::new(
-                place,
-                message,
-                "a lower threshold that is not above the upper one",
-            ));
-        }
+        let thresholds = self.thresholds(
+            &file.upper_threshold,
+            &file.lower_threshold,
+            defaults.thresholds,
+        );
         Some(RealServer {
             address,
             port: own_port.or(service.port),
             weight,
-            upper_threshold,
-            lower_threshold,
+            upper_threshold: thresholds.upper,
+            lower_threshold: thresholds.lower,
             method,
             checks,
         })

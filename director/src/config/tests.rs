@@ -66,6 +66,27 @@ fn the_example_shows_every_key() {
     assert!(missing.is_empty(), "not in the example: {missing:?}");
 }
 
+/// What the reader refuses as missing, an editor underlines.
+#[test]
+fn the_schema_knows_what_is_required() {
+    let schema = schema();
+    for (name, key, expected) in [
+        ("Interface", "required", r#"["name"]"#),
+        (
+            "Service",
+            "oneOf",
+            r#"[{"required":["address"]},{"required":["endpoints"]}]"#,
+        ),
+        ("Endpoint", "required", r#"["address"]"#),
+        ("RealServer", "required", r#"["address"]"#),
+        ("Tunnel", "required", r#"["type"]"#),
+    ] {
+        let found = &schema["$defs"][name][key];
+        assert_eq!(found.to_string(), expected, "{name}");
+    }
+    assert_eq!(schema["required"].to_string(), r#"["interfaces"]"#);
+}
+
 /// Notes `Definition.key` for every key of the instance that a definition of the schema describes.
 fn collect_keys(
     root: &Json,

@@ -11,6 +11,11 @@ use super::value::{nearest, place};
 
 /// Reads one YAML document. What a YAML reader refuses, it refuses at its first place.
 pub(super) fn read(text: &str) -> Result<File, Mistake> {
+    read_within(text, limits::YAML_EVENTS)
+}
+
+/// As [`read`], of at most so many events, those included that aliases repeat.
+pub(super) fn read_within(text: &str, events: usize) -> Result<File, Mistake> {
     if text.len() as u64 > limits::FILE_BYTES {
         let message = format!("the text is {} bytes long", text.len());
         return Err(Mistake::new(
@@ -21,18 +26,17 @@ pub(super) fn read(text: &str) -> Result<File, Mistake> {
     }
     let options = serde_saphyr::options! {
         budget: serde_saphyr::budget! {
-            // A configuration at its limits: 65,535 real servers of five keys each.
-            max_events: 2_000_000,
-            max_nodes: 1_500_000,
-            max_depth: 16,
-            flow_nesting_limit: 16,
+            max_events: events,
+            max_nodes: events,
+            max_depth: limits::YAML_DEPTH,
+            flow_nesting_limit: limits::YAML_DEPTH,
             max_documents: 2,
             // One list of real servers may well stand in a thousand services.
             enforce_alias_anchor_ratio: false,
         },
         alias_limits: serde_saphyr::alias_limits! {
-            max_total_replayed_events: 2_000_000,
-            max_replay_stack_depth: 16,
+            max_total_replayed_events: events,
+            max_replay_stack_depth: limits::YAML_DEPTH,
         },
         // A key without a value is told in the words of that value.
         null_as_string: true,

@@ -193,6 +193,13 @@ pub fn online_cpus() -> u32 {
     (highest + 1).min(limits::CPUS)
 }
 
+/// CPUs that the kernel may ever switch on: its per-CPU maps have room for all of them.
+#[must_use]
+pub fn possible_cpus() -> u32 {
+    let possible = aya::util::nr_cpus().ok();
+    possible.map_or(1, |cpus| cpus as u32)
+}
+
 /// Points the stages to their programs.
 pub(super) fn fill_stages(
     object: &mut Ebpf,

@@ -12,8 +12,8 @@ use aya::util::nr_cpus;
 use nix::libc;
 use xdp_ebpf::layout::{
     Counters, Destination, Endpoint, Endpoint4, Endpoint6, Fragment, FragmentKey4, FragmentKey6,
-    Load, Neighbour4, Neighbour6, NextHop, RangeKey4, RangeKey6, Route, Service, Settings,
-    SharedBy, Template, TemplateKey, limits, maps, own_mac,
+    Load, Locality, LocalityKey, Neighbour4, Neighbour6, NextHop, RangeKey4, RangeKey6, Route,
+    Service, Settings, SharedBy, Template, TemplateKey, limits, maps, own_mac,
 };
 
 use super::error::{DatapathError, os_error};
@@ -25,6 +25,10 @@ use crate::plan::{Share, Write};
 
 type Table<K, V> = HashMap<MapData, Plain<K>, V>;
 
+/// A [`Locality`] as plain numbers: the members and two words.
+pub(super) type LocalityWords = [u64; limits::LOCALITY_WORDS + 2];
+const _: () = assert!(size_of::<LocalityWords>() == size_of::<Locality>());
+
 /// Every map that the director writes or reads, by its name in [`xdp_ebpf::layout::maps`].
 pub struct Maps {
     pub(super) settings: Array<MapData, Plain<Settings>>,
@@ -34,11 +38,13 @@ pub struct Maps {
     pub(super) ranges6: LpmTrie<MapData, Plain<RangeKey6>, u32>,
     pub(super) endpoints: Array<MapData, Plain<Endpoint>>,
     pub(super) services: Array<MapData, Plain<Service>>,
+    pub(super) cursors: Array<MapData, u64>,
     pub(super) slots: Array<MapData, u32>,
     pub(super) destinations: Array<MapData, Plain<Destination>>,
     /// What each destination has to do, mapped into memory.
     pub loads: Mapped<Load>,
     pub(super) templates: Table<TemplateKey, Plain<Template>>,
+    pub(super) localities: Table<LocalityKey, LocalityWords>,
     pub(super) counters: PerCpuArray<MapData, Plain<Counters>>,
     pub(super) reasons: PerCpuArray<MapData, u64>,
     pub(super) real_servers4: Table<Endpoint4, Plain<SharedBy>>,
@@ -115,10 +121,12 @@ impl Maps {
             ranges6: of(get, maps::RANGES6)?,
             endpoints: of(get, maps::ENDPOINTS)?,
             services: of(get, maps::SERVICES)?,
+            cursors: of(get, maps::CURSORS)?,
             slots: of(get, maps::SLOTS)?,
             destinations: of(get, maps::DESTINATIONS)?,
             loads: mapped(get(maps::LOADS)?, maps::LOADS, limits::DESTINATIONS)?,
             templates: of(get, maps::TEMPLATES)?,
+            localities: of(get, maps::LOCALITIES)?,
             counters: of(get, maps::COUNTERS)?,
             reasons: of(get, maps::REASONS)?,
             real_servers4: of(get, maps::REAL_SERVERS4)?,

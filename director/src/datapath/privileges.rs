@@ -18,7 +18,10 @@ const NEEDED: [(u32, &str); 3] = [(12, "CAP_NET_ADMIN"), (38, "CAP_PERFMON"), (3
 const CAP_SYS_ADMIN: u32 = 21;
 
 /// Checks both.
-pub(super) fn check() -> Result<(), DatapathError> {
+///
+/// # Errors
+/// [`DatapathError::Kernel`] or [`DatapathError::Privileges`].
+pub fn check() -> Result<(), DatapathError> {
     let (major, minor) = MINIMUM_KERNEL;
     if !is_at_least(major, minor) {
         let found = fs::read_to_string("/proc/sys/kernel/osrelease")

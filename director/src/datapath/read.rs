@@ -6,12 +6,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use aya::maps::lpm_trie::LpmTrie;
 use aya::maps::{HashMap, MapData, MapError};
 use xdp_ebpf::layout::{
-    Counters, Fragment, FragmentKey4, FragmentKey6, NextHop, Reason, Route, Served, Template,
-    TemplateKey, limits, maps, own_mac,
+    Counters, Fragment, FragmentKey4, FragmentKey6, Locality, LocalityKey, NextHop, Reason, Route,
+    Served, Template, TemplateKey, limits, maps, own_mac,
 };
 
 use super::error::DatapathError;
-use super::maps::{Maps, failed};
+use super::maps::{LocalityWords, Maps, failed};
 use super::plain::Plain;
 use crate::plan::{Share, Tables};
 
@@ -143,13 +143,38 @@ impl Maps {
         }
     }
 
-    /// Clients that persistence remembers.
+    /// How far `rr` and `wrr` are in a service's table.
+    ///
+    /// # Errors
+    /// When the kernel refuses a read.
+    pub fn cursor(&self, service: u16) -> Result<u64, DatapathError> {
+        self.cursors
+            .get(&u32::from(service), 0)
+            .map_err(failed("read", maps::CURSORS))
+    }
+
+    /// What `lblc` and `lblcr` remember. Packets change it meanwhile, and where they take away what was just read the
+    /// kernel begins anew: so only so much is read as fits twice.
+    ///
+    /// # Errors
+    /// When the kernel refuses a read.
+    pub fn localities(&self) -> Result<Vec<(LocalityKey, Locality)>, DatapathError> {
+        self.localities
+            .iter()
+            .take(2 * limits::LOCALITIES as usize)
+            .map(|entry| entry.map(|(key, words)| (key.0, locality(words))))
+            .collect::<Result<_, _>>()
+            .map_err(failed("read", maps::LOCALITIES))
+    }
+
+    /// Clients that persistence remembers; as much of them as [`Self::localities`] reads.
     ///
     /// # Errors
     /// When the kernel refuses a read.
     pub fn templates(&self) -> Result<Vec<(TemplateKey, Template)>, DatapathError> {
         self.templates
             .iter()
+            .take(2 * limits::TEMPLATES as usize)
             .map(|entry| entry.map(|(key, template)| (key.0, template.0)))
             .collect::<Result<_, _>>()
             .map_err(failed("read", maps::TEMPLATES))
@@ -236,6 +261,16 @@ const fn holds(known: &Fragment, now_ns: u64) -> bool {
     now_ns < known.expires_ns
 }
 
+/// From the words as they stand in the map.
+fn locality(words: LocalityWords) -> Locality {
+    let [members @ .., word, seen_s] = words;
+    Locality {
+        members: members.map(AtomicU64::new),
+        word: AtomicU64::new(word),
+        seen_s: AtomicU64::new(seen_s),
+    }
+}
+
 fn contents<K: aya::Pod, V: aya::Pod, Key: Ord, Value>(
     map: &HashMap<MapData, K, V>,
     name: &'static str,
@@ -271,6 +306,18 @@ fn routes<const N: usize>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_locality_is_read_as_the_path_writes_it() {
+        let written = Locality {
+            members: std::array::from_fn(|index| AtomicU64::new(index as u64)),
+            word: AtomicU64::new(100),
+            seen_s: AtomicU64::new(200),
+        };
+        // SAFETY: both are as large (asserted beside the type), `repr(C)`, and of words only.
+        let words = unsafe { std::mem::transmute_copy::<Locality, LocalityWords>(&written) };
+        assert_eq!(format!("{:?}", locality(words)), format!("{written:?}"));
+    }
 
     #[test]
     fn what_a_first_fragment_decided_holds_until_it_expires() {

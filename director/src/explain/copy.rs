@@ -28,6 +28,10 @@ pub(super) fn copy(view: &View) -> Result<NativeTables, DatapathError> {
         tables.loads.insert(id, load);
     }
     tables.set_templates(view.maps.templates()?);
+    tables.set_localities(view.maps.localities()?);
+    for service in live.services.keys() {
+        tables.set_cursor(*service, view.maps.cursor(*service)?);
+    }
     tables.services4 = live.services4.into_iter().collect();
     tables.services6 = live.services6.into_iter().collect();
     tables.ranges4 = live.ranges4;

@@ -14,7 +14,7 @@ use super::resize::Resize;
 use super::seldom::Seldom;
 use super::system;
 use crate::config::{self, Config};
-use crate::datapath::{Datapath, Options, Waiting, online_cpus};
+use crate::datapath::{Datapath, Options, Waiting, check_privileges, online_cpus};
 use crate::next_hop::{Event, Link, Network, Probe, Prober, Resolution};
 use crate::overrides::{self, Overrides};
 use crate::plan::{self, Tables, Write};
@@ -95,6 +95,8 @@ impl Node {
         // For whoever asks later, from another directory.
         let file = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
         let config = config::load(&file)?;
+        // Asked again when it is loaded. Here because whoever may not run it at all has no use for what else is wrong.
+        check_privileges()?;
         // Asked again when it is attached to. Here because loading takes the kernel seconds of verification, and
         // somebody who wrote a wrong name should not have to wait for it.
         for interface in &config.interfaces {

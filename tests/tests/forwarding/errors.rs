@@ -210,7 +210,8 @@ fn check_without_rights(bench: &Bench) {
     let copy = directory.join("director");
     fs::copy(paths::program("director").unwrap(), &copy).unwrap();
     let file = directory.join("director.yaml");
-    fs::write(&file, bench.beside("[eth0]")).unwrap();
+    // Rights come before an interface that is not there.
+    fs::write(&file, bench.beside("[eth7]")).unwrap();
 
     // By a command, since a process that has become nobody cannot enter the lab any more.
     let mut command = Command::new("setpriv");
@@ -240,7 +241,9 @@ fn check_foreign_tables(bench: &Bench) {
     };
     assert_eq!(links(), 2);
 
-    let layout = MapData::from_pin(pins.join("LAYOUT")).unwrap();
+    // Exchanged with the tables whose layout it says, it stands where they do.
+    let layout_pin = pins.join("tables").join("LAYOUT");
+    let layout = MapData::from_pin(&layout_pin).unwrap();
     let mut layout: Array<MapData, u32> = Map::from_map_data(layout).unwrap().try_into().unwrap();
     let known = layout.get(&0, 0).unwrap();
     layout.set(0, 4711, 0).unwrap();
@@ -258,8 +261,9 @@ fn check_foreign_tables(bench: &Bench) {
     layout.set(0, known, 0).unwrap();
 
     // Tables that are missing, the one that says the layout last.
-    for missing in ["DESTINATIONS", "LAYOUT"] {
-        fs::remove_file(pins.join(missing)).unwrap();
+    let destinations_pin = pins.join("DESTINATIONS");
+    for (missing, pin) in [("DESTINATIONS", destinations_pin), ("LAYOUT", layout_pin)] {
+        fs::remove_file(pin).unwrap();
         let words = [place, &format!("{missing} is missing"), &remove];
         bench.check_run("a table less", &file, FAILED, &words);
     }

@@ -1,7 +1,11 @@
 //! What operators say at run time, and what they are told.
 
+use std::fs;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd};
+use std::path::Path;
 
+use aya::maps::MapData;
 use director_tests::director::{Service, command};
 use director_tests::http::Connection;
 use director_tests::lab::Topology;
@@ -11,6 +15,24 @@ use crate::site::{NAT_PORT, SERVERS, Site, TIMEOUT, by_name, client, server, vir
 
 /// The service's port.
 const PORT: u16 = 80;
+/// The port of a service whose scheduler remembers.
+const REMEMBERING_PORT: u16 = 81;
+
+fn services() -> [Service<'static>; 2] {
+    let nat = |port| Service {
+        real_port: NAT_PORT,
+        ..Service::rr(virtual_address(false), port)
+    };
+    [
+        nat(PORT),
+        Service {
+            scheduler: "lblc",
+            // So heavy that a connection which is not closed yet overloads none: an overloaded one is not kept to.
+            real_servers: Some(&[(1, 100), (2, 100), (3, 100)]),
+            ..nat(REMEMBERING_PORT)
+        },
+    ]
+}
 
 /// A command that finds the running director, or its tables, by its configuration.
 fn director(site: &Site, arguments: &[&str]) -> anyhow::Result<String> {
@@ -29,10 +51,7 @@ fn say(site: &Site, what: &str, arguments: &[&str]) -> String {
 fn operators_ask_drain_and_take_back() {
     let mut site = Site::up(Topology::TwoInterfaces);
     let address = SocketAddr::new(virtual_address(false), PORT);
-    site.start(&[Service {
-        real_port: NAT_PORT,
-        ..Service::rr(virtual_address(false), PORT)
-    }]);
+    site.start(&services());
     site.wait_for_answer(address);
     let name = site.status().services[0].name.clone();
     let second = SocketAddr::new(server(2, false), NAT_PORT).to_string();
@@ -49,6 +68,8 @@ fn operators_ask_drain_and_take_back() {
         .collect();
     assert_the_connections(&site, &second);
     assert_explained(&site, address);
+    assert_the_next_ones_are_named(&site, address);
+    assert_the_memory_is_as_stated(&site);
 
     // (what is said, who answers then)
     let changes: [(&[&str], _); 5] = [
@@ -72,10 +93,7 @@ fn operators_ask_drain_and_take_back() {
     }
 
     // It outlives a reload.
-    site.reload(&[Service {
-        real_port: NAT_PORT,
-        ..Service::rr(virtual_address(false), PORT)
-    }]);
+    site.reload(&services());
     assert_eq!(site.answered(address, 6), others);
 
     // And its time comes: a reset, which tells the client to connect anew.
@@ -134,6 +152,75 @@ fn assert_explained(site: &Site, address: SocketAddr) {
         let said = say(site, "explain", &["explain", "--from", &from, "--to", &to]);
         assert!(said.contains(says), "no {says:?} in: {said}");
     }
+}
+
+/// `explain` names the real server that the next connection gets: of all that take turns, and of those that the scheduler
+/// remembers although it would choose another one today.
+fn assert_the_next_ones_are_named(site: &Site, address: SocketAddr) {
+    for turn in 0..SERVERS {
+        assert_named(site, &format!("rr, turn {turn}"), address);
+    }
+    let remembering = SocketAddr::new(address.ip(), REMEMBERING_PORT);
+    let name = site.status().services[1].name.clone();
+    let first = SocketAddr::new(server(1, false), NAT_PORT).to_string();
+    say(site, "weight", &["server", "weight", &name, &first, "0"]);
+    let second = by_name(&[(2, 1)]);
+    assert_eq!(site.answered(remembering, 1), second);
+    say(site, "enable", &["server", "enable", &name, &first]);
+    assert_named(site, "lblc remembers the second", remembering);
+    assert_eq!(site.answered(remembering, 1), second);
+}
+
+fn assert_named(site: &Site, what: &str, address: SocketAddr) {
+    let from = SocketAddr::new(client(false), 40_000).to_string();
+    let to = address.to_string();
+    let said = say(site, what, &["explain", "--from", &from, "--to", &to]);
+    let answered = site.answered(address, 1);
+    let who = answered.keys().next().unwrap();
+    let number = who.trim_start_matches('s').parse().unwrap();
+    let expected = format!("> {}", SocketAddr::new(server(number, false), NAT_PORT));
+    let verdict = said.lines().last().unwrap();
+    assert!(
+        verdict.contains(&expected),
+        "{what}: {who} answered, and explain said: {said}"
+    );
+}
+
+/// What `check` says that the tables take is what the kernel says that they took.
+fn assert_the_memory_is_as_stated(site: &Site) {
+    let said = say(site, "check", &["check", "--json"]);
+    let said: serde_json::Value = serde_json::from_str(&said).unwrap();
+    let pins = Path::new("/sys/fs/bpf/director").join(site.lab.instance_name());
+    let tables = said["memory"]["tables"].as_array().unwrap();
+    assert!(tables.len() > 5, "{said}");
+    for table in tables {
+        let maps = table["maps"].as_array().unwrap().iter();
+        let taken: u64 = maps.map(|map| taken(&pins, map.as_str().unwrap())).sum();
+        let stated = table["bytes"].as_u64().unwrap();
+        // A map's own head, and whole pages.
+        let most = stated + stated / 50 + 65_536;
+        assert!(taken <= most, "{taken} bytes taken: {table}");
+        // Among the others are tries, which take nothing while they are empty.
+        if table["table"] != "other tables" {
+            assert!(taken + 65_536 >= stated, "{taken} bytes taken: {table}");
+        }
+    }
+}
+
+/// Bytes of a pinned map, as the kernel counts them.
+fn taken(pins: &Path, name: &str) -> u64 {
+    // Those that a reload may exchange stand in a directory of their own.
+    let exchanged = pins.join("tables").join(name);
+    let pin = if exchanged.exists() {
+        exchanged
+    } else {
+        pins.join(name)
+    };
+    let map = MapData::from_pin(pin).unwrap();
+    let number = map.fd().as_fd().as_raw_fd();
+    let text = fs::read_to_string(format!("/proc/self/fdinfo/{number}")).unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix("memlock:"));
+    line.unwrap().trim().parse().unwrap()
 }
 
 /// What does not exist is refused by name, and changes nothing.

@@ -3,7 +3,7 @@
 use director_tests::packet::build::{Frame, Ip, tcp};
 use director_tests::packet::fixture::{BOTH, DIRECTOR, Family, Fixture, port, server_mac, site};
 use director_tests::packet::{Case, Place, Step};
-use xdp_ebpf::layout::{Reason, destination};
+use xdp_ebpf::layout::{Reason, destination, service};
 use xdp_ebpf::state::State;
 
 use crate::common::{
@@ -33,6 +33,7 @@ pub(crate) fn rows() -> Vec<Case> {
         changes(&mut rows, family);
         reuse(&mut rows, family);
         middle(&mut rows, family);
+        resets(&mut rows, family);
         states(&mut rows, family);
         for kind in KINDS {
             cpus(&mut rows, family, kind);
@@ -270,10 +271,13 @@ fn reuse(rows: &mut Vec<Case>, family: Family) {
 
 fn middle(rows: &mut Vec<Case>, family: Family) {
     for (flags, what, state) in [
-        (tcp::ACK, "data", State::Established),
-        (tcp::FIN | tcp::ACK, "a FIN", State::Close),
-        (tcp::RST, "a reset", State::Close),
-        (tcp::SYN | tcp::ACK, "a SYN-ACK", State::SynReceived),
+        (tcp::ACK, "data", Some(State::Established)),
+        (tcp::FIN | tcp::ACK, "a FIN", Some(State::Close)),
+        // Whoever still has the connection is told, and nothing begins.
+        (tcp::RST, "a reset", None),
+        (tcp::RST | tcp::ACK, "a reset that acknowledges", None),
+        (tcp::SYN | tcp::RST, "a reset with a SYN", None),
+        (tcp::SYN | tcp::ACK, "a SYN-ACK", Some(State::SynReceived)),
     ] {
         let frame = segment(family, port::RR, 0, flags);
         rows.push(
@@ -297,10 +301,59 @@ fn middle(rows: &mut Vec<Case>, family: Family) {
                     frame.bytes(),
                 )
                 .transmits(&at(&frame, family, 2), Place::In(only))
-                .leaves(&[(0, only, state)]),
+                .leaves(&state.map_or(vec![], |state| vec![(0, only, state)])),
             );
         }
     }
+}
+
+/// A reset of a connection nobody knows leaves nothing behind, under `mh` and persistence.
+fn resets(rows: &mut Vec<Case>, family: Family) {
+    let number = site().service(family, port::MH, Kind::Tcp.number());
+    let (first, second) = (id(family, port::MH, 1), id(family, port::MH, 2));
+    let persistent = |servers: &[u32]| {
+        site().with(|fixture| {
+            fixture.change_service(number, |record| record.flags |= service::PERSISTENT);
+            fixture.schedule(number, servers);
+        })
+    };
+    let then = |servers: &[u32]| Step::Change(Box::new(persistent(servers)));
+    let reset = segment(family, port::MH, 0, tcp::RST);
+    let syn = segment(family, port::MH, 1, tcp::SYN);
+    let case = |what: &str, fixture: Fixture, input: &Frame| {
+        let what = format!("{family:?}: a reset of a connection nobody knows {what}");
+        Case::new(what, fixture, input.bytes())
+    };
+    rows.push(
+        case(
+            "goes where persistence sends its client",
+            persistent(&[first]),
+            &reset,
+        )
+        .after(&syn)
+        .after_step(then(&[second]))
+        .transmits(&at(&reset, family, 1), Place::In(first))
+        .leaves(&[(0, first, State::SynReceived)]),
+    );
+    rows.push(
+        case(
+            "is nothing that persistence remembers",
+            persistent(&[first]),
+            &syn,
+        )
+        .after(&reset)
+        .after_step(then(&[second]))
+        .transmits(&at(&syn, family, 2), Place::In(second))
+        .leaves(&[(0, second, State::SynReceived)]),
+    );
+    rows.push(
+        case(
+            "is the kernel's where no real server is left",
+            persistent(&[]),
+            &reset,
+        )
+        .leaves(&[]),
+    );
 }
 
 /// Who sends a segment.

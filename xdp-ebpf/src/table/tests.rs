@@ -46,6 +46,26 @@ fn lost<S: Shape>(tables: &NativeTables, count: u32, key: impl Fn(u32) -> Key<S>
     missing.count() as u32
 }
 
+/// From the smallest number of buckets that works to the largest that fits, at both ends of the hash.
+#[test]
+fn candidates_are_two_of_the_cpus_own() {
+    const HALVES: [u64; 6] = [0, 1, 0x5555_5555, 0x8000_0000, 0xffff_fffe, 0xffff_ffff];
+    for buckets in [2, 3, 63, limits::MIN_BUCKETS, 93_750, 1 << 24, 33_554_431] {
+        for cpu in [0, 1, limits::CPUS - 1] {
+            let base = cpu * buckets;
+            for low in HALVES {
+                for high in HALVES {
+                    let (first, second) = candidates(high << 32 | low, buckets, base);
+                    let own = base..base + buckets;
+                    let what = format!("{low:#x}, {high:#x} of {buckets} from {base}");
+                    assert!(own.contains(&first) && own.contains(&second), "{what}");
+                    assert_ne!(first, second, "{what}");
+                }
+            }
+        }
+    }
+}
+
 /// A table filled to the capacity that it was made for: 24 bytes for an IPv4 and 48 for an IPv6 connection.
 #[test]
 fn a_table_filled_to_its_capacity_loses_practically_nothing() {

@@ -44,6 +44,8 @@ pub(crate) struct Candidate<'t, F: Ip> {
     /// As in the packet.
     pub(crate) destination_port: u16,
     pub(crate) now_s: u32,
+    /// Whether a connection begins; else nothing is to be remembered of it.
+    pub(crate) begins: bool,
 }
 
 /// [`Stage::Schedule`] and [`Stage::Schedule6`].
@@ -140,7 +142,7 @@ fn begin<F: Ip, R: Reach<F>, T: Tables>(
     let network = &subject.network;
     let is_tcp = network.protocol == protocol::TCP;
     let state = if is_tcp {
-        if !transport.is_syn() && !may_begin_in_the_middle(service, transport) {
+        if !transport.is_syn() && !may_go_on_in_the_middle(service, transport) {
             // The kernel answers with a reset, as it does behind IPVS.
             return Verdict::Pass;
         }
@@ -155,6 +157,8 @@ fn begin<F: Ip, R: Reach<F>, T: Tables>(
     {
         return Verdict::Pass;
     }
+    // A reset that goes on nevertheless is of a scheduler that hashes: whoever still has the connection is told.
+    let begins = !is_tcp || transport.flags & tcp::RST == 0;
     let candidate = Candidate::<F> {
         service,
         served,
@@ -163,6 +167,7 @@ fn begin<F: Ip, R: Reach<F>, T: Tables>(
         destination: network.destination,
         destination_port: transport.destination_port,
         now_s: subject.settings.now_s,
+        begins,
     };
     let id = if service.flags & service::PERSISTENT == 0 {
         choose(tables, &candidate)
@@ -170,7 +175,14 @@ fn begin<F: Ip, R: Reach<F>, T: Tables>(
         persistence::choose(tables, &candidate)
     };
     if available(tables, id, served.service()).is_none() {
-        return nobody(tables, service, is_tcp);
+        return if begins {
+            nobody(tables, service, is_tcp)
+        } else {
+            Verdict::Pass
+        };
+    }
+    if !begins {
+        return to(tables, id, served, F::IPV6);
     }
     if service.flags & service::ONE_PACKET == 0 || is_tcp {
         let value = Value::new(id, subject.settings.now_s as u16, state, 0);
@@ -203,9 +215,13 @@ fn is_hashing(service: &Service) -> bool {
 }
 
 /// In the middle of a connection nobody here knows. Schedulers that hash find the same real server again, on every node;
-/// with the others only `sloppy` lets it begin (IPVS: `sloppy_tcp`, never with a reset).
+/// with the others only `sloppy` lets it begin (IPVS: `sloppy_tcp`).
+///
+/// Never with a reset (`tcp_conn_schedule` of the kernel, which leaves it to the host's stack). Under a hash it goes to the
+/// real server all the same, without an entry: a connection that this node has forgotten, or another node had, is then
+/// closed at that end too.
 #[inline(always)]
-fn may_begin_in_the_middle(service: &Service, transport: Transport) -> bool {
+fn may_go_on_in_the_middle(service: &Service, transport: Transport) -> bool {
     is_hashing(service) || service.flags & service::SLOPPY != 0 && transport.flags & tcp::RST == 0
 }
 

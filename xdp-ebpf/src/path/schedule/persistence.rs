@@ -38,14 +38,14 @@ pub(super) fn choose<F: Ip, T: Tables>(tables: &T, candidate: &Candidate<'_, F>)
             destination: known.destination,
             seen_s: candidate.now_s,
         };
-        if used != known {
+        if used != known && candidate.begins {
             tables.put_template(&key, &used, false);
         }
         return known.destination;
     }
     let id = schedule(tables, candidate);
-    if id == 0 {
-        return 0;
+    if id == 0 || !candidate.begins {
+        return id;
     }
     let new = Template {
         destination: id,

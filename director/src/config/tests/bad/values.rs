@@ -1,0 +1,273 @@
+//! Single values that are none of what may stand there.
+
+use super::*;
+
+#[test]
+fn values() {
+    for (text, place, words) in [
+        (
+            "instance: a\n",
+            (1, 1),
+            &["no interfaces", "\"interfaces\""][..],
+        ),
+        ("", (1, 1), &["no interfaces"]),
+        ("interfaces: []\n", (1, 13), &["no interfaces"]),
+        ("interfaces:\n", (1, 11), &["found nothing", "a list"]),
+        (
+            "interfaces: [eth0, eth1, eth0]\n",
+            (1, 26),
+            &["interface eth0", "line 1", "once"],
+        ),
+        (
+            "interfaces: [a-name-far-too-long]\n",
+            (1, 14),
+            &["a-name-far-too-long", "15 bytes"],
+        ),
+        (
+            "interfaces: [eth0/1]\n",
+            (1, 14),
+            &["\"eth0/1\"", "network interface"],
+        ),
+        (
+            "interfaces: [{name: eth0, mode: skb}]\n",
+            (1, 33),
+            &["\"skb\"", "one of native, generic"],
+        ),
+        (
+            "interfaces: [{name: eth0, mode: genric}]\n",
+            (1, 33),
+            &["did you mean \"generic\"?"],
+        ),
+        (
+            "interfaces: [{mode: native}]\n",
+            (1, 14),
+            &["the key \"name\" is missing"],
+        ),
+        (
+            "interfaces: [eth0]\ninstance: ../other\n",
+            (2, 11),
+            &["\"../other\"", "letters, digits"],
+        ),
+        (
+            "interfaces: [eth0]\ninstance: a.b\n",
+            (2, 11),
+            &["\"a.b\"", "letters, digits"],
+        ),
+        (
+            "interfaces: [eth0]\ninstance:\n",
+            (2, 9),
+            &["no value", "letters, digits"],
+        ),
+        (
+            "interfaces: [eth0]\nicmp_per_second: -1\n",
+            (2, 18),
+            &["\"-1\"", "a whole number from 0 to 1000000"],
+        ),
+        (
+            "interfaces: [eth0]\nicmp_per_second: 1.5\n",
+            (2, 18),
+            &["\"1.5\"", "a whole number"],
+        ),
+        (
+            "interfaces: [eth0]\nconnections: {ipv4: 0}\n",
+            (2, 21),
+            &["\"0\"", "from 1 to 100000000"],
+        ),
+        (
+            "interfaces: [eth0]\nconnections: {ipv6: 1_000}\n",
+            (2, 21),
+            &["\"1_000\"", "a whole number"],
+        ),
+        (
+            "interfaces: [eth0]\nfragment_timeout: 5\n",
+            (2, 19),
+            &["\"5\"", "with its unit"],
+        ),
+        (
+            "interfaces: [eth0]\nfragment_timeout: 2min\n",
+            (2, 19),
+            &["\"2min\"", "10ms to 60s"],
+        ),
+        (
+            "interfaces: [eth0]\ncontrol: director.sock\n",
+            (2, 10),
+            &["\"director.sock\"", "absolute path"],
+        ),
+        (
+            "interfaces: [eth0]\ntunnel: {source_ipv4: 198.18.0.1/16}\n",
+            (2, 23),
+            &["bits", "did you mean \"198.18.0.0/16\"?"],
+        ),
+        (
+            "interfaces: [eth0]\ntunnel: {source_ipv4: 100::/64}\n",
+            (2, 23),
+            &["\"100::/64\"", "IPv4 prefix"],
+        ),
+        (
+            "interfaces: [eth0]\ntunnel: {source_ipv4: 16.0.0.0/4}\n",
+            (2, 23),
+            &["too much", "/8"],
+        ),
+        (
+            "interfaces: [eth0]\ntunnel: {source_ipv6: ff00::/32}\n",
+            (2, 23),
+            &["multicast", "IPv6 prefix"],
+        ),
+        (
+            "interfaces: [eth0]\ntunnel: {source_ipv6: '2001:db8::1/128'}\n",
+            (2, 23),
+            &["last 32 bits", "to /96"],
+        ),
+        (
+            "interfaces: [eth0]\ntunnel: {source_ipv6: '2001:db8::1/64'}\n",
+            (2, 23),
+            &["did you mean \"2001:db8::/64\"?"],
+        ),
+        (
+            "interfaces: [eth0]\ntunnel: {source_ipv6: '2001:db8::1'}\n",
+            (2, 23),
+            &["IPv6 prefix"],
+        ),
+        (
+            "interfaces: [eth0]\ndefaults: {scheduler: wlcc}\n",
+            (2, 23),
+            &["\"wlcc\"", "one of rr, wrr, lc, wlc, lblc"],
+        ),
+        (
+            "interfaces: [eth0]\ndefaults: {flags: [mh-prot]}\n",
+            (2, 20),
+            &["\"mh-prot\"", "did you mean \"mh-port\"?"],
+        ),
+        (
+            "interfaces: [eth0]\ndefaults: {tunnel: {type: gre, port: 1}}\n",
+            (2, 38),
+            &["only gue"],
+        ),
+    ] {
+        check(text, place, words);
+    }
+}
+
+#[test]
+fn values_of_services() {
+    for (service, place, words) in [
+        (
+            "- {address: 192.0.2.256, port: 80}",
+            (1, 13),
+            &["\"192.0.2.256\"", "IPv4 or IPv6 address"][..],
+        ),
+        (
+            "- {address: www.example.org, port: 80}",
+            (1, 13),
+            &["\"www.example.org\"", "IPv4 or IPv6 address"],
+        ),
+        (
+            "- {address: '192.0.2.1:80', port: 80}",
+            (1, 13),
+            &["under its own key, \"port\""],
+        ),
+        ("- {address: 224.0.0.1, port: 80}", (1, 13), &["multicast"]),
+        ("- {address: 0.0.0.0, port: 80}", (1, 13), &["unspecified"]),
+        ("- {address: '::', port: 80}", (1, 13), &["unspecified"]),
+        ("- {address: 0.1.2.3, port: 80}", (1, 13), &["0.0.0.0/8"]),
+        (
+            "- {address: 255.255.255.255, port: 80}",
+            (1, 13),
+            &["broadcast"],
+        ),
+        ("- {address: 127.0.0.1, port: 80}", (1, 13), &["loopback"]),
+        ("- {address: 'fe80::1', port: 80}", (1, 13), &["link-local"]),
+        (
+            "- {address: '::ffff:192.0.2.1', port: 80}",
+            (1, 13),
+            &["IPv4 address in IPv6"],
+        ),
+        (
+            "- {address: '[192.0.2.1]', port: 80}",
+            (1, 13),
+            &["\"[192.0.2.1]\""],
+        ),
+        (
+            "- {address: 192.0.2.1, port: 0}",
+            (1, 30),
+            &["\"0\"", "from 1 to 65535"],
+        ),
+        (
+            "- {address: 192.0.2.1, port: 65536}",
+            (1, 30),
+            &["\"65536\"", "from 1 to 65535"],
+        ),
+        (
+            "- {address: 192.0.2.1, port: http}",
+            (1, 30),
+            &["\"http\"", "from 1 to 65535"],
+        ),
+        (
+            "- address: 192.0.2.1\n  port:\n",
+            (2, 7),
+            &["no value", "from 1 to 65535"],
+        ),
+        (
+            "- {address: 192.0.2.1, port: 80, protocol: upd}",
+            (1, 44),
+            &["\"upd\"", "did you mean \"udp\"?"],
+        ),
+        (
+            "- {address: 192.0.2.1, port: 80, protocol: TCP}",
+            (1, 44),
+            &["\"TCP\"", "did you mean \"tcp\"?"],
+        ),
+        (
+            "- {address: 192.0.2.1, port: 80, method: masq}",
+            (1, 42),
+            &["\"masq\"", "one of nat, dr, tun"],
+        ),
+        (
+            "- {address: 192.0.2.1, port: 80, method: tunn}",
+            (1, 42),
+            &["did you mean \"tun\"?"],
+        ),
+        (
+            "- {address: 192.0.2.1, port: 80, method: tun, tunnel: gree}",
+            (1, 55),
+            &["did you mean \"gre\"?"],
+        ),
+        (
+            "- {address: 192.0.2.1, port: 80, method: tun, tunnel: {type: gue, port: 0}}",
+            (1, 73),
+            &["a port"],
+        ),
+        (
+            "- {address: 192.0.2.1, port: 80, name: 'a b'}",
+            (1, 40),
+            &["\"a b\"", "without spaces"],
+        ),
+        (
+            "- {address: 192.0.2.1, port: 80, weight: 2147483648}",
+            (1, 42),
+            &["from 0 to 2147483647"],
+        ),
+        (
+            "- {address: 192.0.2.1, port: 80, real_servers: [5]}",
+            (1, 49),
+            &["\"5\"", "10.0.0.1:8080"],
+        ),
+        (
+            "- {address: 192.0.2.1, port: 80, real_servers: [10.0.0.1:http]}",
+            (1, 49),
+            &["\"10.0.0.1:http\""],
+        ),
+        (
+            "- {address: 192.0.2.1, port: 80, real_servers: ['10.0.0.1:0']}",
+            (1, 49),
+            &["port 0"],
+        ),
+        (
+            "- {address: 192.0.2.1, port: 80, real_servers: ['224.0.0.1:80']}",
+            (1, 49),
+            &["multicast"],
+        ),
+    ] {
+        check_service(service, place, words);
+    }
+}
