@@ -25,10 +25,17 @@ pub const TRANSFER_BYTES: usize = 1 << 20;
 /// # Errors
 /// nginx is not installed, or ended; with what it said.
 pub fn start(lab: &Lab, number: u8) -> Result<Process> {
-    let host = Host::Server(number);
-    let directory = directory(lab, number);
+    start_on(lab, Host::Server(number))
+}
+
+/// The same on any host.
+///
+/// # Errors
+/// As for [`start`].
+pub fn start_on(lab: &Lab, host: Host) -> Result<Process> {
+    let directory = directory(lab, host);
     fs::create_dir_all(&directory).with_context(|| format!("creating {}", directory.display()))?;
-    set_ping(lab, number, "Hello World\n")?;
+    set_ping(lab, host, "Hello World\n")?;
     let write = |name: &str, content: &[u8]| {
         let path = directory.join(name);
         fs::write(&path, content).with_context(|| format!("writing {}", path.display()))
@@ -62,17 +69,16 @@ pub fn start(lab: &Lab, number: u8) -> Result<Process> {
     Ok(nginx)
 }
 
-fn directory(lab: &Lab, number: u8) -> PathBuf {
-    lab.directory()
-        .join(format!("nginx-{}", Host::Server(number)))
+fn directory(lab: &Lab, host: Host) -> PathBuf {
+    lab.directory().join(format!("nginx-{host}"))
 }
 
-/// What real server `number` answers under `/ping.html` from now on.
+/// What nginx on a host answers under `/ping.html` from now on.
 ///
 /// # Errors
 /// The file cannot be written.
-pub fn set_ping(lab: &Lab, number: u8, text: &str) -> Result<()> {
-    let path = directory(lab, number).join("ping.html");
+pub fn set_ping(lab: &Lab, host: Host, text: &str) -> Result<()> {
+    let path = directory(lab, host).join("ping.html");
     // Whole, or as before: a check may be reading it.
     let next = path.with_extension("next");
     fs::write(&next, text)
@@ -89,9 +95,10 @@ fn configuration(directory: &Path, name: &str) -> String {
     format!(
         "\
 daemon off;
+# One process, which takes its connections with it when it is killed.
+master_process off;
 # Left unprivileged it could not read the lab's directory.
 user root;
-worker_processes 1;
 pid {directory}/nginx.pid;
 error_log {directory}/error.log;
 events {{ worker_connections 1024; }}

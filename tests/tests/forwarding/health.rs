@@ -13,7 +13,7 @@ use director_tests::{PATIENCE, http, nginx, wait_until};
 use crate::site::{Site, TIMEOUT, by_name, server, virtual_address};
 
 /// The classic setup, as the README has it: two web servers, and the director itself while none of them is up.
-const CLASSIC: &str = "\
+const CLASSIC: &str = "
   - name: web
     address: VIRTUAL
     port: 80
@@ -95,10 +95,7 @@ fn the_classic_setup() {
     let mut site = Site::up(Topology::TwoInterfaces);
     site.lab.set_gateway(Gateway::Director).unwrap();
     // The director's own web server, for when nobody else is there.
-    site.host(Host::Director)
-        .run(|| http::serve_in_background(SocketAddr::from(([0, 0, 0, 0], 80)), "sorry"))
-        .unwrap()
-        .unwrap();
+    let _sorry = nginx::start_on(&site.lab, Host::Director).unwrap();
     let text = yaml(&site, CLASSIC);
     site.start_text(&text);
     // Nobody gets anything before its first success; both checks are spread over five seconds.
@@ -123,7 +120,7 @@ fn the_classic_setup() {
     // The other says something else than it should: quiesced, so that what it has goes on.
     let mut open = site.client(|| Connection::open(web(80), TIMEOUT)).unwrap();
     assert_eq!(open.get("/").unwrap().who(), "s2");
-    nginx::set_ping(&site.lab, 2, "Goodbye\n").unwrap();
+    nginx::set_ping(&site.lab, Host::Server(2), "Goodbye\n").unwrap();
     wait_for_states(&site, "web", &["down", "down", "up"]);
     let found = service(&site, "web");
     assert!(found.up && found.on_fallback, "{found:?}");
@@ -133,14 +130,14 @@ fn the_classic_setup() {
         "{words}"
     );
     let answers = site.answered(web(80), 4);
-    assert_eq!(answers, BTreeMap::from([("sorry".to_owned(), 4)]));
+    assert_eq!(answers, BTreeMap::from([("director".to_owned(), 4)]));
     assert_eq!(open.get("/").unwrap().who(), "s2", "its connections go on");
 
     // Whoever is connected to the director's own server stays there when the others are back.
     let mut sorry = site.client(|| Connection::open(web(80), TIMEOUT)).unwrap();
-    assert_eq!(sorry.get("/").unwrap().who(), "sorry");
+    assert_eq!(sorry.get("/").unwrap().who(), "director");
     site.start_nginx(1);
-    nginx::set_ping(&site.lab, 2, "Hello World\n").unwrap();
+    nginx::set_ping(&site.lab, Host::Server(2), "Hello World\n").unwrap();
     let (_, failed) = requests_until(&site, web(80), || {
         let found = states(&site, "web");
         ensure!(found == ["up", "up", "up"], "{found:?}");
@@ -148,8 +145,8 @@ fn the_classic_setup() {
     });
     assert_eq!(failed, 0, "recovering costs nothing");
     let answered = site.answered(web(80), 20);
-    assert!(!answered.contains_key("sorry"), "{answered:?}");
-    assert_eq!(sorry.get("/").unwrap().who(), "sorry");
+    assert!(!answered.contains_key("director"), "{answered:?}");
+    assert_eq!(sorry.get("/").unwrap().who(), "director");
 
     // A reload changes nothing of what is known, and every check shows its history.
     let before = checks(&site);
@@ -181,7 +178,7 @@ fn the_classic_setup() {
 }
 
 /// Services for what else follows from checks. All of them ask quickly.
-const OTHERS: &str = "\
+const OTHERS: &str = "
   - name: removed
     address: VIRTUAL
     port: 8081
