@@ -41,6 +41,8 @@ pub(super) struct File {
     pub(super) fragment_timeout: Optional<Value<FragmentTimeout>>,
     /// Path of the operator's socket. Default: /run/director/INSTANCE.sock.
     pub(super) control: Optional<Value<SocketPath>>,
+    /// Whether this file is loaded again when it changes, as after SIGHUP. Default: false.
+    pub(super) watch: Optional<Value<Switch>>,
 }
 
 /// A network interface with more than its name.

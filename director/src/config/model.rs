@@ -35,6 +35,8 @@ pub struct Config {
     pub fragment_timeout_ms: u32,
     /// Path of the operator's socket.
     pub control_socket: PathBuf,
+    /// Whether the file is loaded again when it changes.
+    pub watch: bool,
 }
 
 /// A network interface that the packet path is attached to.

@@ -68,6 +68,7 @@ impl Resolver {
                 &file.control,
                 PathBuf::from(format!("/run/director/{instance}.sock")),
             ),
+            watch: self.or(&file.watch, false),
             instance,
         }
     }

@@ -9,6 +9,7 @@ use serde_json::Value as Json;
 use super::*;
 
 mod bad;
+mod checks;
 mod good;
 
 const EXAMPLE: &str = include_str!("../../examples/director.yaml");

@@ -187,3 +187,64 @@ fn report(entry: &Entry) -> Report {
         failures: entry.failures,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tokio::net::TcpListener;
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::config::{Check, Probe, Timing};
+    use crate::health::machine::State;
+
+    /// Far longer than anything here takes.
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    fn subject(port: u16) -> Subject {
+        Subject {
+            check: Arc::new(Check {
+                probe: Probe::Connect,
+                timing: Timing {
+                    interval_ms: 20,
+                    timeout_ms: 5000,
+                    rise: 2,
+                    fall: 2,
+                    retry_delay_ms: 10,
+                    down_interval_ms: 20,
+                    spread_ms: 1,
+                },
+                address: None,
+                port: None,
+                source: None,
+                interface: None,
+            }),
+            server: [127, 0, 0, 1].into(),
+            port,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_backend_that_goes_and_comes_back() {
+        let mut engine = Engine::start().unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        engine.replace(vec![subject(port), subject(port)]);
+        let next = async |engine: &mut Engine| timeout(PATIENCE, engine.next()).await.unwrap();
+        let first = next(&mut engine).await;
+        assert_eq!(first.verdict.state, State::Up);
+        drop(listener);
+        let second = next(&mut engine).await;
+        assert_eq!(second.verdict.state, State::Down);
+        assert!(second.verdict.words.contains("refused"), "{second:?}");
+        let _listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
+        assert_eq!(next(&mut engine).await.verdict.state, State::Up);
+        let report = engine.report();
+        assert_eq!(report.len(), 1, "the same check is run once");
+        assert!(report[0].runs >= 5 && report[0].failures >= 2, "{report:?}");
+        engine.replace(Vec::new());
+        assert_eq!(engine.report().len(), 0);
+        assert!(engine.next_now().is_none());
+    }
+}

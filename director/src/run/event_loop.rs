@@ -135,6 +135,7 @@ async fn serve(
                 node.tick();
                 node.end_drains();
                 node.judge_due();
+                node.reload_if_changed();
                 node.sample_rates();
             }
             step = resize::next(&mut node.resize) => node.on_resize(step),

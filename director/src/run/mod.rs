@@ -19,5 +19,6 @@ mod resize;
 mod seldom;
 mod system;
 mod templates;
+mod watch;
 
 pub use event_loop::{RunOptions, run};

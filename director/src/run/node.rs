@@ -13,6 +13,7 @@ use super::rates::Rates;
 use super::resize::Resize;
 use super::seldom::Seldom;
 use super::system;
+use super::watch::{Stamp, Watch};
 use crate::config::{self, Config};
 use crate::datapath::{Datapath, Options, Waiting, check_privileges, online_cpus};
 use crate::next_hop::{Event, Link, Network, Probe, Prober, Resolution};
@@ -40,6 +41,7 @@ pub(super) struct Node {
     pub(super) config: Config,
     pub(super) loaded_at: SystemTime,
     pub(super) reload_error: Option<String>,
+    pub(super) watch: Watch,
     pub(super) started: Instant,
     pub(super) datapath: Datapath,
     /// What the maps hold.
@@ -94,6 +96,8 @@ impl Node {
     pub(super) fn open(file: &Path, bpffs: &Path) -> anyhow::Result<Self> {
         // For whoever asks later, from another directory.
         let file = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
+        let mut watch = Watch::default();
+        watch.loaded(Stamp::of(&file));
         let config = config::load(&file)?;
         // Asked again when it is loaded. Here because whoever may not run it at all has no use for what else is wrong.
         check_privileges()?;
@@ -135,6 +139,7 @@ impl Node {
             file,
             loaded_at: SystemTime::now(),
             reload_error: None,
+            watch,
             started: Instant::now(),
             clock_at: Instant::now(),
             config,

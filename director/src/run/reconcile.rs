@@ -10,6 +10,7 @@ use xdp_ebpf::layout::destination;
 use super::health::is_remote;
 use super::node::Node;
 use super::system;
+use super::watch::Stamp;
 use crate::config::{self, Config, Interface, VirtualService};
 use crate::control::Refusal;
 use crate::datapath::Datapath;
@@ -179,6 +180,8 @@ impl Node {
 
     /// Loads the configuration again. One that does not load, or does not fit, leaves the present one in force.
     pub(super) fn reload(&mut self) {
+        // Before it is read: what is written after that is a change.
+        self.watch.loaded(Stamp::of(&self.file));
         match self.try_reload() {
             Ok(()) => {
                 self.reload_error = None;
@@ -204,6 +207,14 @@ impl Node {
                 self.config.services.len()
             )),
             Some(error) => Err(Refusal::Wrong(error.clone())),
+        }
+    }
+
+    /// Loads it again if it has changed, where the configuration wants that.
+    pub(super) fn reload_if_changed(&mut self) {
+        if self.config.watch && self.watch.look(Stamp::of(&self.file)) {
+            tracing::info!(file = %self.file.display(), "the configuration file has changed");
+            self.reload();
         }
     }
 

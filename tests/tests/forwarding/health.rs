@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use anyhow::{Result, ensure};
 use director::control::{CheckStatus, ServiceStatus};
-use director_tests::director::{Reload, command, control_socket};
+use director_tests::director::{Reload, command, control_socket, write_configuration};
 use director_tests::http::{Connection, Response};
 use director_tests::lab::{Gateway, Host, Topology};
 use director_tests::{PATIENCE, http, nginx, wait_until};
@@ -162,6 +162,18 @@ fn the_classic_setup() {
         assert_eq!(after.services, ["web"]);
         assert!(!after.history.is_empty(), "{after:?}");
     }
+    // With `watch` the file itself is enough.
+    let watched = format!("watch: true\n{text}");
+    assert_eq!(site.reload_text(&watched), Reload::Done);
+    write_configuration(&site.lab, &watched.replace("name: web", "name: net")).unwrap();
+    wait_until("the changed file is in force", PATIENCE, || {
+        let name = site.status().services[0].name.clone();
+        ensure!(name == "net", "{name}");
+        Ok(())
+    })
+    .unwrap();
+    assert_eq!(states(&site, "net"), ["up", "up", "up"], "checks go on");
+    assert_eq!(site.reload_text(&text), Reload::Done);
     let broken = text.replace("/ping.html", "ping.html");
     assert_eq!(site.reload_text(&broken), Reload::Refused);
     assert_eq!(states(&site, "web"), ["up", "up", "up"]);

@@ -79,6 +79,7 @@ fn defaults_of_last_resort() {
         icmp_per_second: 100,
         fragment_timeout_ms: 1000,
         control_socket: PathBuf::from("/run/director/default.sock"),
+        watch: false,
     };
     assert_eq!(config, expected);
 }

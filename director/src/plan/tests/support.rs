@@ -31,6 +31,7 @@ pub(super) fn config(services: Vec<VirtualService>) -> Config {
         icmp_per_second: 100,
         fragment_timeout_ms: 1000,
         control_socket: "/run/director/main.sock".into(),
+        watch: false,
     }
 }
 
