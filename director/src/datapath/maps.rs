@@ -12,8 +12,8 @@ use aya::util::nr_cpus;
 use nix::libc;
 use xdp_ebpf::layout::{
     Counters, Destination, Endpoint, Endpoint4, Endpoint6, Fragment, FragmentKey4, FragmentKey6,
-    Load, Neighbour4, Neighbour6, NextHop, RangeKey4, RangeKey6, Route, Service, Settings,
-    SharedBy, Template, TemplateKey, limits, maps, own_mac,
+    Load, Locality, LocalityKey, Neighbour4, Neighbour6, NextHop, RangeKey4, RangeKey6, Route,
+    Service, Settings, SharedBy, Template, TemplateKey, limits, maps, own_mac,
 };
 
 use super::error::{DatapathError, os_error};
@@ -24,6 +24,9 @@ use super::sys;
 use crate::plan::{Share, Write};
 
 type Table<K, V> = HashMap<MapData, Plain<K>, V>;
+
+/// The words of a [`Locality`], which itself is for memory that others write.
+pub(super) type LocalityWords = [u64; size_of::<Locality>() / 8];
 
 /// Every map that the director writes or reads, by its name in [`xdp_ebpf::layout::maps`].
 pub struct Maps {
@@ -39,6 +42,7 @@ pub struct Maps {
     /// What each destination has to do, mapped into memory.
     pub loads: Mapped<Load>,
     pub(super) templates: Table<TemplateKey, Plain<Template>>,
+    pub(super) localities: Table<LocalityKey, LocalityWords>,
     pub(super) counters: PerCpuArray<MapData, Plain<Counters>>,
     pub(super) reasons: PerCpuArray<MapData, u64>,
     pub(super) real_servers4: Table<Endpoint4, Plain<SharedBy>>,
@@ -119,6 +123,7 @@ impl Maps {
             destinations: of(get, maps::DESTINATIONS)?,
             loads: mapped(get(maps::LOADS)?, maps::LOADS, limits::DESTINATIONS)?,
             templates: of(get, maps::TEMPLATES)?,
+            localities: of(get, maps::LOCALITIES)?,
             counters: of(get, maps::COUNTERS)?,
             reasons: of(get, maps::REASONS)?,
             real_servers4: of(get, maps::REAL_SERVERS4)?,

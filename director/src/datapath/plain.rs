@@ -2,9 +2,9 @@
 
 use aya::Pod;
 use xdp_ebpf::layout::{
-    Counters, Destination, Endpoint, Endpoint4, Endpoint6, FragmentKey4, FragmentKey6, Neighbour4,
-    Neighbour6, NextHop, RangeKey4, RangeKey6, Route, Service, Settings, SharedBy, Template,
-    TemplateKey,
+    Counters, Destination, Endpoint, Endpoint4, Endpoint6, FragmentKey4, FragmentKey6, LocalityKey,
+    Neighbour4, Neighbour6, NextHop, RangeKey4, RangeKey6, Route, Service, Settings, SharedBy,
+    Template, TemplateKey,
 };
 
 /// A type of [`xdp_ebpf::layout`] for a map of `aya`, whose own trait cannot be implemented for another crate's types.
@@ -36,6 +36,7 @@ plain!(
     Endpoint6,
     FragmentKey4,
     FragmentKey6,
+    LocalityKey,
     Neighbour4,
     Neighbour6,
     NextHop,

@@ -137,7 +137,10 @@ async fn serve(
                 node.sample_rates();
             }
             step = resize::next(&mut node.resize) => node.on_resize(step),
-            _ = walks.tick() => node.walk(),
+            _ = walks.tick() => {
+                node.walk();
+                node.forget_localities();
+            }
             question = control.next() => match question {
                 // Whoever asked may have gone away.
                 Question::Status(answer) => drop(answer.send(node.status())),

@@ -9,6 +9,8 @@
 //! ```
 
 mod event_loop;
+mod gone;
+mod localities;
 mod node;
 mod operator;
 mod rates;

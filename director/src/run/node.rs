@@ -7,6 +7,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use xdp_ebpf::layout::{Template, TemplateKey, destination};
 
+use super::gone::gone;
+use super::localities::Localities;
 use super::rates::Rates;
 use super::resize::Resize;
 use super::seldom::Seldom;
@@ -62,6 +64,9 @@ pub(super) struct Node {
     pub(super) templates_due: Instant,
     /// Templates whose time has passed, while a pass looks for their connections.
     pub(super) idle_templates: HashMap<TemplateKey, Template>,
+    pub(super) localities: Localities,
+    /// Whether upkeep has been told what is gone by the tables as they are.
+    pub(super) gone_is_told: bool,
     /// Up to when the table clock has been advanced.
     clock_at: Instant,
     /// Whether `config` has been put into force once.
@@ -144,6 +149,8 @@ impl Node {
             unused: Unused::default(),
             templates_due: Instant::now(),
             idle_templates: HashMap::new(),
+            localities: Localities::new(Instant::now()),
+            gone_is_told: false,
             in_force: false,
             ready: false,
             waiting: Waiting::default(),
@@ -175,6 +182,7 @@ impl Node {
             seed: self.tables.settings.seed,
         });
         self.upkeep.set_rules(self.rules(&self.config));
+        self.gone_is_told = false;
         // Nothing is known yet of what these tables have no connections of.
         self.idle_templates.clear();
         self.unused = Unused::default();
@@ -237,6 +245,10 @@ impl Node {
 
     /// Walks on over the connection tables.
     pub(super) fn walk(&mut self) {
+        if !self.gone_is_told {
+            self.upkeep.set_dead(gone(&self.tables));
+            self.gone_is_told = true;
+        }
         let limit = self.upkeep.buckets().div_ceil(SLICES).min(SLICE_BUCKETS);
         let loads = self.datapath.maps.loads.as_slice();
         if self.upkeep.is_at_start() {
