@@ -1,6 +1,7 @@
 //! What the maps hold: for adopting them, and for telling an operator.
 
 use std::collections::BTreeMap;
+use std::mem::offset_of;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use aya::maps::lpm_trie::LpmTrie;
@@ -201,6 +202,34 @@ impl Maps {
             Plain(key),
             template.map(Plain),
         )
+    }
+
+    /// Addresses that `lblc` and `lblcr` remember.
+    ///
+    /// # Errors
+    /// When the kernel refuses a read.
+    pub fn locality_keys(&self) -> Result<Vec<LocalityKey>, DatapathError> {
+        self.localities
+            .keys()
+            .map(|key| key.map(|key| key.0))
+            .collect::<Result<_, _>>()
+            .map_err(failed("read", maps::LOCALITIES))
+    }
+
+    /// When what `lblc` or `lblcr` remembers of an address was last used, by the table clock.
+    #[must_use]
+    pub fn locality_seen_s(&self, key: &LocalityKey) -> Option<u32> {
+        let words = self.localities.get(&Plain(*key), 0).ok()?;
+        // Written from 32 bits.
+        Some(words[offset_of!(Locality, seen_s) / 8] as u32)
+    }
+
+    /// Has `lblc` and `lblcr` forget an address.
+    ///
+    /// # Errors
+    /// When the kernel refuses a write.
+    pub fn remove_locality(&mut self, key: LocalityKey) -> Result<(), DatapathError> {
+        super::maps::put(&mut self.localities, maps::LOCALITIES, Plain(key), None)
     }
 
     /// Traffic of a destination, over all CPUs.

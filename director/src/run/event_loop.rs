@@ -140,7 +140,10 @@ async fn serve(
             }
             step = resize::next(&mut node.resize) => node.on_resize(step),
             change = node.health.next() => node.on_verdict(change),
-            _ = walks.tick() => node.walk(),
+            _ = walks.tick() => {
+                node.walk();
+                node.forget_localities();
+            }
             question = control.next() => match question {
                 // Whoever asked may have gone away.
                 Question::Status(answer) => drop(answer.send(node.status())),

@@ -9,7 +9,9 @@
 //! ```
 
 mod event_loop;
+mod gone;
 mod health;
+mod localities;
 mod node;
 mod operator;
 mod rates;

@@ -117,6 +117,8 @@ impl Node {
 
     /// Makes the maps hold what is desired. After an error they hold a consistent part of it.
     pub(super) fn write(&mut self, desired: &Tables) -> anyhow::Result<()> {
+        // Whatever comes of it: an id that was gone may be another real server's from here on.
+        self.gone_is_told = false;
         for write in plan::diff(&self.tables, desired) {
             tracing::trace!(?write, "map");
             self.datapath.maps.apply(&write)?;

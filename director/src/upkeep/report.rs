@@ -29,7 +29,7 @@ pub struct Report {
     pub entries6: u64,
     /// Copies among them.
     pub copies: u64,
-    /// Entries freed because their time had passed.
+    /// Entries freed because their time had passed, or because another CPU's is the connection now.
     pub expired: u64,
     /// Entries freed because their destination or endpoint is gone: see [`super::Dead`].
     pub removed: u64,

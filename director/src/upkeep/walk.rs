@@ -148,116 +148,209 @@ impl<'a, B: Bucket> Walk<'a, B> {
     #[inline]
     pub(super) fn others(&self, of: &Place<'_, B>, mut look: impl FnMut(Place<'a, B>)) {
         let own = self.cpu(of.index);
-        let hash = B::hash(of.key, self.seed);
+        let (first, second) = self.both(of.key);
         for cpu in (0..self.cpus).filter(|cpu| *cpu != own) {
-            let (first, second) = candidates(hash, self.buckets, cpu * self.buckets);
-            for index in [first as usize, second as usize] {
-                let Some(bucket) = self.table.get(index) else {
-                    continue;
-                };
-                for way in (0..B::WAYS).filter(|way| bucket.holds(*way, of.key)) {
-                    // By now it may have been filled anew.
-                    if let Some(other) = place(index, bucket, way)
-                        && bucket.holds(way, of.key)
-                        && other.value.destination() == of.value.destination()
-                    {
-                        look(other);
-                    }
-                }
+            for bucket in [first, second] {
+                self.same_in(cpu, bucket, of, &mut look);
             }
         }
     }
 
-    /// Loads what [`Self::visit`] will look at in the other CPUs' tables for the copies in these buckets. Each of those looks
-    /// misses all caches; here they do not wait for each other.
-    pub(super) fn fetch_others(&self, buckets: std::ops::Range<usize>) {
-        let own = self.cpu(buckets.start);
-        let mut word = 0;
-        for bucket in self.table.get(buckets).unwrap_or_default() {
-            for way in 0..B::WAYS {
-                let value = Value(bucket.value(way).load(Ordering::Relaxed));
-                if value.flags() & Value::COPY == 0 {
-                    continue;
-                }
-                let hash = B::hash(bucket.key(way), self.seed);
-                for cpu in (0..self.cpus).filter(|cpu| *cpu != own) {
-                    let (first, second) = candidates(hash, self.buckets, cpu * self.buckets);
-                    for index in [first as usize, second as usize] {
-                        let Some(other) = self.table.get(index) else {
-                            continue;
-                        };
-                        word ^= other.value(0).load(Ordering::Relaxed);
-                        word ^= other.value(B::WAYS - 1).load(Ordering::Relaxed);
-                    }
-                }
-            }
-        }
-        std::hint::black_box(word);
+    /// The buckets that a key may stand in, counted from the beginning of a CPU's table: the same in all of them.
+    fn both(&self, key: B::Key) -> (usize, usize) {
+        let (first, second) = candidates(B::hash(key, self.seed), self.buckets, 0);
+        (first as usize, second as usize)
     }
 
-    /// Looks after one bucket, and tells of the entries that stay. Gives their number.
-    #[inline]
+    /// The entries of the same connection in one bucket of a CPU's table.
+    #[inline(always)]
+    fn same_in(
+        &self,
+        cpu: u32,
+        bucket: usize,
+        of: &Place<'_, B>,
+        mut look: impl FnMut(Place<'a, B>),
+    ) {
+        let index = cpu as usize * self.buckets as usize + bucket;
+        let Some(bucket) = self.table.get(index) else {
+            return;
+        };
+        // All ways first, without a branch for each: which of them it is cannot be predicted. Of a pass with copies 2 ms
+        // of 38.
+        let mut ways = 0_u32;
+        for way in 0..B::WAYS {
+            ways |= u32::from(bucket.holds(way, of.key)) << way;
+        }
+        while ways != 0 {
+            let way = ways.trailing_zeros() as usize;
+            ways &= ways - 1;
+            if let Some(other) = place(index, bucket, way)
+                // By now it may have been filled anew.
+                && bucket.holds(way, of.key)
+                && other.value.destination() == of.value.destination()
+            {
+                look(other);
+            }
+        }
+    }
+
+    /// Looks after the same buckets of every CPU's table, counted from their beginning, and tells of the entries that stay.
+    /// Gives their number.
+    ///
+    /// All tables side by side, because entries of one connection are in the same two buckets of each, nine of ten of
+    /// them in the first: what a copy is asked about is at hand. What is not is loaded, and looked at in the end, so
+    /// that one cache miss does not wait for the other. Measured with a third of 1.25 million entries copies: table by
+    /// table 67 ms on 2 CPUs, 1.7 s on 16, 7 s on 128; side by side 36 ms, 85 ms, 370 ms.
+    ///
+    /// `thorough`: originals in use are held against their neighbours too, which only finding two of a connection asks for.
+    /// `later` is memory that is used again, and empty before and after.
     pub(super) fn visit(
         &self,
-        index: usize,
+        buckets: std::ops::Range<usize>,
+        thorough: bool,
         rules: &Rules,
         report: &mut Report,
+        later: &mut Vec<(usize, usize)>,
         mut stays: impl FnMut(B::Key, &mut Report),
     ) -> u64 {
-        let Some(bucket) = self.table.get(index) else {
-            return 0;
-        };
         let mut taken = 0;
-        for way in 0..B::WAYS {
-            let Some(place) = place(index, bucket, way) else {
-                continue;
-            };
-            let fate = self.judge(&place, rules, report);
-            if fate == Fate::Freed {
-                continue;
+        let mut settle = |place: &Place<'_, B>, fate: Fate, report: &mut Report| {
+            if fate != Fate::Freed {
+                taken += 1;
+                report.count(place.value, B::endpoint(place.key), fate == Fate::Counted);
+                stays(place.key, report);
             }
-            taken += 1;
-            let endpoint = B::endpoint(place.key);
-            report.count(place.value, endpoint, fate == Fate::Counted);
-            stays(place.key, report);
+        };
+        let mut fetched = 0;
+        for cpu in 0..self.cpus {
+            let base = cpu as usize * self.buckets as usize;
+            for bucket in buckets.clone() {
+                let Some(entries) = self.table.get(base + bucket) else {
+                    continue;
+                };
+                for way in 0..B::WAYS {
+                    let Some(place) = place(base + bucket, entries, way) else {
+                        continue;
+                    };
+                    match self.judge_by_itself(&place, bucket, thorough, rules, report) {
+                        Some(fate) => settle(&place, fate, report),
+                        None => {
+                            fetched ^= self.fetch_others(&place);
+                            later.push((place.index, place.way));
+                        }
+                    }
+                }
+            }
+        }
+        std::hint::black_box(fetched);
+        for (index, way) in later.drain(..) {
+            let place = self
+                .table
+                .get(index)
+                .and_then(|bucket| place(index, bucket, way));
+            if let Some(place) = place {
+                let fate = self.judge(&place, rules, report);
+                settle(&place, fate, report);
+            }
         }
         taken
+    }
+
+    /// Loads what [`Self::judge_with_others`] will look at.
+    fn fetch_others(&self, of: &Place<'_, B>) -> u64 {
+        let own = self.cpu(of.index);
+        let bucket = self.other_bucket(of);
+        let mut word = 0;
+        for cpu in (0..self.cpus).filter(|cpu| *cpu != own) {
+            let index = cpu as usize * self.buckets as usize + bucket;
+            if let Some(other) = self.table.get(index) {
+                // Both lines of an IPv6 bucket.
+                word ^= other.value(0).load(Ordering::Relaxed);
+                word ^= other.value(B::WAYS - 1).load(Ordering::Relaxed);
+            }
+        }
+        word
     }
 
     /// Whether an entry stays, and whether it is the one that counts for its connection.
     ///
     /// Original and copies of a connection live and die together, by the one that was used last: a client's packets
-    /// write one of them, its server's another. An original in use needs no look at the others; whatever copies it
-    /// has are judged at their own places.
-    #[inline]
+    /// write one of them, its server's another.
     fn judge(&self, place: &Place<'_, B>, rules: &Rules, report: &mut Report) -> Fate {
+        let bucket = self.other_bucket(place);
+        let by_itself = if place.is_copy() {
+            self.judge_by_itself(place, bucket, false, rules, report)
+        } else {
+            None
+        };
+        by_itself.unwrap_or_else(|| self.judge_with_others(place, rules, report))
+    }
+
+    /// The bucket in which an entry's name may stand too.
+    fn other_bucket(&self, of: &Place<'_, B>) -> usize {
+        let (first, second) = self.both(of.key);
+        if of.index % self.buckets.max(1) as usize == first {
+            second
+        } else {
+            first
+        }
+    }
+
+    /// As far as the entry itself and its neighbours in the other tables tell. `None`: the others must be looked for.
+    ///
+    /// An entry in use needs no look at the others' time: should one that was used later have expired, it takes this one
+    /// with it when its own place is looked at.
+    #[inline]
+    fn judge_by_itself(
+        &self,
+        place: &Place<'_, B>,
+        bucket: usize,
+        thorough: bool,
+        rules: &Rules,
+        report: &mut Report,
+    ) -> Option<Fate> {
         let endpoint = B::endpoint(place.key);
         if rules.is_dead(place.value, endpoint) {
             let freed = place.free();
             report.removed += u64::from(freed);
-            return if freed { Fate::Freed } else { Fate::Counted };
+            return Some(if freed { Fate::Freed } else { Fate::Counted });
         }
-        let expired = rules.is_expired(place.value, endpoint, self.now_s);
-        if !expired && !place.is_copy() {
-            return Fate::Counted;
+        if rules.is_expired(place.value, endpoint, self.now_s) {
+            return None;
         }
-        self.judge_with_others(place, expired, rules, report)
+        if !place.is_copy() {
+            let is_one_of_two = thorough && self.has_original_in(bucket, place);
+            return (!is_one_of_two).then_some(Fate::Counted);
+        }
+        self.has_original_in(bucket, place).then_some(Fate::Kept)
+    }
+
+    /// Whether an original of the same connection stands in this bucket of another CPU's table.
+    #[inline]
+    fn has_original_in(&self, bucket: usize, of: &Place<'_, B>) -> bool {
+        let own = self.cpu(of.index);
+        for cpu in 0..self.cpus {
+            let mut found = false;
+            if cpu != own {
+                self.same_in(cpu, bucket, of, |other| found |= !other.is_copy());
+            }
+            if found {
+                return true;
+            }
+        }
+        false
     }
 
     #[inline(never)]
-    fn judge_with_others(
-        &self,
-        place: &Place<'_, B>,
-        expired: bool,
-        rules: &Rules,
-        report: &mut Report,
-    ) -> Fate {
+    fn judge_with_others(&self, place: &Place<'_, B>, rules: &Rules, report: &mut Report) -> Fate {
         let idle_of_place_s = idle_s(place.value, self.now_s);
         let mut latest = (place.age(self.now_s), place.value);
         let mut superseded = false;
         let mut first_copy = true;
         self.others(place, |other| {
             // A port used again after the NIC had moved its flow: the original on the other CPU is the connection now.
+            // Should packets come to this one yet, they find that one and make a copy. Of another real server's entry
+            // nothing is said: its old connection may be the one heard of last.
             superseded |= !other.is_copy() && idle_s(other.value, self.now_s) < idle_of_place_s;
             first_copy &= other.is_copy() && other.index > place.index;
             let age = other.age(self.now_s);
@@ -271,7 +364,7 @@ impl<'a, B: Bucket> Walk<'a, B> {
         } else {
             Fate::Kept
         };
-        if expired && !place.is_copy() && superseded {
+        if !place.is_copy() && superseded {
             return self.free(place, report).unwrap_or(stays);
         }
         let (latest_age, latest) = latest;

@@ -31,6 +31,10 @@ impl Tables {
     }
 
     fn put(&self, entry: &Entry) {
+        self.put_of(entry, 9);
+    }
+
+    fn put_of(&self, entry: &Entry, destination: u32) {
         let Entry {
             cpu,
             client,
@@ -39,7 +43,7 @@ impl Tables {
             state,
             flags,
         } = *entry;
-        let value = Value::new(9, (NOW_S - idle_s) as u16, state, flags);
+        let value = Value::new(destination, (NOW_S - idle_s) as u16, state, flags);
         place(&self.four, cpu, key4(client, 80, 1), second, value);
         place(
             &self.six,
@@ -259,6 +263,72 @@ fn what_a_pass_keeps_and_counts() {
             2 * (active + inactive),
             "{what}: states"
         );
+    }
+}
+
+#[test]
+fn of_two_originals_the_one_used_last_stays() {
+    use State::{Close, Established, FinWait};
+    // (entries, destination of the second one, kept)
+    let cases: &[(&[Entry], u32, usize)] = &[
+        (
+            &[entry(0, 1, 5, Established), entry(1, 1, 6, Established)],
+            9,
+            1,
+        ),
+        (
+            &[entry(0, 1, 60, FinWait), entry(1, 1, 6, Established)],
+            9,
+            1,
+        ),
+        (
+            &[entry(0, 1, 600, Established), entry(1, 1, 6, Close)],
+            9,
+            1,
+        ),
+        // Which one cannot be told yet.
+        (
+            &[entry(0, 1, 5, Established), entry(1, 1, 5, Established)],
+            9,
+            2,
+        ),
+        // The older connection's real server may be the one that sends.
+        (
+            &[entry(0, 1, 5, Established), entry(1, 1, 6, Established)],
+            8,
+            2,
+        ),
+        (
+            &[entry(0, 1, 60, Established), copy(1, 1, 6, Established)],
+            9,
+            2,
+        ),
+        (
+            &[copy(0, 1, 60, Established), entry(1, 1, 6, Established)],
+            9,
+            2,
+        ),
+    ];
+    for (number, (entries, destination, kept)) in cases.iter().enumerate() {
+        let tables = Tables::new();
+        for (entry, destination) in entries.iter().zip([9, *destination]) {
+            tables.put_of(entry, destination);
+        }
+        let mut upkeep = Upkeep::new(GEOMETRY);
+        let passes: Vec<Report> = (0..32).map(|_| tables.pass(&mut upkeep)).collect();
+        assert_eq!(tables.entries(), (*kept, *kept), "case {number}");
+        let freed: u64 = passes.iter().map(|report| report.expired).sum();
+        assert_eq!(freed, 2 * (2 - kept) as u64, "case {number}");
+        let latest = entries.iter().map(|entry| entry.idle_s).min();
+        let left = tables.four.iter().find_map(|bucket| {
+            let values =
+                (0..Bucket4::WAYS).map(|way| Value(bucket.value(way).load(Ordering::Relaxed)));
+            values
+                .filter(|value| value.is_some())
+                .map(|value| u32::from(value.idle_s(NOW_S)))
+                .min()
+        });
+        assert!(*kept == 2 || left == latest, "case {number}: {left:?} s");
     }
 }
 

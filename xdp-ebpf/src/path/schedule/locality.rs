@@ -1,8 +1,8 @@
 //! `lblc` and `lblcr`: an address (the virtual one, of services that stand for many) keeps its destination, or its set of
 //! destinations, while they are not overloaded.
 //!
-//! `ip_vs_lblc.c` and `ip_vs_lblcr.c` of the kernel, with its time for a set that did not change ([`SHRINK_S`]). The kernel
-//! forgets addresses by timers; here a map of fixed size gives the longest unused up.
+//! `ip_vs_lblc.c` and `ip_vs_lblcr.c` of the kernel, with its time for a set that did not change ([`SHRINK_S`]). The map
+//! gives the longest unused address up when it is full; the director takes away what nobody used for a day.
 
 use core::ptr::NonNull;
 use core::sync::atomic::AtomicU64;
