@@ -68,6 +68,7 @@ fn defaults_of_last_resort() {
                 depends_on: Vec::new(),
             },
         }],
+        alerts: Vec::new(),
         tunnel: TunnelSettings {
             source_ipv4: "198.18.0.0/16".parse().unwrap(),
             source_ipv6: "100::/64".parse().unwrap(),
