@@ -367,3 +367,133 @@ services:
         "{error}"
     );
 }
+
+#[test]
+fn alerts() {
+    let mail = "mail: {to: [a@b.example], server: mail}";
+    for (alert, column, words) in [
+        (
+            "{program: [/bin/page]}".to_owned(),
+            5,
+            &["the key \"name\" is missing"][..],
+        ),
+        (
+            "{name: it}".to_owned(),
+            5,
+            &["goes nowhere", "mail, program, webhook"],
+        ),
+        (
+            format!("{{name: it, program: [/bin/page], {mail}}}"),
+            5,
+            &["several ways", "an alert each"],
+        ),
+        ("{name: it, program: []}".to_owned(), 26, &["an empty list"]),
+        (
+            "{name: it, program: [page]}".to_owned(),
+            26,
+            &["\"page\"", "not the absolute path", "/usr/local/bin/page"],
+        ),
+        (
+            "{name: it, mail: {server: mail}}".to_owned(),
+            23,
+            &["the key \"to\" is missing", "a mail address"],
+        ),
+        (
+            "{name: it, mail: {to: [a@b.example]}}".to_owned(),
+            23,
+            &["the key \"server\" is missing", "a host"],
+        ),
+        (
+            "{name: it, mail: {to: [ops], server: mail}}".to_owned(),
+            28,
+            &["\"ops\"", "ops@example.org"],
+        ),
+        (
+            "{name: it, mail: {to: [a@b.example], server: mail, user: me}}".to_owned(),
+            23,
+            &["half a login"],
+        ),
+        (
+            "{name: it, mail: {to: [a@b.example], server: mail, tls: startls}}".to_owned(),
+            61,
+            &["did you mean \"starttls\"?"],
+        ),
+        (
+            "{name: it, webhook: {headers: {}}}".to_owned(),
+            26,
+            &["the key \"url\" is missing", "https://"],
+        ),
+        (
+            "{name: it, webhook: {url: \"ftp://chat/\"}}".to_owned(),
+            32,
+            &["neither http nor https"],
+        ),
+        (
+            "{name: it, webhook: {url: \"http://me@chat/\"}}".to_owned(),
+            32,
+            &["a user in it", "headers"],
+        ),
+        (
+            "{name: it, webhook: {url: \"http://chat/\", ca: /ca.pem}}".to_owned(),
+            52,
+            &["not https"],
+        ),
+        (
+            "{name: it, webhook: {url: \"http://chat/\", headers: {a b: c}}}".to_owned(),
+            63,
+            &["the header \"a b\""],
+        ),
+        (
+            format!("{{name: it, {mail}, on: [dwon]}}"),
+            62,
+            &[
+                "\"dwon\"",
+                "down, up, fallback, quorum, service",
+                "did you mean \"down\"?",
+            ],
+        ),
+        (
+            format!("{{name: it, {mail}, periods: [mon-fry 08:00-18:00]}}"),
+            67,
+            &[
+                "a day that there is not",
+                "did you mean",
+                "mon-fri 08:00-18:00",
+            ],
+        ),
+        (
+            format!("{{name: it, {mail}, periods: [mon 8-18]}}"),
+            67,
+            &["\"mon 8-18\"", "mon-fri 08:00-18:00"],
+        ),
+        (
+            format!("{{name: it, {mail}, every: 8d}}"),
+            64,
+            &["\"8d\"", "from 0s to 7d"],
+        ),
+        (
+            format!("{{name: it, {mail}, grop: 1s}}"),
+            57,
+            &["\"grop\"", "did you mean \"group\"?"],
+        ),
+    ] {
+        check(
+            &format!("interfaces: [eth0]\nalerts:\n  - {alert}\n"),
+            (3, column),
+            words,
+        );
+    }
+    check(
+        &format!(
+            "interfaces: [eth0]\nalerts:\n  - {{name: it, {mail}}}\n  - {{name: it, {mail}}}\n"
+        ),
+        (4, 5),
+        &["the alert it stands already in line 3", "every name once"],
+    );
+    let many = "  - {name: it, program: [/bin/page]}\n".repeat(17);
+    check(
+        &format!("interfaces: [eth0]\nalerts:\n{many}"),
+        (3, 3),
+        &["too many: 17 alerts", "at most 16"],
+    );
+}
