@@ -371,81 +371,86 @@ services:
 #[test]
 fn alerts() {
     let mail = "mail: {to: [a@b.example], server: mail}";
-    for (alert, column, words) in [
+    // (an alert, the text at which the mistake is, words)
+    for (alert, at, words) in [
         (
             "{program: [/bin/page]}".to_owned(),
-            5,
+            "{program",
             &["the key \"name\" is missing"][..],
         ),
         (
             "{name: it}".to_owned(),
-            5,
+            "{name",
             &["goes nowhere", "mail, program, webhook"],
         ),
         (
             format!("{{name: it, program: [/bin/page], {mail}}}"),
-            5,
+            "{name",
             &["several ways", "an alert each"],
         ),
-        ("{name: it, program: []}".to_owned(), 26, &["an empty list"]),
+        (
+            "{name: it, program: []}".to_owned(),
+            "[]",
+            &["an empty list"],
+        ),
         (
             "{name: it, program: [page]}".to_owned(),
-            26,
+            "[page]",
             &["\"page\"", "not the absolute path", "/usr/local/bin/page"],
         ),
         (
             "{name: it, mail: {server: mail}}".to_owned(),
-            23,
+            "{server",
             &["the key \"to\" is missing", "a mail address"],
         ),
         (
             "{name: it, mail: {to: [a@b.example]}}".to_owned(),
-            23,
+            "{to",
             &["the key \"server\" is missing", "a host"],
         ),
         (
             "{name: it, mail: {to: [ops], server: mail}}".to_owned(),
-            28,
+            "ops",
             &["\"ops\"", "ops@example.org"],
         ),
         (
             "{name: it, mail: {to: [a@b.example], server: mail, user: me}}".to_owned(),
-            23,
+            "{to",
             &["half a login"],
         ),
         (
             "{name: it, mail: {to: [a@b.example], server: mail, tls: startls}}".to_owned(),
-            61,
+            "startls",
             &["did you mean \"starttls\"?"],
         ),
         (
             "{name: it, webhook: {headers: {}}}".to_owned(),
-            26,
+            "{headers",
             &["the key \"url\" is missing", "https://"],
         ),
         (
             "{name: it, webhook: {url: \"ftp://chat/\"}}".to_owned(),
-            32,
+            "\"ftp",
             &["neither http nor https"],
         ),
         (
             "{name: it, webhook: {url: \"http://me@chat/\"}}".to_owned(),
-            32,
+            "\"http",
             &["a user in it", "headers"],
         ),
         (
             "{name: it, webhook: {url: \"http://chat/\", ca: /ca.pem}}".to_owned(),
-            52,
+            "/ca.pem",
             &["not https"],
         ),
         (
             "{name: it, webhook: {url: \"http://chat/\", headers: {a b: c}}}".to_owned(),
-            63,
+            "c}",
             &["the header \"a b\""],
         ),
         (
             format!("{{name: it, {mail}, on: [dwon]}}"),
-            62,
+            "dwon",
             &[
                 "\"dwon\"",
                 "down, up, fallback, quorum, service",
@@ -454,7 +459,7 @@ fn alerts() {
         ),
         (
             format!("{{name: it, {mail}, periods: [mon-fry 08:00-18:00]}}"),
-            67,
+            "mon-fry",
             &[
                 "a day that there is not",
                 "did you mean",
@@ -463,22 +468,24 @@ fn alerts() {
         ),
         (
             format!("{{name: it, {mail}, periods: [mon 8-18]}}"),
-            67,
+            "mon 8",
             &["\"mon 8-18\"", "mon-fri 08:00-18:00"],
         ),
         (
             format!("{{name: it, {mail}, every: 8d}}"),
-            64,
+            "8d",
             &["\"8d\"", "from 0s to 7d"],
         ),
         (
             format!("{{name: it, {mail}, grop: 1s}}"),
-            57,
+            "grop",
             &["\"grop\"", "did you mean \"group\"?"],
         ),
     ] {
+        let line = format!("  - {alert}");
+        let column = line.find(at).unwrap() + 1;
         check(
-            &format!("interfaces: [eth0]\nalerts:\n  - {alert}\n"),
+            &format!("interfaces: [eth0]\nalerts:\n{line}\n"),
             (3, column),
             words,
         );

@@ -53,7 +53,7 @@ fn compose(way: &MailWay, letter: &Letter, host: &str) -> Result<Message, String
         message = message.to(mailbox(to)?);
     }
     message
-        // A name of its own for each, so that servers that saw it already know it again.
+        // Each should have one (RFC 5322 section 3.6.4), and some servers refuse those without.
         .message_id(None)
         .body(letter.text.clone())
         .map_err(|error| format!("this mail cannot be made: {error}"))
