@@ -8,6 +8,7 @@ use serde::Deserialize;
 use super::addresses::{
     Address, EndpointWord, RealServerWord, ServerAddress, SourcePrefix4, SourcePrefix6,
 };
+use super::alerts::AlertFile;
 use super::checks::CheckChoices;
 use super::kinds::{
     FlagWord, FragmentTimeout, InstanceName, InterfaceName, MethodWord, Number, PersistenceWord,
@@ -31,6 +32,8 @@ pub(super) struct File {
     pub(super) defaults: Option<DefaultsFile>,
     /// Virtual services.
     pub(super) services: Option<Vec<Located<ServiceFile>>>,
+    /// Who is told when something is down.
+    pub(super) alerts: Optional<Located<Vec<Located<AlertFile>>>>,
     /// Settings of all tunnels.
     pub(super) tunnel: Option<TunnelSettingsFile>,
     /// How many connections the connection tables are made for; the memory is taken at start.

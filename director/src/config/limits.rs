@@ -56,6 +56,23 @@ pub const DEPENDENCIES: Limit = Limit {
     maximum: 16,
 };
 
+/// Longest time of an alert, in milliseconds: a week.
+pub const ALERT_TIME_MS: u32 = 7 * 24 * 3_600_000;
+/// Targets of alerts.
+pub const ALERTS: Limit = Limit {
+    what: "alerts",
+    maximum: 16,
+};
+/// Recipients, words of a program, periods of one alert.
+pub const ALERT_WORDS: Limit = Limit {
+    what: "entries in one list of an alert",
+    maximum: 64,
+};
+/// Messages that wait for one target. Of more the oldest is dropped, and the next one says so.
+pub const ALERT_MESSAGES: usize = 64;
+/// Lines of one message; the rest is counted.
+pub const ALERT_LINES: usize = 500;
+
 /// Largest threshold.
 pub const THRESHOLD: u64 = 4_000_000_000;
 
@@ -121,7 +138,9 @@ pub const SLOTS: Limit = Limit {
 };
 
 /// All limits on numbers of things, for people.
-pub const ALL: [Limit; 12] = [
+pub const ALL: [Limit; 14] = [
+    ALERTS,
+    ALERT_WORDS,
     CHECKS_PER_REAL_SERVER,
     STEPS_PER_CHECK,
     DEPENDENCIES,

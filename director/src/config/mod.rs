@@ -12,6 +12,7 @@
 
 mod across;
 mod addresses;
+mod alerts;
 mod checks;
 mod defaults;
 mod error;
@@ -29,6 +30,9 @@ mod thresholds;
 mod value;
 mod yaml;
 
+pub use alerts::{
+    AlertKind, AlertTarget, AlertWay, MailTls, MailWay, Period, ProgramWay, WebhookWay,
+};
 pub use checks::{
     AgentProbe, Check, Digest, DnsProbe, DnsRecord, ExchangeProbe, ExternalProbe, HttpProbe,
     LoginProbe, Pattern, Probe, Secret, SipProbe, SmtpProbe, Step, Timing, TlsOptions, TlsProbe,

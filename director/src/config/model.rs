@@ -14,6 +14,7 @@ use xdp_ebpf::connection::{Bucket4, Bucket6};
 use xdp_ebpf::layout::limits;
 use xdp_ebpf::state::{STATES, State, TIMEOUTS_S};
 
+use super::alerts::AlertTarget;
 use super::checks::Check;
 
 /// Everything that one configuration file says.
@@ -25,6 +26,8 @@ pub struct Config {
     pub interfaces: Vec<Interface>,
     /// Virtual services, in the order of the file.
     pub services: Vec<VirtualService>,
+    /// Who is told when something is down.
+    pub alerts: Vec<Arc<AlertTarget>>,
     /// Settings of all tunnels.
     pub tunnel: TunnelSettings,
     /// How many connections the connection tables are made for.

@@ -41,11 +41,13 @@ impl Resolver {
             .map(|defaults| self.defaults(defaults))
             .unwrap_or_default();
         let services = self.services(file.services.as_deref().unwrap_or_default(), &defaults);
+        let alerts = self.alerts(&file.alerts);
         let tunnel = file.tunnel.as_ref();
         let connections = file.connections.as_ref();
         Config {
             interfaces,
             services,
+            alerts,
             tunnel: TunnelSettings {
                 source_ipv4: tunnel.map_or(SOURCE_IPV4, |tunnel| {
                     self.or(&tunnel.source_ipv4, SOURCE_IPV4)

@@ -12,7 +12,9 @@
 //! Only `probe` and `engine` do I/O. The rest takes inputs and `now` and says what to do. Nothing here knows about maps,
 //! ids or packets.
 
+pub mod alert;
 pub mod engine;
+mod group;
 pub mod machine;
 pub mod probe;
 pub mod standing;

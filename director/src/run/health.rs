@@ -1,11 +1,12 @@
 //! Verdicts into tables: what checks find, judged service by service, and written at once.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use xdp_ebpf::layout::destination;
 
+use super::alerts::Alerts;
 use super::node::Node;
 use super::system;
 use crate::config::{Config, Method, Probe, RealServer, VirtualService};
@@ -35,6 +36,8 @@ pub(super) struct Health {
     pub(super) standings: Standings,
     /// When something must be judged again although nothing happens.
     due: Option<Instant>,
+    /// Who is told of it.
+    alerts: Alerts,
 }
 
 impl Health {
@@ -48,6 +51,7 @@ impl Health {
             dependents: HashMap::new(),
             standings: Standings::default(),
             due: None,
+            alerts: Alerts::new()?,
         })
     }
 
@@ -122,6 +126,8 @@ impl Health {
     ) -> BTreeSet<usize> {
         let (now, now_s) = (Instant::now(), system::unix_s());
         let mut changed = BTreeSet::new();
+        // For alerts, which are told of nothing that is only so until others are judged.
+        let mut judged: BTreeMap<usize, Vec<Found>> = BTreeMap::new();
         // Each turn a service is judged, and its dependents again only if it went up or down: there are no circles, so
         // this ends.
         while let Some(place) = waiting.pop_first() {
@@ -173,7 +179,12 @@ impl Health {
                 tell(service, before, &standing);
                 *before = standing;
             }
+            if !config.alerts.is_empty() {
+                judged.insert(place, found);
+            }
         }
+        self.alerts
+            .judged(config, overrides, &self.standings, &judged);
         changed
     }
 
@@ -197,6 +208,7 @@ impl Health {
             .retain(|name, _| names.contains(name.as_str()));
         self.engine
             .replace(self.wanted_by.keys().cloned().collect());
+        self.alerts.in_force(config);
     }
 }
 

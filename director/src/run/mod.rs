@@ -8,6 +8,7 @@
 //!  early fragments ┘
 //! ```
 
+mod alerts;
 mod event_loop;
 mod gone;
 mod health;

@@ -274,3 +274,80 @@ fn what_else_follows_from_checks() {
     assert_eq!(site.answered(web(8085), 3), by_name(&[(2, 3)]));
     site.check_end();
 }
+
+/// Services whose alerts a program writes to a file, beside one that cannot be delivered.
+const WATCHED: &str = "
+  - name: watched
+    address: VIRTUAL
+    port: 8081
+    check: {type: connect, interval: 200ms, fall: 2, retry_delay: 50ms}
+    real_servers: [\"FIRST:8080\", \"SECOND:8080\"]
+  - name: dependent
+    address: VIRTUAL
+    port: 8082
+    depends_on: [watched]
+    check: {type: connect, interval: 200ms, fall: 2, retry_delay: 50ms}
+    real_servers: [\"THIRD:8080\"]
+alerts:
+  - name: broken
+    program: [/bin/false]
+    group: 0s
+  - name: written
+    program: [/bin/sh, -c, \"cat >> TOLD\"]
+    group: 0s
+";
+
+#[test]
+#[ignore = "needs root, network namespaces and nginx: cargo xtask test runs it"]
+fn alerts_are_told() {
+    let mut site = Site::up(Topology::TwoInterfaces);
+    site.lab.set_gateway(Gateway::Director).unwrap();
+    let file = site.lab.directory().join("told");
+    let text = yaml(&site, WATCHED).replace("TOLD", file.to_str().unwrap());
+    site.start_text(&text);
+    wait_for_states(&site, "watched", &["up", "up"]);
+    wait_for_states(&site, "dependent", &["up"]);
+    let told = || std::fs::read_to_string(&file).unwrap_or_default();
+    let wait_for = |words: &[&str]| {
+        wait_until("it is told", PATIENCE, || {
+            let told = told();
+            let mut lines = told.lines();
+            let is_told = lines.any(|line| words.iter().all(|word| line.contains(word)));
+            ensure!(is_told, "{told}");
+            Ok(())
+        })
+        .unwrap_or_else(|error| panic!("{words:?}: {error:#}"));
+    };
+    let (first, second) = (server(1, false), server(2, false));
+    let first = format!("watched {first}:8080");
+    let second = format!("{second}:8080");
+
+    site.kill_nginx(1);
+    wait_for(&[&format!("{first} down since "), "refused"]);
+    // What an operator took out is not told of; that nobody answers any more is. Of what depends on it nothing is told.
+    let operator = |site: &Site, word: &str| {
+        let socket = control_socket(&site.lab);
+        let socket = socket.to_str().unwrap();
+        let words = ["server", word, "watched", &second, "--socket", socket];
+        command(&site.lab, &words).unwrap();
+    };
+    operator(&site, "disable");
+    wait_for(&["watched service-down since ", "refused"]);
+    site.kill_nginx(2);
+    wait_for_states(&site, "watched", &["down", "down"]);
+    site.start_nginx(2);
+    wait_for_states(&site, "watched", &["down", "up"]);
+    operator(&site, "enable");
+    wait_for(&["watched service-up since "]);
+    site.start_nginx(1);
+    wait_for(&[&format!("{first} up since ")]);
+    let told = told();
+    assert!(!told.contains(&format!("watched {second}")), "{told}");
+    assert!(!told.contains("dependent"), "{told}");
+    let log = site.log();
+    assert!(
+        log.contains("broken") && log.contains("tried again in"),
+        "{log}"
+    );
+    site.check_end();
+}

@@ -6,6 +6,7 @@ mod model;
 mod resolve;
 
 pub(super) use file::CheckChoices;
+pub(super) use kinds::{AbsolutePath, HeaderValue, Text};
 pub use model::{
     AgentProbe, Check, Digest, DnsProbe, DnsRecord, ExchangeProbe, ExternalProbe, HttpProbe,
     LoginProbe, Pattern, Probe, Secret, SipProbe, SmtpProbe, Step, Timing, TlsOptions, TlsProbe,

@@ -1,9 +1,10 @@
 //! Health checks: from the YAML's structs to the model.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::file::{CheckChoice, CheckChoices, CheckFile, StepFile};
-use super::kinds::CheckWord;
+use super::kinds::{CheckWord, HeaderValue};
 use super::model::{
     AgentProbe, Check, DnsProbe, DnsRecord, ExchangeProbe, ExternalProbe, HttpProbe, LoginProbe,
     Pattern, Probe, Secret, SipProbe, SmtpProbe, Step, Timing, TlsOptions, TlsProbe, UdpProbe,
@@ -11,7 +12,7 @@ use super::model::{
 use crate::config::error::{Mistake, Place};
 use crate::config::limits;
 use crate::config::resolve::Resolver;
-use crate::config::value::{Kind, Optional, ShortOrLong, Value};
+use crate::config::value::{Kind, Located, Optional, ShortOrLong, Value};
 
 /// What a check takes that says nothing itself.
 const INTERVAL_MS: u32 = 2000;
@@ -187,26 +188,7 @@ impl Resolver {
     }
 
     fn http(&mut self, file: &CheckFile, tls: Option<TlsOptions>) -> HttpProbe {
-        let mut headers = Vec::new();
-        if let Some(written) = file.headers.as_ref() {
-            for (name, value) in &written.value {
-                // RFC 9110 section 5.6.2.
-                let is_token = !name.is_empty()
-                    && name
-                        .bytes()
-                        .all(|it| it.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&it));
-                if !is_token {
-                    self.mistakes.push(Mistake::new(
-                        value.place,
-                        format!("found the header \"{name}\""),
-                        "a name of letters, digits and \"-\"",
-                    ));
-                }
-                if let Some(value) = value.read(&mut self.mistakes) {
-                    headers.push((name.clone(), value));
-                }
-            }
-        }
+        let headers = self.headers(&file.headers);
         let status = file.status.as_ref().map(|written| &written.value);
         let status: Option<Vec<_>> = status.map(|ranges| {
             let read = ranges.iter().map(|it| it.read(&mut self.mistakes));
@@ -222,6 +204,32 @@ impl Resolver {
             body: self.pattern(&file.expect, &file.expect_regex),
             digest: self.maybe(&file.digest),
         }
+    }
+
+    /// Headers of an HTTP request.
+    pub(in crate::config) fn headers(
+        &mut self,
+        written: &Optional<Located<BTreeMap<String, Value<HeaderValue>>>>,
+    ) -> Vec<(String, String)> {
+        let mut headers = Vec::new();
+        for (name, value) in written.as_ref().into_iter().flat_map(|it| &it.value) {
+            // RFC 9110 section 5.6.2.
+            let is_token = !name.is_empty()
+                && name
+                    .bytes()
+                    .all(|it| it.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&it));
+            if !is_token {
+                self.mistakes.push(Mistake::new(
+                    value.place,
+                    format!("found the header \"{name}\""),
+                    "a name of letters, digits and \"-\"",
+                ));
+            }
+            if let Some(value) = value.read(&mut self.mistakes) {
+                headers.push((name.clone(), value));
+            }
+        }
+        headers
     }
 
     fn tls_options(&mut self, file: &CheckFile) -> TlsOptions {

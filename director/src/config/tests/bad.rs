@@ -367,3 +367,140 @@ services:
         "{error}"
     );
 }
+
+#[test]
+fn alerts() {
+    let mail = "mail: {to: [a@b.example], server: mail}";
+    // (an alert, the text at which the mistake is, words)
+    for (alert, at, words) in [
+        (
+            "{program: [/bin/page]}".to_owned(),
+            "{program",
+            &["the key \"name\" is missing"][..],
+        ),
+        (
+            "{name: it}".to_owned(),
+            "{name",
+            &["goes nowhere", "mail, program, webhook"],
+        ),
+        (
+            format!("{{name: it, program: [/bin/page], {mail}}}"),
+            "{name",
+            &["several ways", "an alert each"],
+        ),
+        (
+            "{name: it, program: []}".to_owned(),
+            "[]",
+            &["an empty list"],
+        ),
+        (
+            "{name: it, program: [page]}".to_owned(),
+            "[page]",
+            &["\"page\"", "not the absolute path", "/usr/local/bin/page"],
+        ),
+        (
+            "{name: it, mail: {server: mail}}".to_owned(),
+            "{server",
+            &["the key \"to\" is missing", "a mail address"],
+        ),
+        (
+            "{name: it, mail: {to: [a@b.example]}}".to_owned(),
+            "{to",
+            &["the key \"server\" is missing", "a host"],
+        ),
+        (
+            "{name: it, mail: {to: [ops], server: mail}}".to_owned(),
+            "ops",
+            &["\"ops\"", "ops@example.org"],
+        ),
+        (
+            "{name: it, mail: {to: [a@b.example], server: mail, user: me}}".to_owned(),
+            "{to",
+            &["half a login"],
+        ),
+        (
+            "{name: it, mail: {to: [a@b.example], server: mail, tls: startls}}".to_owned(),
+            "startls",
+            &["did you mean \"starttls\"?"],
+        ),
+        (
+            "{name: it, webhook: {headers: {}}}".to_owned(),
+            "{headers",
+            &["the key \"url\" is missing", "https://"],
+        ),
+        (
+            "{name: it, webhook: {url: \"ftp://chat/\"}}".to_owned(),
+            "\"ftp",
+            &["neither http nor https"],
+        ),
+        (
+            "{name: it, webhook: {url: \"http://me@chat/\"}}".to_owned(),
+            "\"http",
+            &["a user in it", "headers"],
+        ),
+        (
+            "{name: it, webhook: {url: \"http://chat/\", ca: /ca.pem}}".to_owned(),
+            "/ca.pem",
+            &["not https"],
+        ),
+        (
+            "{name: it, webhook: {url: \"http://chat/\", headers: {a b: c}}}".to_owned(),
+            "c}",
+            &["the header \"a b\""],
+        ),
+        (
+            format!("{{name: it, {mail}, on: [dwon]}}"),
+            "dwon",
+            &[
+                "\"dwon\"",
+                "down, up, fallback, quorum, service",
+                "did you mean \"down\"?",
+            ],
+        ),
+        (
+            format!("{{name: it, {mail}, periods: [mon-fry 08:00-18:00]}}"),
+            "mon-fry",
+            &[
+                "a day that there is not",
+                "did you mean",
+                "mon-fri 08:00-18:00",
+            ],
+        ),
+        (
+            format!("{{name: it, {mail}, periods: [mon 8-18]}}"),
+            "mon 8",
+            &["\"mon 8-18\"", "mon-fri 08:00-18:00"],
+        ),
+        (
+            format!("{{name: it, {mail}, every: 8d}}"),
+            "8d",
+            &["\"8d\"", "from 0s to 7d"],
+        ),
+        (
+            format!("{{name: it, {mail}, grop: 1s}}"),
+            "grop",
+            &["\"grop\"", "did you mean \"group\"?"],
+        ),
+    ] {
+        let line = format!("  - {alert}");
+        let column = line.find(at).unwrap() + 1;
+        check(
+            &format!("interfaces: [eth0]\nalerts:\n{line}\n"),
+            (3, column),
+            words,
+        );
+    }
+    check(
+        &format!(
+            "interfaces: [eth0]\nalerts:\n  - {{name: it, {mail}}}\n  - {{name: it, {mail}}}\n"
+        ),
+        (4, 5),
+        &["the alert it stands already in line 3", "every name once"],
+    );
+    let many = "  - {name: it, program: [/bin/page]}\n".repeat(17);
+    check(
+        &format!("interfaces: [eth0]\nalerts:\n{many}"),
+        (3, 3),
+        &["too many: 17 alerts", "at most 16"],
+    );
+}

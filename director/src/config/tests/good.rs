@@ -68,6 +68,7 @@ fn defaults_of_last_resort() {
                 depends_on: Vec::new(),
             },
         }],
+        alerts: Vec::new(),
         tunnel: TunnelSettings {
             source_ipv4: "198.18.0.0/16".parse().unwrap(),
             source_ipv6: "100::/64".parse().unwrap(),
@@ -415,4 +416,61 @@ services:
     };
     assert_eq!(thresholds(&services[0]), [(9, 0)]);
     assert_eq!(thresholds(&services[1]), [(100, 0), (7, 3)]);
+}
+
+#[test]
+fn alerts() {
+    let text = "
+interfaces: [eth0]
+alerts:
+  - {name: short, program: [/bin/page]}
+  - name: long
+    mail: {to: [Ops <ops@example.org>], server: mail.example.org, tls: tls, user: me, password: secret}
+    on: [service, down, down]
+    periods: [mon-fri 08:00-18:00]
+    every: 1h
+    after: 1500ms
+    group: 0s
+  - {name: chat, webhook: {url: \"https://[2001:db8::1]:8443/hook\", headers: {Authorization: secret}}}
+";
+    let config = good("all of them", text);
+    let [short, long, chat] = &config.alerts[..] else {
+        panic!("{:?}", config.alerts)
+    };
+    assert_eq!(
+        short.on,
+        [
+            AlertKind::Down,
+            AlertKind::Up,
+            AlertKind::Fallback,
+            AlertKind::Quorum,
+            AlertKind::Service
+        ]
+    );
+    assert_eq!(
+        (short.every_ms, short.after_ms, short.group_ms),
+        (0, 0, 5000)
+    );
+    assert!(short.periods.is_empty());
+    assert_eq!(long.on, [AlertKind::Down, AlertKind::Service]);
+    assert_eq!(
+        (long.every_ms, long.after_ms, long.group_ms),
+        (3_600_000, 1500, 0)
+    );
+    let AlertWay::Mail(mail) = &long.way else {
+        panic!("{long:?}")
+    };
+    assert_eq!((mail.port, mail.tls), (465, MailTls::Tls));
+    assert_eq!(mail.to, ["Ops <ops@example.org>"]);
+    let AlertWay::Webhook(webhook) = &chat.way else {
+        panic!("{chat:?}")
+    };
+    assert_eq!(
+        (webhook.host.as_str(), webhook.port, webhook.path.as_str()),
+        ("2001:db8::1", 8443, "/hook")
+    );
+    assert!(webhook.tls.is_some());
+    // Whatever shows a configuration shows no passwords.
+    let shown = format!("{config:?}") + &serde_json::to_string(&config).unwrap();
+    assert!(!shown.contains("secret"), "{shown}");
 }

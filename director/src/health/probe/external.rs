@@ -9,21 +9,18 @@ use std::pin::pin;
 use std::process::Stdio;
 use std::time::Duration;
 
-use nix::sys::signal::{Signal, killpg};
-use nix::unistd::Pid;
 use tokio::io::{AsyncRead, AsyncReadExt};
-use tokio::process::{Child, Command};
+use tokio::process::Command;
 use tokio::time::timeout;
 
 use super::{Failure, FailureKind, Good, Reach};
 use crate::config::ExternalProbe;
+use crate::health::group::{Group, PATH};
 
 /// The most that is read of what it prints.
 const OUTPUT_BYTES: u64 = 4096;
 /// How long what it printed may take to arrive after its end.
 const LAST_WORDS: Duration = Duration::from_millis(100);
-/// Where its own programs are looked for.
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 pub(super) async fn probe(reach: &Reach, probe: &ExternalProbe) -> Result<Good, Failure> {
     let mut command = Command::new(&probe.command);
@@ -99,37 +96,4 @@ fn first_line(bytes: &[u8]) -> Option<String> {
     let text = String::from_utf8_lossy(bytes);
     let line = text.lines().find(|line| !line.trim().is_empty())?;
     Some(line.trim().to_owned())
-}
-
-/// A program and its children.
-struct Group {
-    child: Child,
-    leader: Option<Pid>,
-}
-
-impl Group {
-    fn of(child: Child) -> Self {
-        let leader = child.id().and_then(|id| i32::try_from(id).ok());
-        Self {
-            child,
-            leader: leader.map(Pid::from_raw),
-        }
-    }
-}
-
-impl Group {
-    fn kill(&self) {
-        // Its number cannot be another group's by now: while any process is in the group it stays taken, and if none is,
-        // nobody is hit but a group made in this very moment, which would need the kernel to have gone through all numbers.
-        // The leader itself is reaped by tokio (`kill_on_drop`).
-        if let Some(leader) = self.leader {
-            let _ = killpg(leader, Signal::SIGKILL);
-        }
-    }
-}
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        self.kill();
-    }
 }

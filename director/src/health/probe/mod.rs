@@ -19,7 +19,7 @@ mod sip;
 mod sql;
 #[cfg(test)]
 mod tests;
-mod tls;
+pub(in crate::health) mod tls;
 mod udp;
 
 use std::fmt;

@@ -27,7 +27,7 @@ use crate::config::{TlsOptions, TlsProbe};
 const DAY_S: i64 = 86_400;
 
 /// TLS over a connection. `name`: whom the certificate must be for, unless the options say another; an address is one too.
-pub(super) async fn wrap(
+pub(in crate::health) async fn wrap(
     stream: Box<dyn Stream>,
     options: &TlsOptions,
     name: &str,

@@ -20,6 +20,7 @@ pub(super) fn config(services: Vec<VirtualService>) -> Config {
             mode: XdpMode::Native,
         }],
         services,
+        alerts: Vec::new(),
         tunnel: TunnelSettings {
             source_ipv4: "172.16.0.0/16".parse().unwrap(),
             source_ipv6: "100::/64".parse().unwrap(),

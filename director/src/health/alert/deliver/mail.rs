@@ -1,0 +1,99 @@
+//! Mail by SMTP (RFC 5321), with TLS and login.
+
+use std::error::Error;
+use std::fs;
+use std::time::Duration;
+
+use lettre::message::Mailbox;
+use lettre::message::header::ContentType;
+use lettre::transport::smtp::authentication::Credentials;
+use lettre::transport::smtp::client::{Certificate, Tls, TlsParameters};
+use lettre::transport::smtp::extension::ClientId;
+use lettre::{AsyncSmtpTransport, AsyncTransport, Message, Tokio1Executor};
+
+use super::Letter;
+use crate::config::{MailTls, MailWay};
+
+pub(super) async fn send(way: &MailWay, letter: &Letter, time: Duration) -> Result<(), String> {
+    let host = host();
+    let message = compose(way, letter, &host)?;
+    let tls = match way.tls {
+        MailTls::None => Tls::None,
+        MailTls::Starttls => Tls::Required(parameters(way)?),
+        MailTls::Tls => Tls::Wrapper(parameters(way)?),
+    };
+    let mut transport = AsyncSmtpTransport::<Tokio1Executor>::builder_dangerous(&way.server)
+        .port(way.port)
+        .tls(tls)
+        .timeout(Some(time))
+        .hello_name(ClientId::Domain(host));
+    if let Some((user, password)) = &way.login {
+        transport = transport.credentials(Credentials::new(user.clone(), password.0.clone()));
+    }
+    match transport.build().send(message).await {
+        Ok(_) => Ok(()),
+        Err(error) => Err(format!("mail by {}: {}", way.server, in_full(&error))),
+    }
+}
+
+fn compose(way: &MailWay, letter: &Letter, host: &str) -> Result<Message, String> {
+    let mailbox = |text: &str| {
+        text.parse::<Mailbox>()
+            .map_err(|error| format!("{text} is no mail address: {error}"))
+    };
+    let from = match &way.from {
+        Some(from) => mailbox(from)?,
+        None => mailbox(&format!("director@{host}"))?,
+    };
+    let mut message = Message::builder()
+        .from(from)
+        .subject(letter.subject.as_str())
+        .header(ContentType::TEXT_PLAIN);
+    for to in &way.to {
+        message = message.to(mailbox(to)?);
+    }
+    message
+        // Each should have one (RFC 5322 section 3.6.4), and some servers refuse those without.
+        .message_id(None)
+        .body(letter.text.clone())
+        .map_err(|error| format!("this mail cannot be made: {error}"))
+}
+
+fn parameters(way: &MailWay) -> Result<TlsParameters, String> {
+    let mut parameters = TlsParameters::builder(way.server.clone());
+    if let Some(file) = &way.ca_file {
+        let failed =
+            |what: String| format!("certificate authorities of {}: {what}", file.display());
+        let pem = fs::read(file).map_err(|error| failed(error.to_string()))?;
+        let authority = Certificate::from_pem(&pem).map_err(|error| failed(in_full(&error)))?;
+        parameters = parameters.add_root_certificate(authority);
+    }
+    parameters
+        .build_rustls()
+        .map_err(|error| format!("TLS: {}", in_full(&error)))
+}
+
+/// The name of this host, as far as a mail server takes it.
+fn host() -> String {
+    let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let name = name.trim();
+    let fits = !name.is_empty()
+        && name
+            .bytes()
+            .all(|it| it.is_ascii_alphanumeric() || b".-".contains(&it));
+    if fits { name } else { "localhost" }.to_owned()
+}
+
+/// An error with its causes.
+fn in_full(error: &dyn Error) -> String {
+    let mut words = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let inner_words = inner.to_string();
+        if !words.contains(&inner_words) {
+            words = format!("{words}: {inner_words}");
+        }
+        cause = inner.source();
+    }
+    words
+}

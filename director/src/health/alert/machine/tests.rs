@@ -1,0 +1,439 @@
+//! What targets are told, by tables of events and times, and that nothing is lost.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::config;
+use crate::health::alert::event::About;
+
+const MONDAY_NOON: Local = Local {
+    weekday: 0,
+    minute: 12 * 60,
+};
+const MONDAY_NIGHT: Local = Local {
+    weekday: 0,
+    minute: 2 * 60,
+};
+
+fn target(keys: &str) -> Arc<AlertTarget> {
+    let text =
+        format!("interfaces: [eth0]\nalerts: [{{name: pager, program: [/bin/page], {keys}}}]\n");
+    let config =
+        config::parse("test.yaml", &text).unwrap_or_else(|error| panic!("{error}\n{text}"));
+    Arc::clone(&config.alerts[0])
+}
+
+/// `a-` is the real server a that is down, `a+` up, `a?` nobody's business, `a!` gone. Capitals: F fallback, Q quorum, S
+/// service.
+fn event(word: &str, since: Instant) -> Event {
+    let mut letters = word.chars();
+    let about = match letters.next().unwrap() {
+        'F' => About::Fallback,
+        'Q' => About::Quorum,
+        'S' => About::Service,
+        server => About::Server(server.to_string()),
+    };
+    let condition = match letters.next().unwrap() {
+        '-' => Condition::Bad,
+        '+' => Condition::Good,
+        '?' => Condition::Hidden,
+        _ => Condition::Gone,
+    };
+    Event {
+        key: Key {
+            service: Arc::from("web"),
+            about,
+        },
+        condition,
+        since,
+        words: String::new(),
+    }
+}
+
+/// As [`event`] is told it; a `*` behind it: again.
+fn shown(entry: &Entry) -> String {
+    let about = match &entry.event.key.about {
+        About::Server(server) => server.as_str(),
+        About::Fallback => "F",
+        About::Quorum => "Q",
+        About::Service => "S",
+    };
+    let is_bad = entry.event.condition == Condition::Bad;
+    let again = if entry.is_repeat { "*" } else { "" };
+    format!("{about}{}{again}", if is_bad { "-" } else { "+" })
+}
+
+fn shown_message(message: &Message) -> String {
+    let entries: Vec<String> = message.entries.iter().map(shown).collect();
+    entries.join(" ")
+}
+
+/// Plays events at seconds, a tick each second, all messages delivered at once: what is told and when, as `2: a- b-`.
+fn play(
+    keys: &str,
+    events: &[(u64, &str)],
+    until_s: u64,
+    local: impl Fn(u64) -> Local,
+) -> Vec<String> {
+    let start = Instant::now();
+    let mut machine = Machine::default();
+    machine.replace(&[target(keys)], start);
+    let mut told = Vec::new();
+    for second in 0..=until_s {
+        let now = start + Duration::from_secs(second);
+        for (at, words) in events {
+            if *at == second {
+                for word in words.split_whitespace() {
+                    machine.take_in(event(word, now), now);
+                }
+            }
+        }
+        let due = machine.next_due(now, local(second));
+        machine.collect(now, local(second));
+        let jobs = machine.take_jobs(now);
+        if !jobs.is_empty() {
+            assert!(due.is_some_and(|due| due <= now), "woken too late: {due:?}");
+        }
+        for job in jobs {
+            told.push(format!("{second}: {}", shown_message(&job.message)));
+            assert_eq!(
+                machine.finished(job.id, true, now),
+                Some(Outcome::Delivered { tries: 1 })
+            );
+        }
+    }
+    told
+}
+
+#[test]
+fn what_is_told_and_when() {
+    type Row = (
+        &'static str,
+        &'static [(u64, &'static str)],
+        &'static [&'static str],
+    );
+    let cases: &[Row] = &[
+        ("group: 0s", &[(1, "a-"), (9, "a+")], &["1: a-", "9: a+"]),
+        // Nobody is told of the end of what they never heard of.
+        ("group: 0s", &[(1, "a+")], &[]),
+        ("group: 0s", &[(1, "a-"), (3, "a-")], &["1: a-"]),
+        // Bursts.
+        (
+            "group: 5s",
+            &[(1, "a- b-"), (3, "c-"), (6, "d-"), (8, "e-")],
+            &["6: a- b- c- d-", "13: e-"],
+        ),
+        // Undone before it was told.
+        ("group: 5s", &[(1, "a- b-"), (3, "a+")], &["6: b-"]),
+        ("group: 5s", &[(1, "a-"), (3, "a+")], &[]),
+        (
+            "group: 5s",
+            &[(1, "a-"), (10, "a+"), (12, "a-"), (30, "a+")],
+            &["6: a-", "35: a+"],
+        ),
+        // Only what lasts.
+        (
+            "group: 0s, after: 10s",
+            &[(1, "a- b-"), (5, "a+"), (20, "b+")],
+            &["11: b-", "20: b+"],
+        ),
+        (
+            "group: 0s, after: 10s",
+            &[(1, "a-"), (5, "a+"), (6, "a-")],
+            &["16: a-"],
+        ),
+        // Again.
+        (
+            "group: 0s, every: 10s",
+            &[(1, "a-"), (25, "a+")],
+            &["1: a-", "11: a-*", "21: a-*", "25: a+"],
+        ),
+        (
+            "group: 0s, every: 10s",
+            &[(1, "a-"), (15, "a?"), (35, "a-"), (40, "b-"), (47, "a! b+")],
+            &["1: a-", "11: a-*", "40: b-", "45: a-*", "47: b+"],
+        ),
+        // What is asked for.
+        (
+            "group: 0s, on: [down]",
+            &[(1, "a- S-"), (5, "a+"), (9, "a-")],
+            &["1: a-", "9: a-"],
+        ),
+        (
+            "group: 0s, on: [up]",
+            &[(1, "a- b+"), (5, "a+")],
+            &["5: a+"],
+        ),
+        (
+            "group: 0s, on: [service, fallback]",
+            &[(1, "a- Q- F-"), (3, "S-"), (9, "a+ F+ S+ Q+")],
+            &["1: F-", "3: S-", "9: F+ S+"],
+        ),
+        (
+            "group: 0s, on: [quorum]",
+            &[(1, "Q- S-"), (2, "Q+")],
+            &["1: Q-", "2: Q+"],
+        ),
+        // Nobody's business.
+        ("group: 5s", &[(1, "a-"), (2, "a?"), (20, "a+")], &[]),
+        (
+            "group: 5s",
+            &[(1, "a-"), (2, "a?"), (20, "a-")],
+            &["25: a-"],
+        ),
+        (
+            "group: 0s",
+            &[(1, "a-"), (2, "a?"), (20, "a+")],
+            &["1: a-", "20: a+"],
+        ),
+        ("group: 5s", &[(1, "a- b-"), (2, "a!")], &["6: b-"]),
+    ];
+    for (keys, events, expected) in cases {
+        let told = play(keys, events, 60, |_| MONDAY_NOON);
+        assert_eq!(told, *expected, "{keys}: {events:?}");
+    }
+}
+
+#[test]
+fn what_lasts_into_a_period_is_told_when_it_begins() {
+    let keys = "group: 2s, every: 20s, periods: [mon-fri 08:00-18:00]";
+    let open_from_30 = |second| {
+        if second < 30 {
+            MONDAY_NIGHT
+        } else {
+            MONDAY_NOON
+        }
+    };
+    let events = [(1, "a- b-"), (5, "b+"), (28, "c-"), (35, "a+")];
+    assert_eq!(
+        play(keys, &events, 60, open_from_30),
+        ["30: a- c-", "37: a+", "52: c-*"]
+    );
+    // The end of what was told waits too.
+    let closed_from_10 = |second| {
+        if second < 10 {
+            MONDAY_NOON
+        } else {
+            MONDAY_NIGHT
+        }
+    };
+    assert_eq!(
+        play(keys, &[(1, "a-"), (20, "a+")], 60, closed_from_10),
+        ["3: a-"]
+    );
+    let closed_between = |second| match second {
+        10..30 => MONDAY_NIGHT,
+        _ => MONDAY_NOON,
+    };
+    assert_eq!(
+        play(keys, &[(1, "a-"), (20, "a+")], 60, closed_between),
+        ["3: a-", "30: a+"]
+    );
+}
+
+/// What is not delivered is tried again after growing pauses, and other messages wait for it.
+#[test]
+fn tries() {
+    let start = Instant::now();
+    let mut machine = Machine::default();
+    machine.replace(&[target("group: 0s")], start);
+    machine.take_in(event("a-", start), start);
+    machine.collect(start, MONDAY_NOON);
+    let mut now = start;
+    let mut pauses = Vec::new();
+    loop {
+        let job = machine.take_jobs(now).pop().expect("it is due");
+        assert_eq!(shown_message(&job.message), "a-");
+        assert!(machine.take_jobs(now).is_empty(), "it is on its way");
+        machine.take_in(event("b-", now), now);
+        machine.collect(now, MONDAY_NOON);
+        match machine.finished(job.id, false, now) {
+            Some(Outcome::Again { pause }) => {
+                let before = now + pause - Duration::from_millis(1);
+                assert!(machine.take_jobs(before).is_empty(), "too early");
+                pauses.push(pause.as_secs());
+                now += pause;
+                assert_eq!(machine.next_due(now, MONDAY_NOON), Some(now));
+            }
+            Some(Outcome::GivenUp { tries, events }) => {
+                assert_eq!((tries, events), (TRIES, 1));
+                break;
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
+    let job = machine.take_jobs(now).pop().expect("the next one's turn");
+    assert_eq!(shown_message(&job.message), "b-");
+    let late = now + PATIENCE;
+    assert!(
+        matches!(
+            machine.finished(job.id, false, late),
+            Some(Outcome::GivenUp { tries: 1, .. })
+        ),
+        "each try took so long that the patience is over"
+    );
+}
+
+#[test]
+fn of_too_many_messages_the_oldest_is_dropped_and_the_next_says_so() {
+    let start = Instant::now();
+    let mut machine = Machine::default();
+    machine.replace(&[target("group: 0s")], start);
+    let mut dropped = 0;
+    let mut blocked = None;
+    // One is on its way; then so many more than wait.
+    let extra = 5;
+    for number in 0..1 + limits::ALERT_MESSAGES + extra {
+        let word = if number % 2 == 0 { "a-" } else { "a+" };
+        machine.take_in(event(word, start), start);
+        for (_, events) in machine.collect(start, MONDAY_NOON) {
+            dropped += events;
+        }
+        if let Some(job) = machine.take_jobs(start).pop() {
+            assert!(blocked.replace(job).is_none(), "one at a time");
+        }
+    }
+    assert_eq!(dropped, extra);
+    let job = blocked.expect("the first is on its way");
+    machine.finished(job.id, true, start);
+    let next = machine.take_jobs(start).pop().expect("the next is due");
+    assert_eq!(next.message.dropped, extra);
+    machine.finished(next.id, true, start);
+    let next = machine.take_jobs(start).pop().expect("the next is due");
+    assert_eq!(next.message.dropped, 0, "it is said once");
+}
+
+#[test]
+fn other_targets() {
+    let start = Instant::now();
+    let mut machine = Machine::default();
+    machine.take_in(event("a-", start), start);
+    machine.take_in(event("b-", start), start);
+    machine.take_in(event("b+", start), start);
+    machine.replace(&[target("group: 0s")], start);
+    let told = |machine: &mut Machine| {
+        machine.collect(start, MONDAY_NOON);
+        let jobs = machine.take_jobs(start);
+        let told: Vec<String> = jobs.iter().map(|job| shown_message(&job.message)).collect();
+        for job in jobs {
+            machine.finished(job.id, true, start);
+        }
+        told
+    };
+    assert_eq!(
+        told(&mut machine),
+        ["a-"],
+        "a new one is told of what is bad"
+    );
+    machine.replace(&[target("group: 0s, every: 5s")], start);
+    assert_eq!(told(&mut machine), [""; 0], "one of the same name goes on");
+    machine.take_in(event("a+", start), start);
+    assert_eq!(told(&mut machine), ["a+"]);
+    machine.replace(&[], start);
+    assert_eq!(machine.finished(1, true, start), None);
+    assert_eq!(machine.next_due(start, MONDAY_NOON), None);
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Event(u8, char),
+    Pass(u64),
+    Tries(bool),
+    Period(bool),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let conditions = prop_oneof![4 => Just('-'), 4 => Just('+'), 1 => Just('?'), 1 => Just('!')];
+    prop_oneof![
+        6 => (0_u8..5, conditions).prop_map(|(server, condition)| Step::Event(server, condition)),
+        4 => (0_u64..20).prop_map(Step::Pass),
+        2 => any::<bool>().prop_map(Step::Tries),
+        1 => any::<bool>().prop_map(Step::Period),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Whatever happens, once all is quiet the target has been told how things are, unless the message was given up or
+    /// dropped; every event that left is accounted for; and nothing is told twice in a row.
+    #[test]
+    fn nothing_is_lost(
+        steps in proptest::collection::vec(step(), 1..120),
+        after in 0..10,
+        group in 0..10,
+    ) {
+        let keys = format!("after: {after}s, group: {group}s, periods: [mon-fri 08:00-18:00]");
+        let start = Instant::now();
+        let mut machine = Machine::default();
+        machine.replace(&[target(&keys)], start);
+        let (mut now, mut local, mut succeeds) = (start, MONDAY_NOON, true);
+        let mut truth: HashMap<String, char> = HashMap::new();
+        // What was told last of each. Not known where a message was given up, or arrived when its subject was gone.
+        let mut known: HashMap<String, char> = HashMap::new();
+        let mut lost = 0;
+        let mut is_lost = std::collections::HashSet::new();
+        let mut is_late = std::collections::HashSet::new();
+        let end = [Step::Period(true), Step::Tries(true), Step::Pass(100), Step::Pass(100), Step::Pass(100)];
+        for step in steps.into_iter().chain(end) {
+            let mut passed = 0;
+            match step {
+                Step::Event(server, condition) => {
+                    let name = char::from(b'a' + server).to_string();
+                    // As the observer tells: good only of what was bad, gone is well and forgotten.
+                    if condition == '!' {
+                        // A message about it that is on its way arrives late.
+                        let target = &machine.targets[0];
+                        if target.sending.is_some() || !target.queue.is_empty() {
+                            is_late.insert(name.clone());
+                        }
+                        truth.remove(&name);
+                        known.remove(&name);
+                    } else if condition != '+' || truth.contains_key(&name) {
+                        truth.insert(name.clone(), condition);
+                    }
+                    let event = event(&format!("{name}{condition}"), now);
+                    machine.take_in(event, now);
+                }
+                Step::Pass(seconds) => passed = seconds,
+                Step::Tries(it) => succeeds = it,
+                Step::Period(true) => local = MONDAY_NOON,
+                Step::Period(false) => local = MONDAY_NIGHT,
+            }
+            for _ in 0..=passed {
+                lost += machine.collect(now, local).iter().map(|(_, events)| events).sum::<usize>();
+                while let Some(job) = machine.take_jobs(now).pop() {
+                    match machine.finished(job.id, succeeds, now) {
+                        Some(Outcome::Delivered { .. }) => for entry in &job.message.entries {
+                            let told = shown(entry);
+                            let (name, condition) = told.split_at(1);
+                            let condition = condition.chars().next().unwrap();
+                            let before = known.insert(name.to_owned(), condition);
+                            prop_assert!(
+                                before != Some(condition) || is_lost.contains(name) || is_late.contains(name),
+                                "{told} a second time"
+                            );
+                        },
+                        Some(Outcome::GivenUp { events, .. }) => {
+                            prop_assert_eq!(events, job.message.entries.len());
+                            for entry in &job.message.entries {
+                                is_lost.insert(shown(entry)[..1].to_owned());
+                            }
+                        }
+                        Some(Outcome::Again { .. }) => break,
+                        None => prop_assert!(false, "an unknown target"),
+                    }
+                }
+                now += Duration::from_secs(1);
+            }
+        }
+        prop_assert!(lost == 0, "there are not that many messages");
+        for (name, condition) in truth {
+            // Nobody's business: what was told before stands.
+            if condition != '?' && !is_lost.contains(&name) && !is_late.contains(&name) {
+                prop_assert_eq!(known.get(&name).copied().unwrap_or('+'), condition, "{}", name);
+            }
+        }
+    }
+}
