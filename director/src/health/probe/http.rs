@@ -1,5 +1,6 @@
 //! An HTTP request over TCP or TLS, and whether the answer is the expected one.
 
+use std::cell::RefCell;
 use std::fmt::Write;
 use std::future::pending;
 
@@ -31,17 +32,21 @@ pub(super) async fn probe(reach: &Reach, probe: &HttpProbe) -> Result<Good, Fail
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
         .await
         .map_err(|error| failure("beginning HTTP", &error))?;
+    // Why the connection ended, if it was not by the exchange: of that the exchange hears only that it was canceled.
+    let broken = RefCell::new(None);
     let exchange = async {
-        let sent = sender.send_request(request).await;
-        judge(
-            probe,
-            sent.map_err(|error| failure("sending the request", &error))?,
-        )
-        .await
+        let sent = sender.send_request(request).await.map_err(|error| {
+            let canceled = error.is_canceled();
+            let error = broken.take().filter(|_| canceled).unwrap_or(error);
+            failure("sending the request", &error)
+        });
+        judge(probe, sent?).await
     };
-    // Reads and writes for the exchange. Its own end says nothing that the exchange does not hear of.
+    // Reads and writes for the exchange.
     let drive = async {
-        drop(connection.await);
+        if let Err(error) = connection.await {
+            broken.replace(Some(error));
+        }
         pending::<()>().await
     };
     tokio::select! {
