@@ -187,7 +187,9 @@ impl Server {
     /// # Errors
     /// It is gone.
     pub fn freeze(&self) -> Result<()> {
-        self.signal(Signal::SIGSTOP)
+        self.signal(Signal::SIGSTOP)?;
+        // The signal is on its way then; a thread on another CPU may still answer somebody.
+        wait_until("it stands still", PATIENCE, || self.stands_still())
     }
 
     /// Lets it go on.
@@ -215,6 +217,33 @@ impl Server {
         })
     }
 
+    /// An error if a thread of its process group has not stopped.
+    fn stands_still(&self) -> Result<()> {
+        let group = self.child.id().to_string();
+        for process in fs::read_dir("/proc").context("listing processes")? {
+            let path = process.context("listing processes")?.path();
+            // Not all that is there is a process, and those may end meanwhile.
+            if state_and_group(&path).is_none_or(|(_, its_group)| its_group != group) {
+                continue;
+            }
+            for thread in fs::read_dir(path.join("task"))
+                .into_iter()
+                .flatten()
+                .flatten()
+            {
+                let Some((state, _)) = state_and_group(&thread.path()) else {
+                    continue;
+                };
+                ensure!(
+                    ["T", "Z", "X"].contains(&state.as_str()),
+                    "{} is in state {state}",
+                    thread.path().display()
+                );
+            }
+        }
+        Ok(())
+    }
+
     /// To its whole process group.
     fn signal(&self, signal: Signal) -> Result<()> {
         // Process ids fit: the kernel's own type is this one.
@@ -233,6 +262,16 @@ impl Drop for Server {
             drop(self.child.wait());
         }
     }
+}
+
+/// Of a process or thread, from its directory in `/proc` (proc_pid_stat(5)).
+fn state_and_group(directory: &Path) -> Option<(String, String)> {
+    let stat = fs::read_to_string(directory.join("stat")).ok()?;
+    // Its name may have anything in it, but stands in parentheses.
+    let (_, rest) = stat.rsplit_once(')')?;
+    let mut words = rest.split_whitespace();
+    let (state, _parent, group) = (words.next()?, words.next()?, words.next()?);
+    Some((state.to_owned(), group.to_owned()))
 }
 
 fn connects(address: SocketAddr) -> Result<()> {

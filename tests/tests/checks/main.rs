@@ -7,6 +7,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
+mod agents;
 mod certificates;
 mod databases;
 mod directory;
@@ -22,6 +23,7 @@ use std::time::{Duration, Instant};
 use director::config::{self, Config, Probe};
 use director::health::probe::{Failure, FailureKind, Good, Reach, run};
 use director_tests::servers::Server;
+use director_tests::{PATIENCE, wait_until};
 
 const V4: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const V6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
@@ -82,6 +84,16 @@ fn check(check: &str, address: SocketAddr, expected: Expected) {
         "{what}: {:?}",
         began.elapsed()
     );
+}
+
+/// Waits until a server that listens already answers this check: some take connections while they still start.
+fn check_soon(row: &str, address: SocketAddr) {
+    wait_until("the check is good", PATIENCE, || {
+        ask(row, address, TIME)
+            .map(drop)
+            .map_err(|failure| anyhow::Error::msg(failure.words))
+    })
+    .unwrap();
 }
 
 /// A server that answers this check is frozen, goes on, and dies.

@@ -1,8 +1,8 @@
 //! An HTTP request over TCP or TLS, and whether the answer is the expected one.
 
-use std::cell::RefCell;
 use std::fmt::Write;
 use std::future::pending;
+use std::sync::OnceLock;
 
 use http_body_util::{BodyExt, Empty};
 use hyper::body::{Bytes, Incoming};
@@ -33,19 +33,19 @@ pub(super) async fn probe(reach: &Reach, probe: &HttpProbe) -> Result<Good, Fail
         .await
         .map_err(|error| failure("beginning HTTP", &error))?;
     // Why the connection ended, if it was not by the exchange: of that the exchange hears only that it was canceled.
-    let broken = RefCell::new(None);
+    let broken = OnceLock::new();
     let exchange = async {
         let sent = sender.send_request(request).await.map_err(|error| {
-            let canceled = error.is_canceled();
-            let error = broken.take().filter(|_| canceled).unwrap_or(error);
-            failure("sending the request", &error)
+            let why = broken.get().filter(|_| error.is_canceled());
+            failure("sending the request", why.unwrap_or(&error))
         });
         judge(probe, sent?).await
     };
     // Reads and writes for the exchange.
     let drive = async {
         if let Err(error) = connection.await {
-            broken.replace(Some(error));
+            // Set once: the connection ends once.
+            let _ = broken.set(error);
         }
         pending::<()>().await
     };
