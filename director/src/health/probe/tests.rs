@@ -362,12 +362,11 @@ async fn answers_that_are_wrong() {
     for (probe, lines, expected) in cases {
         check(probe, Backend::Says(lines), expected).await;
     }
-    check(
-        "{type: exchange, steps: [{expect: hi}]}",
-        Backend::Babbles,
-        Err((Oversized, "")),
-    )
-    .await;
+    // It looks through all that has come again and again, which on a busy machine takes its time.
+    let babbles = "{type: exchange, steps: [{expect: hi}]}";
+    let (address, _task) = listen(Backend::Babbles).await;
+    let found = run(&probe_of(babbles), &reach(address), 40 * TIME).await;
+    compare(babbles, found, Err((Oversized, "")));
 }
 
 /// A backend of datagrams that says `answer`, or nothing.
