@@ -119,6 +119,8 @@ pub(super) async fn postgres(reach: &Reach, probe: &LoginProbe) -> Result<Good, 
                 // database.
                 is_let_in = dialogue.exactly(rest, what).await? == [0; 4];
                 if !is_let_in {
+                    // It would log a reset at every check.
+                    dialogue.leave().await;
                     return Ok(Good::new("asks for authentication"));
                 }
             }
