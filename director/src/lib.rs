@@ -7,10 +7,12 @@
 //!                   next_hop ◄── netlink      upkeep (mapped connection table)
 //!
 //!  run: the loop that joins them · control: what an operator asks and is told · cli: the commands
+//!  agent: runs on a real server instead, and says how loaded it is
 //! ```
 //!
 //! It does **not** know how a packet is parsed or rewritten (`xdp-ebpf`), nor who is in charge (`heartbeat`).
 
+pub mod agent;
 pub mod cli;
 pub mod config;
 pub mod control;

@@ -5,6 +5,7 @@
 //!   ├─ http, udp, nginx ─── what real servers run, and the client's side
 //!   ├─ director ─────────── `director run` in the director's namespace
 //!   ├─ raw ──────────────── packets as they are, and ICMP messages
+//!   ├─ servers ──────────── other daemons, each alone: what health checks are tried against
 //!   └─ demo ─────────────── what `cargo xtask demo` shows
 //! ```
 //!
@@ -19,6 +20,7 @@ pub mod packet;
 pub mod paths;
 pub mod raw;
 pub mod reference;
+pub mod servers;
 pub mod udp;
 
 use std::time::{Duration, Instant};

@@ -182,6 +182,18 @@ The virtual addresses must be the real server's own, without answering ARP for t
 
 It runs until SIGTERM or SIGINT and then detaches.")]
     Decap(DecapArguments),
+    /// On a real server: say how loaded it is, to directors (`check: agent`) and to HAProxy (agent-check).
+    ///
+    /// Each connection gets one line, like "75%": what is left of all CPUs.
+    #[command(after_help = "\
+Examples:
+  director agent
+  director agent --listen 10.0.0.11:7777 --average 30s --minimum 10
+  director agent --state-file /etc/director/agent
+
+A state file holds one word: drain, maint or down; ready, up, an empty one and none say that all is well. Without
+--state-file only the load is spoken of. It runs until SIGTERM or SIGINT.")]
+    Agent(AgentArguments),
 }
 
 /// Where the running director listens.
@@ -342,6 +354,33 @@ pub(super) struct DecapArguments {
     /// How the program is attached.
     #[arg(long, value_enum, default_value_t = Mode::Native)]
     pub(super) mode: Mode,
+}
+
+/// What `agent` is told.
+#[derive(Debug, Args)]
+pub(super) struct AgentArguments {
+    /// Where it listens; [::] takes IPv4 too.
+    #[arg(long, default_value = "[::]:7777", value_name = "ADDRESS:PORT")]
+    pub(super) listen: SocketAddr,
+    /// Over how long the load is averaged, 1s to 10m.
+    #[arg(long, default_value = "10s", value_name = "TIME", value_parser = averaging_time)]
+    pub(super) average: Duration,
+    /// The least that it reports, in percent: 0 would take all new connections away from a server under full load.
+    #[arg(long, default_value_t = 1, value_name = "PERCENT", value_parser = clap::value_parser!(u32).range(..=100))]
+    pub(super) minimum: u32,
+    /// A file whose first word says how this server takes part.
+    #[arg(long, value_name = "FILE")]
+    pub(super) state_file: Option<PathBuf>,
+}
+
+/// Whole seconds, 1 to 600.
+fn averaging_time(text: &str) -> Result<Duration, String> {
+    let time = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    if (1..=600).contains(&time.as_secs()) && time.subsec_nanos() == 0 {
+        Ok(time)
+    } else {
+        Err("whole seconds from 1s to 10m are expected".to_owned())
+    }
 }
 
 /// How a program is attached.

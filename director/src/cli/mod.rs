@@ -1,5 +1,6 @@
 //! The command line.
 
+mod agent;
 mod arguments;
 mod check;
 mod checks;
@@ -51,6 +52,7 @@ pub fn main() -> ExitCode {
         Command::Conns(options) => conns::conns(options),
         Command::Explain(options) => explain::explain_packets(options),
         Command::Schema => schema(),
+        Command::Agent(options) => agent::agent(options).map(|()| ExitCode::SUCCESS),
         Command::Decap(options) => decap::decap(options).map(|()| ExitCode::SUCCESS),
     };
     result.unwrap_or_else(|error| {

@@ -316,12 +316,8 @@ impl Node {
         let Some(id) = self.service_id(service) else {
             return Ok(());
         };
-        for write in plan::reweigh(&self.tables, id, service, standing)? {
-            tracing::trace!(?write, "map");
-            self.datapath.maps.apply(&write)?;
-            self.tables.apply(&write);
-        }
-        Ok(())
+        let writes = plan::reweigh(&self.tables, id, service, standing)?;
+        self.apply(writes)
     }
 }
 

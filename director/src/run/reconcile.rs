@@ -14,7 +14,7 @@ use super::watch::Stamp;
 use crate::config::{self, Config, Interface, VirtualService};
 use crate::control::Refusal;
 use crate::datapath::Datapath;
-use crate::plan::{self, Inputs, NetworkView, Tables};
+use crate::plan::{self, Inputs, NetworkView, Tables, Write};
 
 impl Node {
     /// Puts a configuration into force. If that fails, the one before it is put back.
@@ -117,9 +117,14 @@ impl Node {
 
     /// Makes the maps hold what is desired. After an error they hold a consistent part of it.
     pub(super) fn write(&mut self, desired: &Tables) -> anyhow::Result<()> {
-        // Whatever comes of it: an id that was gone may be another real server's from here on.
+        self.apply(plan::diff(&self.tables, desired))
+    }
+
+    /// Makes these writes, one after the other.
+    pub(super) fn apply(&mut self, writes: Vec<Write>) -> anyhow::Result<()> {
+        // Whatever comes of it: who was gone may be back, or his id another real server's.
         self.gone_is_told = false;
-        for write in plan::diff(&self.tables, desired) {
+        for write in writes {
             tracing::trace!(?write, "map");
             self.datapath.maps.apply(&write)?;
             self.tables.apply(&write);

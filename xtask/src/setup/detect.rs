@@ -59,8 +59,8 @@ pub(crate) fn facts(workspace: &Workspace) -> Facts {
         linker: linker(workspace).is_some(),
         programs: PROGRAMS
             .iter()
-            .map(|program| program.0)
-            .filter(|program| is_installed(program))
+            .map(|program| program.name)
+            .filter(|program| is_installed(program) || is_a_part(program))
             .collect(),
         components: COMPONENTS
             .iter()
@@ -71,6 +71,21 @@ pub(crate) fn facts(workspace: &Workspace) -> Facts {
             .map(|component| component.0)
             .collect(),
     }
+}
+
+/// Whether a program of this name stands where Debian keeps the parts of servers that nobody calls by name.
+fn is_a_part(program: &str) -> bool {
+    // PostgreSQL has a directory for each of its versions.
+    let versions = std::fs::read_dir("/usr/lib/postgresql")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|version| version.path().join("bin"));
+    ["/usr/lib/dovecot", "/usr/lib/postfix/sbin"]
+        .map(PathBuf::from)
+        .into_iter()
+        .chain(versions)
+        .any(|directory| directory.join(program).is_file())
 }
 
 fn active_sysroot() -> Option<PathBuf> {

@@ -1,11 +1,12 @@
 //! Carrying the steps out.
 
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Result, bail, ensure};
 
-use super::plan::{LINKER_VERSION, Step, Way};
-use crate::process::{heading, run};
+use super::plan::{LINKER_VERSION, PROGRAMS, Step, Way};
+use crate::process::{answer, heading, run};
 use crate::workspace::Workspace;
 
 /// Carries every step out by the first of its ways that works. `is_missing` looks again: a command's success alone
@@ -68,9 +69,12 @@ fn carry_out_way(
                 run(apt().args(["update", "-q"]))?;
                 *package_lists_are_fresh = true;
             }
-            run(apt()
-                .args(["install", "-q", "--yes", "--no-install-recommends"])
-                .args(packages))
+            // A service that is there already is somebody's.
+            let services: Vec<&str> = services(packages)
+                .filter(|service| !is_known(service))
+                .collect();
+            run(quietly().args(packages))?;
+            leave_off(&services)
         }
         Way::Linker => {
             let mut cargo = workspace.cargo();
@@ -88,6 +92,53 @@ fn rustup() -> Command {
     let mut command = Command::new("rustup");
     command.env("RUSTUP_MAX_RETRIES", "1");
     command
+}
+
+/// Installs the packages that are its arguments, and starts none of the servers in them: tests start their own, and nobody
+/// asked for one on this machine. Debian's packages ask `policy-rc.d` before they start anything (invoke-rc.d(8));
+/// one that is there is the administrator's and stays. The trap takes ours away, however this ends.
+const QUIETLY: &str = "\
+policy=/usr/sbin/policy-rc.d
+if [ ! -e \"$policy\" ]; then
+  trap 'rm -f \"$policy\"' EXIT INT TERM HUP
+  printf '#!/bin/sh\\n# While `cargo xtask setup` installs: nothing is started.\\nexit 101\\n' >\"$policy\"
+  chmod 755 \"$policy\"
+fi
+apt-get install -q --yes --no-install-recommends \"$@\"
+";
+
+fn quietly() -> Command {
+    let mut command = Command::new("sh");
+    command.env("DEBIAN_FRONTEND", "noninteractive");
+    command.args(["-e", "-c", QUIETLY, "apt-get"]);
+    command
+}
+
+/// The services in these packages.
+fn services<'a>(packages: &'a [&str]) -> impl Iterator<Item = &'static str> + use<'a> {
+    PROGRAMS
+        .iter()
+        .filter(|program| packages.contains(&program.package))
+        .filter_map(|program| program.service)
+}
+
+/// Whether systemd has a service of this name.
+fn is_known(service: &str) -> bool {
+    answer(Command::new("systemctl").args(["cat", &format!("{service}.service")])).is_some()
+}
+
+/// Has the system not start services by itself the next time it comes up. Where systemd does not run, nothing does.
+fn leave_off(services: &[&str]) -> Result<()> {
+    if !Path::new("/run/systemd/system").is_dir() {
+        return Ok(());
+    }
+    for service in services {
+        // Some packages bring the program alone.
+        if is_known(service) {
+            run(Command::new("systemctl").args(["disable", &format!("{service}.service")]))?;
+        }
+    }
+    Ok(())
 }
 
 /// apt-get that asks nothing.

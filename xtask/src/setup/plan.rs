@@ -61,26 +61,93 @@ pub(crate) struct Facts {
     pub(crate) components: Vec<&'static str>,
 }
 
-/// Programs, the Debian package that has each, what for, and from which purpose on.
-pub(crate) const PROGRAMS: [(&str, &str, &str, Purpose); 3] = [
-    (
+/// A program that must be there.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Program {
+    /// Its name.
+    pub(crate) name: &'static str,
+    /// The Debian package that has it.
+    pub(crate) package: &'static str,
+    /// The service that the package would have the system run, which tests do not want: they start it themselves.
+    pub(crate) service: Option<&'static str>,
+    /// What it is for.
+    why: &'static str,
+    /// From which purpose on.
+    from: Purpose,
+}
+
+impl Program {
+    const fn new(
+        name: &'static str,
+        package: &'static str,
+        why: &'static str,
+        from: Purpose,
+    ) -> Self {
+        Self {
+            name,
+            package,
+            service: None,
+            why,
+            from,
+        }
+    }
+
+    /// A server that tests start.
+    const fn server(
+        name: &'static str,
+        package: &'static str,
+        service: &'static str,
+        why: &'static str,
+    ) -> Self {
+        Self {
+            name,
+            package,
+            service: Some(service),
+            why,
+            from: Purpose::Test,
+        }
+    }
+}
+
+/// Why the servers of [`PROGRAMS`] are there that are not nginx.
+const CHECKS: &str = "health checks are tried against it";
+
+/// All programs, in the order of installation.
+pub(crate) const PROGRAMS: [Program; 13] = [
+    Program::new(
         "ip",
         "iproute2",
         "the lab is made of network namespaces, virtual cables and routes",
         Purpose::Demo,
     ),
-    (
+    Program::new(
         "ethtool",
         "ethtool",
         "virtual cables leave checksums unfinished unless told not to; a packet path that never enters the kernel's stack needs them whole",
         Purpose::Demo,
     ),
-    (
+    Program::server(
         "nginx",
         "nginx-light",
+        "nginx",
         "the lab tests use it as the real server",
+    ),
+    Program::server("master", "postfix", "postfix", CHECKS),
+    Program::server("imap", "dovecot-imapd", "dovecot", CHECKS),
+    Program::server("pop3", "dovecot-pop3d", "dovecot", CHECKS),
+    Program::server("vsftpd", "vsftpd", "vsftpd", CHECKS),
+    Program::server("unbound", "unbound", "unbound", CHECKS),
+    // Without its clients and the packages that make it a service.
+    Program::server("mariadbd", "mariadb-server-core", "mariadb", CHECKS),
+    Program::new(
+        "my_print_defaults",
+        "mariadb-client-core",
+        "MariaDB's first tables are made with it",
         Purpose::Test,
     ),
+    Program::server("postgres", "postgresql", "postgresql", CHECKS),
+    Program::server("redis-server", "redis-server", "redis-server", CHECKS),
+    Program::server("slapd", "slapd", "slapd", CHECKS),
 ];
 
 /// rustup components of which the tests need the programs, and what for.
@@ -201,11 +268,16 @@ pub(crate) fn plan(facts: &Facts, purpose: Purpose) -> Vec<Step> {
         });
     }
 
-    for (program, package, why, from) in PROGRAMS {
-        if purpose >= from && !facts.programs.contains(&program) {
+    for program in PROGRAMS {
+        if purpose >= program.from && !facts.programs.contains(&program.name) {
+            let package = program.package;
             steps.push(Step {
-                what: program.to_owned(),
-                why,
+                // `master` and `imap` say little by themselves.
+                what: match program.service {
+                    Some(_) if program.name != package => format!("{} ({package})", program.name),
+                    _ => program.name.to_owned(),
+                },
+                why: program.why,
                 ways: apt(&[package]).into_iter().collect(),
                 by_hand: format!(
                     "Install the package `{package}` as root, on Debian: {}",
@@ -260,7 +332,7 @@ mod tests {
             toolchains: vec![WITH_SOURCES],
             debian: None,
             linker: true,
-            programs: PROGRAMS.iter().map(|program| program.0).collect(),
+            programs: PROGRAMS.iter().map(|program| program.name).collect(),
             components: COMPONENTS.iter().map(|component| component.0).collect(),
         }
     }
@@ -381,7 +453,17 @@ mod tests {
             &[
                 "ip: apt-get install --no-install-recommends iproute2",
                 "ethtool: apt-get install --no-install-recommends ethtool",
-                "nginx: apt-get install --no-install-recommends nginx-light",
+                "nginx (nginx-light): apt-get install --no-install-recommends nginx-light",
+                "master (postfix): apt-get install --no-install-recommends postfix",
+                "imap (dovecot-imapd): apt-get install --no-install-recommends dovecot-imapd",
+                "pop3 (dovecot-pop3d): apt-get install --no-install-recommends dovecot-pop3d",
+                "vsftpd: apt-get install --no-install-recommends vsftpd",
+                "unbound: apt-get install --no-install-recommends unbound",
+                "mariadbd (mariadb-server-core): apt-get install --no-install-recommends mariadb-server-core",
+                "my_print_defaults: apt-get install --no-install-recommends mariadb-client-core",
+                "postgres (postgresql): apt-get install --no-install-recommends postgresql",
+                "redis-server: apt-get install --no-install-recommends redis-server",
+                "slapd: apt-get install --no-install-recommends slapd",
             ],
         );
         check(

@@ -1,6 +1,10 @@
 //! Talking with a backend: bytes out, lines or any bytes in, never more than [`ANSWER_BYTES`] of them.
 
+use std::io;
+use std::time::Duration;
+
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::timeout;
 
 use super::pattern::Wanted;
 use super::{ANSWER_BYTES, Failure, FailureKind, Reach, Stream, tls};
@@ -8,6 +12,9 @@ use crate::config::TlsOptions;
 
 /// The longest line (RFC 5321 section 4.5.3.1.5 has 512 for replies, others have less).
 const LINE_BYTES: usize = 8192;
+
+/// How long a backend may take to end a conversation after us. Short: it is part of the check's time.
+const FAREWELL: Duration = Duration::from_millis(100);
 
 /// Read at once.
 const READ_BYTES: usize = 32 << 10;
@@ -119,6 +126,19 @@ impl Dialogue {
         }
         let text = String::from_utf8_lossy(&self.pending);
         Ok(text.lines().next().unwrap_or_default().to_owned())
+    }
+
+    /// Ends it as somebody does who has nothing more to say, and waits a moment for the backend to end it too: for servers
+    /// that write down every connection that is reset. One that does not end it in time is left as ever.
+    pub(super) async fn leave(mut self) {
+        let ended = async {
+            self.stream.shutdown().await?;
+            let mut heard = [0; 1024];
+            while self.stream.read(&mut heard).await? > 0 {}
+            io::Result::Ok(())
+        };
+        // The check has its answer, whatever comes of this.
+        let _ = timeout(FAREWELL, ended).await;
     }
 
     /// Reads what there is. False: the backend has ended the conversation.

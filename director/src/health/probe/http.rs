@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 use std::future::pending;
+use std::sync::OnceLock;
 
 use http_body_util::{BodyExt, Empty};
 use hyper::body::{Bytes, Incoming};
@@ -31,17 +32,21 @@ pub(super) async fn probe(reach: &Reach, probe: &HttpProbe) -> Result<Good, Fail
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
         .await
         .map_err(|error| failure("beginning HTTP", &error))?;
+    // Why the connection ended, if it was not by the exchange: of that the exchange hears only that it was canceled.
+    let broken = OnceLock::new();
     let exchange = async {
-        let sent = sender.send_request(request).await;
-        judge(
-            probe,
-            sent.map_err(|error| failure("sending the request", &error))?,
-        )
-        .await
+        let sent = sender.send_request(request).await.map_err(|error| {
+            let why = broken.get().filter(|_| error.is_canceled());
+            failure("sending the request", why.unwrap_or(&error))
+        });
+        judge(probe, sent?).await
     };
-    // Reads and writes for the exchange. Its own end says nothing that the exchange does not hear of.
+    // Reads and writes for the exchange.
     let drive = async {
-        drop(connection.await);
+        if let Err(error) = connection.await {
+            // Set once: the connection ends once.
+            let _ = broken.set(error);
+        }
         pending::<()>().await
     };
     tokio::select! {

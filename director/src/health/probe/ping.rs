@@ -20,10 +20,7 @@ const LEAST_HEADER: usize = 20;
 pub(super) async fn probe(reach: &Reach) -> Result<Good, Failure> {
     static NEXT: AtomicU16 = AtomicU16::new(1);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    let (socket, is_raw) = open(reach).map_err(|error| {
-        let words = format!("no socket for echo requests to {}: {error}", reach.address);
-        Failure::new(FailureKind::Local, words)
-    })?;
+    let (socket, is_raw) = open(reach).map_err(|error| no_socket(reach.address, &error))?;
     let is_ipv6 = reach.address.is_ipv6();
     // Datagram sockets get their own identifier from the kernel; on raw ones it tells this run's replies from others'.
     let identifier = (std::process::id() as u16).rotate_left(8) ^ number;
@@ -64,6 +61,20 @@ fn open(reach: &Reach) -> io::Result<(UdpSocket, bool)> {
     socket.connect(&SocketAddr::new(reach.address, 0).into())?;
     // Only reads, writes and waits are asked of it from here on, which are the same for all datagram sockets.
     UdpSocket::from_std(socket.into()).map(|socket| (socket, is_raw))
+}
+
+/// The kernel looks for a way already when the socket is connected: without one it is no fault of this machine's.
+fn no_socket(address: IpAddr, error: &io::Error) -> Failure {
+    match Failure::io("", error).kind {
+        FailureKind::Unreachable => Failure::new(
+            FailureKind::Unreachable,
+            format!("no way to {address}: {error}"),
+        ),
+        _ => {
+            let words = format!("no socket for echo requests to {address}: {error}");
+            Failure::new(FailureKind::Local, words)
+        }
+    }
 }
 
 fn request(is_ipv6: bool, identifier: u16, number: u16) -> Vec<u8> {
@@ -113,6 +124,20 @@ fn is_reply(packet: &[u8], is_ipv6: bool, is_raw: bool, identifier: u16, number:
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sockets_that_cannot_be_had() {
+        let cases = [
+            (io::ErrorKind::HostUnreachable, FailureKind::Unreachable),
+            (io::ErrorKind::NetworkUnreachable, FailureKind::Unreachable),
+            (io::ErrorKind::PermissionDenied, FailureKind::Local),
+        ];
+        for (kind, expected) in cases {
+            let failure = no_socket(IpAddr::from([192, 0, 2, 1]), &kind.into());
+            assert_eq!(failure.kind, expected);
+            assert!(failure.words.contains("192.0.2.1"), "{failure:?}");
+        }
+    }
 
     #[test]
     fn replies_and_others() {

@@ -106,24 +106,44 @@ pub(super) async fn postgres(reach: &Reach, probe: &LoginProbe) -> Result<Good, 
     let length = (body.len() as u32 + 4).to_be_bytes();
     dialogue.send(&[&length[..], &body].concat()).await?;
     let what = "the answer to the startup message";
-    let head = dialogue.exactly(5, what).await?;
-    let length = u32::from_be_bytes([head[1], head[2], head[3], head[4]]);
-    let rest = usize::try_from(length)
-        .unwrap_or(usize::MAX)
-        .saturating_sub(4);
-    match head[0] {
-        b'R' => Ok(Good::new("asks for authentication")),
-        b'E' => {
-            let fields = dialogue.exactly(rest, what).await?;
-            judge_error(&fields)
+    let mut is_let_in = false;
+    loop {
+        let head = dialogue.exactly(5, what).await?;
+        let length = u32::from_be_bytes([head[1], head[2], head[3], head[4]]);
+        let rest = usize::try_from(length)
+            .unwrap_or(usize::MAX)
+            .saturating_sub(4);
+        match (head[0], is_let_in) {
+            (b'R', false) => {
+                // `AuthenticationOk` is 0. What follows may still be that there are too many connections, or no such
+                // database.
+                is_let_in = dialogue.exactly(rest, what).await? == [0; 4];
+                if !is_let_in {
+                    // It would log a reset at every check.
+                    dialogue.leave().await;
+                    return Ok(Good::new("asks for authentication"));
+                }
+            }
+            (b'E', _) => {
+                let fields = dialogue.exactly(rest, what).await?;
+                return judge_error(&fields, probe.database.is_some());
+            }
+            // `ReadyForQuery`, answered with `Terminate`.
+            (b'Z', true) => {
+                dialogue.send(&[b'X', 0, 0, 0, 4]).await?;
+                return Ok(Good::new("lets in"));
+            }
+            // Parameters, the key for cancelling, notices.
+            (b'S' | b'K' | b'N', true) => drop(dialogue.exactly(rest, what).await?),
+            _ => return Err(Failure::unexpected("a PostgreSQL answer", &head)),
         }
-        _ => Err(Failure::unexpected("a PostgreSQL answer", &head)),
     }
 }
 
 /// An error is a failure, unless it is only that this user is not let in: who says that is up ("Error and Notice Message
-/// Fields": `C` is the SQLSTATE, class 28 is "Invalid Authorization Specification", `M` the message).
-fn judge_error(fields: &[u8]) -> Result<Good, Failure> {
+/// Fields": `C` is the SQLSTATE, class 28 is "Invalid Authorization Specification", `M` the message). Nor is it one that
+/// there is no database of a name that nobody asked for: 3D000 is "invalid_catalog_name".
+fn judge_error(fields: &[u8], has_database: bool) -> Result<Good, Failure> {
     let field = |code: u8| {
         fields
             .split(|byte| *byte == 0)
@@ -132,7 +152,7 @@ fn judge_error(fields: &[u8]) -> Result<Good, Failure> {
             .unwrap_or_default()
     };
     let (state, message) = (field(b'C'), field(b'M'));
-    if state.starts_with("28") {
+    if state.starts_with("28") || (state == "3D000" && !has_database) {
         return Ok(Good::new(format!("answers: {message}")));
     }
     Err(Failure::new(
@@ -178,21 +198,26 @@ mod tests {
 
     #[test]
     fn errors_of_postgres() {
-        let cases: [(&[u8], bool, &str); 3] = [
+        // (fields, whether a database is configured, whether it is good, words)
+        let cases: [(&[u8], bool, bool, &str); 5] = [
             (
                 b"SFATAL\0C28000\0Mno entry for this host\0\0",
+                true,
                 true,
                 "no entry",
             ),
             (
                 b"SFATAL\0C57P03\0Mthe system is starting up\0\0",
                 false,
+                false,
                 "starting up",
             ),
-            (b"", false, "refuses"),
+            (b"C3D000\0Mno such database\0\0", false, true, "no such"),
+            (b"C3D000\0Mno such database\0\0", true, false, "no such"),
+            (b"", false, false, "refuses"),
         ];
-        for (fields, is_good, words) in cases {
-            let (found, said) = match judge_error(fields) {
+        for (fields, has_database, is_good, words) in cases {
+            let (found, said) = match judge_error(fields, has_database) {
                 Ok(good) => (true, good.words),
                 Err(failure) => (false, failure.words),
             };

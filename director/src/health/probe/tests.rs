@@ -214,6 +214,12 @@ async fn conversations_that_go_well() {
         "\u{9}\0\0\u{2}\u{ff}\u{15}\u{4}#28000",
     ];
     check("mysql", Backend::Says(MYSQL), Ok("version 8.0.1")).await;
+    const POSTGRES: &[&str] = &[
+        "",
+        "R\0\0\0\u{8}\0\0\0\0S\0\0\0\u{8}a\0b\0K\0\0\0\u{c}12345678Z\0\0\0\u{5}I",
+    ];
+    check("postgres", Backend::Says(POSTGRES), Ok("lets in")).await;
+    check("postgres", Backend::Drips(POSTGRES), Ok("lets in")).await;
     check("connect", Backend::Silent, Ok("connected")).await;
     check("agent", Backend::Says(&["75% up\n"]), Ok("75% up")).await;
     // It may also end the conversation instead of the line.
@@ -271,13 +277,19 @@ async fn backends_that_are_broken() {
 #[tokio::test]
 async fn answers_that_are_wrong() {
     use FailureKind::{Oversized, Unexpected};
-    let cases: [(&str, &'static [&'static str], Expected); 14] = [
+    let cases: [(&str, &'static [&'static str], Expected); 16] = [
         (
             "http",
             &["", "HTTP/1.1 503 Busy\r\n\r\n"],
             Err((Unexpected, "expected status 200-299, got 503")),
         ),
         ("http", &["", "SSH-2.0-OpenSSH\r\n"], Err((Unexpected, ""))),
+        // Spoken before it was asked: the words may be about either, but not that anybody "canceled" it.
+        (
+            "http",
+            &["220 mail ready\r\n"],
+            Err((Unexpected, "sending the request: ")),
+        ),
         (
             "{type: http, expect: Hello World}",
             &["", "HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\nGoodbye"],
@@ -339,17 +351,22 @@ async fn answers_that_are_wrong() {
             &["", "E\0\0\0\u{d}C57P03\0\0\0"],
             Err((Unexpected, "57P03")),
         ),
+        // Let in, and then there is no room.
+        (
+            "postgres",
+            &["", "R\0\0\0\u{8}\0\0\0\0E\0\0\0\u{d}C53300\0\0\0"],
+            Err((Unexpected, "53300")),
+        ),
         ("agent", &["no idea\n"], Err((Unexpected, "no idea"))),
     ];
     for (probe, lines, expected) in cases {
         check(probe, Backend::Says(lines), expected).await;
     }
-    check(
-        "{type: exchange, steps: [{expect: hi}]}",
-        Backend::Babbles,
-        Err((Oversized, "")),
-    )
-    .await;
+    // It looks through all that has come again and again, which on a busy machine takes its time.
+    let babbles = "{type: exchange, steps: [{expect: hi}]}";
+    let (address, _task) = listen(Backend::Babbles).await;
+    let found = run(&probe_of(babbles), &reach(address), 40 * TIME).await;
+    compare(babbles, found, Err((Oversized, "")));
 }
 
 /// A backend of datagrams that says `answer`, or nothing.

@@ -61,8 +61,9 @@ pub(super) async fn probe(reach: &Reach, probe: &TlsProbe) -> Result<Good, Failu
 
 /// Whether a certificate that is valid until a time is good for so many days more.
 fn judge(until_s: i64, now_s: i64, days_left: u32) -> Result<Good, Failure> {
-    let left = (until_s - now_s).div_euclid(DAY_S);
-    if left < 0 {
+    // Whole days in both directions: three days and an hour ago are three days ago.
+    let left = (until_s - now_s) / DAY_S;
+    if until_s < now_s {
         let words = format!("the certificate expired {} days ago", -left);
         return Err(Failure::new(FailureKind::Certificate, words));
     }
@@ -122,6 +123,12 @@ fn failure(error: &std::io::Error, name: &str) -> Failure {
         }
         CertificateError::UnknownIssuer => {
             "the certificate's issuer is not known; name its authority under \"ca\"".to_owned()
+        }
+        // An authority has this issuer's name and another key: it was made anew, or somebody pretends.
+        CertificateError::BadSignature => {
+            "the certificate's issuer is known, but its signature is not that of the authority of this name; \
+             renew the file under \"ca\" if the authority has a new key"
+                .to_owned()
         }
         CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
             format!("the certificate is not for {name}")
@@ -236,18 +243,21 @@ mod tests {
 
     #[test]
     fn days_that_are_left() {
-        // (seconds that are left, days asked for, whether it is good)
+        // (seconds that are left, days asked for, whether it is good, words)
         let cases = [
-            (10 * DAY_S, 7, true),
-            (7 * DAY_S, 7, true),
-            (7 * DAY_S - 1, 7, false),
-            (1, 0, true),
-            (-1, 0, false),
-            (-100 * DAY_S, 0, false),
+            (10 * DAY_S, 7, true, "for 10 days"),
+            (7 * DAY_S, 7, true, "for 7 days"),
+            (7 * DAY_S - 1, 7, false, "in 6 days"),
+            (1, 0, true, "for 0 days"),
+            (-1, 0, false, "expired 0 days ago"),
+            (-3 * DAY_S - 1, 0, false, "expired 3 days ago"),
+            (-100 * DAY_S, 0, false, "expired 100 days ago"),
         ];
-        for (left_s, days_left, expected) in cases {
+        for (left_s, days_left, expected, words) in cases {
             let found = judge(1_000_000_000 + left_s, 1_000_000_000, days_left);
             assert_eq!(found.is_ok(), expected, "{left_s}: {found:?}");
+            let said = found.map_or_else(|failure| failure.words, |good| good.words);
+            assert!(said.contains(words), "{left_s}: {said}");
         }
     }
 }
