@@ -1,8 +1,7 @@
 //! An HTTP request over TCP or TLS, and whether the answer is the expected one.
 
 use std::fmt::Write;
-use std::future::pending;
-use std::sync::OnceLock;
+use std::pin::pin;
 
 use http_body_util::{BodyExt, Empty};
 use hyper::body::{Bytes, Incoming};
@@ -32,26 +31,31 @@ pub(super) async fn probe(reach: &Reach, probe: &HttpProbe) -> Result<Good, Fail
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
         .await
         .map_err(|error| failure("beginning HTTP", &error))?;
-    // Why the connection ended, if it was not by the exchange: of that the exchange hears only that it was canceled.
-    let broken = OnceLock::new();
-    let exchange = async {
-        let sent = sender.send_request(request).await.map_err(|error| {
-            let why = broken.get().filter(|_| error.is_canceled());
-            failure("sending the request", why.unwrap_or(&error))
-        });
-        judge(probe, sent?).await
-    };
-    // Reads and writes for the exchange.
-    let drive = async {
-        if let Err(error) = connection.await {
-            // Set once: the connection ends once.
-            let _ = broken.set(error);
+    let mut exchange = pin!(async {
+        let sent = sender.send_request(request).await;
+        judge(
+            probe,
+            sent.map_err(|error| failure("sending the request", &error))?,
+        )
+        .await
+    });
+    let mut connection = pin!(connection);
+    let (mut is_over, mut broken) = (false, None);
+    loop {
+        tokio::select! {
+            // First the connection: where it breaks, the exchange only hears that it is over.
+            biased;
+            result = &mut connection, if !is_over => {
+                is_over = true;
+                broken = result.err();
+            }
+            answer = &mut exchange => return match (answer, broken) {
+                (Err(heard), Some(error)) if heard.kind == FailureKind::Closed => {
+                    Err(failure("reading the answer", &error))
+                }
+                (answer, _) => answer,
+            },
         }
-        pending::<()>().await
-    };
-    tokio::select! {
-        answer = exchange => answer,
-        () = drive => Err(Failure::new(FailureKind::Closed, "the connection ended")),
     }
 }
 
