@@ -244,7 +244,12 @@ fn what_else_follows_from_checks() {
     assert_eq!(site.answered(web(8081), 6), by_name(&all));
     assert_eq!(site.answered(web(8082), 4), by_name(&[(1, 2), (2, 2)]));
     assert_eq!(site.answered(web(8083), 2), by_name(&[(2, 2)]));
-    assert_eq!(site.answered(web(8085), 4), by_name(&[(1, 2), (2, 2)]));
+    // By connections, of which those before may not have ended yet.
+    let answered = site.answered(web(8085), 8);
+    assert!(
+        answered.contains_key("s1") && answered.contains_key("s2"),
+        "{answered:?}"
+    );
 
     site.kill_nginx(1);
     wait_for_states(&site, "removed", &["down", "up", "up"]);
