@@ -4,7 +4,7 @@
 //! there to answer, every port is free, and nothing outside can be reached.
 
 use std::fs::{self, File};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -168,6 +168,23 @@ impl Server {
             bail!("{command:?} ended ({status}): {}", server.log());
         }
         Ok(server)
+    }
+
+    /// Waits until it takes connections on these ports too, of both families: servers open one after the other.
+    ///
+    /// # Errors
+    /// It does not; with what it printed.
+    pub fn wait_for_ports(&self, ports: &[u16]) -> Result<()> {
+        for port in ports {
+            for address in [
+                SocketAddr::from((Ipv4Addr::LOCALHOST, *port)),
+                SocketAddr::from((Ipv6Addr::LOCALHOST, *port)),
+            ] {
+                wait_until("the server listens", PATIENCE, || connects(address))
+                    .with_context(|| self.log())?;
+            }
+        }
+        Ok(())
     }
 
     /// Where it listens.

@@ -27,6 +27,7 @@ fn our_agent_answers_and_breaks() {
             ])
             .arg(directory.path().join("state"));
         let mut server = Server::start(command, &directory, SocketAddr::new(V4, 7777)).unwrap();
+        server.wait_for_ports(&[7777]).unwrap();
         for address in [V4, V6] {
             let address = SocketAddr::new(address, 7777);
             check("agent", address, Ok("ready up "));

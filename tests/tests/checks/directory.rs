@@ -39,6 +39,7 @@ fn openldap_answers_and_breaks() {
             .args(["-d", "0", "-h", "ldap:/// ldaps:///", "-f"])
             .arg(directory.write("slapd.conf", CONFIGURATION).unwrap());
         let mut server = Server::start(command, &directory, SocketAddr::new(V4, 389)).unwrap();
+        server.wait_for_ports(&[389, 636]).unwrap();
         let ca = directory.path().join("ca.pem");
         let login = "user: \"cn=admin,dc=example,dc=org\"";
         let rows = [

@@ -30,6 +30,7 @@ fn vsftpd_answers_and_breaks() {
         command.arg(directory.write("vsftpd.conf", CONFIGURATION).unwrap());
         // Listening on both families by one socket of IPv6.
         let mut server = Server::start(command, &directory, SocketAddr::new(V4, 21)).unwrap();
+        server.wait_for_ports(&[21]).unwrap();
         let rows = [
             ("ftp", Ok("220 files of example.org")),
             (

@@ -57,6 +57,7 @@ fn postfix_answers_and_breaks() {
         command.arg("-d").arg("-c").arg(directory.path());
         command.env("MAIL_CONFIG", directory.path());
         let mut server = Server::start(command, &directory, SocketAddr::new(V4, 25)).unwrap();
+        server.wait_for_ports(&[25, 26, 465]).unwrap();
         let ca = directory.path().join("ca.pem");
         let ca = ca.display();
         let rows = [
@@ -172,6 +173,7 @@ fn dovecot_answers_and_breaks() {
             .args(["-F", "-c"])
             .arg(directory.write("dovecot.conf", DOVECOT).unwrap());
         let mut server = Server::start(command, &directory, SocketAddr::new(V4, 143)).unwrap();
+        server.wait_for_ports(&[143, 993, 110, 995]).unwrap();
         let ca = directory.path().join("ca.pem");
         let ca = ca.display();
         // As YAML has it between single quotes.

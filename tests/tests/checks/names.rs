@@ -56,6 +56,7 @@ fn unbound_answers_and_breaks() {
             .args(["-d", "-c"])
             .arg(directory.write("unbound.conf", &configuration()).unwrap());
         let mut server = Server::start(command, &directory, SocketAddr::new(V4, 53)).unwrap();
+        server.wait_for_ports(&[53]).unwrap();
         let rows = [
             ("{type: dns, name: www.example.org}", Ok("2 records")),
             ("{type: dns, name: WWW.example.org., answer: 192.0.2.81}", Ok("is 192.0.2.81")),

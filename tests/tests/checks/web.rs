@@ -70,6 +70,7 @@ fn nginx_answers_and_breaks() {
         Authority::new("strangers").certify(&directory, "stranger", &["127.0.0.1"], 30);
         Authority::new("checks").certify(&directory, "namesake", &["127.0.0.1"], 30);
         let mut server = nginx(&directory);
+        server.wait_for_ports(&[80, 443, 444, 445, 446, 447]).unwrap();
         let ca = directory.path().join("ca.pem");
         let ca = ca.display();
 

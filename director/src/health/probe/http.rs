@@ -175,6 +175,10 @@ fn failure(doing: &str, error: &hyper::Error) -> Failure {
         if let Some(io) = inner.downcast_ref::<std::io::Error>() {
             return Failure::io(doing, io);
         }
+        // Why a request was canceled, if the connection ended by it.
+        if let Some(why) = inner.downcast_ref::<hyper::Error>() {
+            return failure(doing, why);
+        }
         cause = inner.source();
     }
     let kind = match error {
