@@ -215,9 +215,10 @@ pub fn status(lab: &Lab) -> Result<Status> {
 /// Waits until packets for every real server can leave by the packet path.
 ///
 /// # Errors
-/// Some still cannot; or an interface has no native program.
-pub fn wait_ready(lab: &Lab) -> Result<()> {
+/// Some still cannot; an interface has no native program; or the director has ended.
+pub fn wait_ready(lab: &Lab, director: &mut Process) -> Result<()> {
     wait_until("all next hops are known", PATIENCE, || {
+        director.check_running()?;
         let status = status(lab)?;
         for interface in &status.interfaces {
             ensure!(interface.mode.as_deref() == Some("native"), "{interface:?}");

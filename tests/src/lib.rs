@@ -23,18 +23,33 @@ pub mod reference;
 pub mod servers;
 pub mod udp;
 
+use std::fmt;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
 /// How long tests and demonstration wait for something that should take a moment, or for a director to start: seconds of
 /// verification, more on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Asks `condition` again and again until it says yes.
+/// A no that waiting does not turn into a yes, for [`wait_until`]: what was waited for has ended, and this is what it
+/// said.
+#[derive(Debug)]
+pub struct Never(pub String);
+
+impl fmt::Display for Never {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Never {}
+
+/// Asks `condition` again and again until it says yes, or [`Never`].
 ///
 /// # Errors
-/// What `what` names did not come true within `patience`; with the last reason that `condition` gave for its no.
+/// What `what` names did not come true within `patience`, or never will; with the last reason that `condition` gave for
+/// its no.
 pub fn wait_until(
     what: &str,
     patience: Duration,
@@ -44,6 +59,7 @@ pub fn wait_until(
     loop {
         match condition() {
             Ok(()) => return Ok(()),
+            Err(reason) if reason.is::<Never>() => return Err(reason).context(what.to_owned()),
             Err(reason) if Instant::now() >= deadline => {
                 bail!(
                     "{what}: not within {:.0} s: {reason:#}",
@@ -52,5 +68,36 @@ pub fn wait_until(
             }
             Err(_) => std::thread::sleep(Duration::from_millis(20)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::{anyhow, ensure};
+
+    use super::*;
+
+    #[test]
+    fn waiting_ends_with_a_yes_a_never_or_patience() {
+        // How often it is asked until it gives the last answer, and that one.
+        let asked = |patience, last: fn() -> Result<()>| {
+            let mut times = 0;
+            let outcome = wait_until("it is so", patience, || {
+                times += 1;
+                ensure!(times >= 3, "not yet");
+                last()
+            });
+            (times, outcome.map_err(|error| format!("{error:#}")).err())
+        };
+        let said = |text: &str| Some(text.to_owned());
+        assert_eq!(asked(PATIENCE, || Ok(())), (3, None));
+        let never = || Err(Never("it ended".to_owned()).into());
+        assert_eq!(asked(PATIENCE, never), (3, said("it is so: it ended")));
+        // As one that was told with more words.
+        let never = || Err(anyhow!(Never("it ended".to_owned())).context("starting it"));
+        let expected = said("it is so: starting it: it ended");
+        assert_eq!(asked(PATIENCE, never), (3, expected));
+        let expected = said("it is so: not within 0 s: not yet");
+        assert_eq!(asked(Duration::ZERO, || Ok(())), (1, expected));
     }
 }

@@ -57,6 +57,7 @@ pub fn start_on(lab: &Lab, host: Host) -> Result<Process> {
     let namespace = lab.host(host)?;
     let mut nginx = namespace.spawn(command, directory.join("output.log"))?;
     wait_until("nginx listens", PATIENCE, || {
+        nginx.check_running()?;
         namespace.run(|| {
             for port in PORTS {
                 let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
@@ -64,8 +65,7 @@ pub fn start_on(lab: &Lab, host: Host) -> Result<Process> {
             }
             Ok(())
         })?
-    })
-    .or_else(|error| nginx.check_running().and(Err(error)))?;
+    })?;
     Ok(nginx)
 }
 

@@ -12,6 +12,7 @@ use nix::unistd::Pid;
 
 use super::command::shown;
 use super::interrupt;
+use crate::Never;
 
 /// How long a program may take to end after being asked, before it is made to.
 const GRACE: Duration = Duration::from_secs(5);
@@ -70,7 +71,7 @@ impl Process {
     /// An error with all it printed, if it has ended.
     ///
     /// # Errors
-    /// It is not running any more.
+    /// It is not running any more, and [`Never`] will be.
     pub fn check_running(&mut self) -> Result<()> {
         match self
             .child
@@ -78,11 +79,11 @@ impl Process {
             .context("asking after a child process")?
         {
             None => Ok(()),
-            Some(status) => bail!(
+            Some(status) => bail!(Never(format!(
                 "`{}` ended ({status}); it printed:\n{}",
                 self.words,
                 self.log()
-            ),
+            ))),
         }
     }
 

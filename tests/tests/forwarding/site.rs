@@ -204,7 +204,7 @@ impl Site {
         // The one before ends first.
         self.director = None;
         self.director = Some(director::start(&self.lab, &yaml).unwrap());
-        director::wait_ready(&self.lab).unwrap_or_else(|error| panic!("{error:#}\n{}", self.log()));
+        self.wait_ready();
     }
 
     /// A director with this file, ready to forward.
@@ -228,7 +228,13 @@ impl Site {
     pub(crate) fn reload(&mut self, services: &[Service<'_>]) {
         let yaml = self.yaml(services);
         assert_eq!(self.reload_text(&yaml), Reload::Done, "{}", self.log());
-        director::wait_ready(&self.lab).unwrap();
+        self.wait_ready();
+    }
+
+    fn wait_ready(&mut self) {
+        let director = self.director.as_mut().unwrap();
+        director::wait_ready(&self.lab, director)
+            .unwrap_or_else(|error| panic!("{error:#}\n{}", self.log()));
     }
 
     /// Has the director load this file.
