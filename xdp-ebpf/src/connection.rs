@@ -100,6 +100,11 @@ impl Value {
 
 /// From this [`Value::expendability`] on an entry may give way to a half-open connection too.
 pub const EXPENDABLE: u32 = 1 << 16;
+/// From this [`Value::expendability`] on it is nothing that another endpoint still waits for: it is closing, or a half-open
+/// one of the newcomer's own endpoint.
+pub const OWN: u32 = 2 << 16;
+/// From this [`Value::expendability`] on it is nothing that anybody waits for.
+pub const CLOSING: u32 = 3 << 16;
 
 /// Key of an IPv4 connection: client address, client port, endpoint id. Exact, and never 0, since no endpoint id is.
 #[inline(always)]

@@ -9,14 +9,14 @@
 //! Simulated share of live connections lost to full buckets at a filling of 50 / 62 / 75 / 87 %: one bucket 3.7 / 6.8 /
 //! 10.7 / 15 %; two buckets 0.4 / 1.3 / 3.3 / 6.6 %; two buckets and one move 0.000 / 0.001 / 0.02 / 0.5 %.
 
-use core::ptr::NonNull;
+mod room;
 
 use crate::atomic::{fetch_add, load, store};
-use crate::connection::{Bucket, EXPENDABLE, Value};
+use crate::connection::{Bucket, Value};
 use crate::layout::{self, Settings, limits};
 use crate::reach::{Key, Shape};
 use crate::state::State;
-use crate::tables::{Tables, work};
+use crate::tables::Tables;
 use crate::verifier::repeat;
 
 /// Where a connection stands, and its value when it was looked for: [`Value::NONE`] if it was not found.
@@ -209,123 +209,6 @@ fn put_if_room<S: Shape, T: Tables>(tables: &T, index: u32, key: Key<S>, value: 
     true
 }
 
-/// A connection that found no room.
-#[derive(Clone, Copy)]
-struct Crowded<K> {
-    key: K,
-    value: Value,
-    base: u32,
-    first: u32,
-    second: u32,
-    /// The most expendable place so far: how expendable, and which of all places.
-    worst: u32,
-    worst_place: u32,
-}
-
-/// What a look for room is given.
-struct Room<'t, S: Shape, T> {
-    tables: &'t T,
-    crowded: NonNull<Crowded<Key<S>>>,
-}
-
-impl<S: Shape, T: Tables> Room<'_, S, T> {
-    #[inline(always)]
-    fn crowded(&mut self) -> &mut Crowded<Key<S>> {
-        // SAFETY: this CPU's own memory (contract of `Tables`), which `make_room` has filled.
-        unsafe { self.crowded.as_mut() }
-    }
-}
-
-/// The bucket and way of the `place`-th of all places in both candidate buckets.
-#[inline(always)]
-fn place<S: Shape>(crowded: &Crowded<Key<S>>, place: u32) -> (u32, usize) {
-    let ways = S::Bucket::WAYS as u32;
-    if place < ways {
-        (crowded.first, place as usize)
-    } else {
-        (crowded.second, (place - ways) as usize)
-    }
-}
-
-/// Moves the occupant of a place to its other bucket, if there is room, and takes its place.
-extern "C" fn put_by_moving<S: Shape, T: Tables>(turn: u32, room: *mut Room<'_, S, T>) -> i64 {
-    // SAFETY: `repeat` hands over what it was given.
-    let room = unsafe { &mut *room };
-    let tables = room.tables;
-    let crowded = room.crowded();
-    let (index, way) = place::<S>(crowded, turn);
-    let (Some(bucket), Some(settings)) = (S::bucket(tables, index), tables.settings()) else {
-        return 1;
-    };
-    let occupant = bucket.key(way);
-    let value = Value(load(bucket.value(way)));
-    let hash = S::Bucket::hash(occupant, settings.seed);
-    let (first, second) = candidates(hash, S::buckets(settings), crowded.base);
-    let other = if first == index { second } else { first };
-    if !put_if_room::<S, T>(tables, other, occupant, value) {
-        return 0;
-    }
-    bucket.fill(way, crowded.key, crowded.value);
-    crowded.value = Value::NONE;
-    1
-}
-
-/// Looks for the most expendable place.
-extern "C" fn find_worst<S: Shape, T: Tables>(turn: u32, room: *mut Room<'_, S, T>) -> i64 {
-    // SAFETY: `repeat` hands over what it was given.
-    let room = unsafe { &mut *room };
-    let tables = room.tables;
-    let crowded = room.crowded();
-    let (index, way) = place::<S>(crowded, turn);
-    let (Some(bucket), Some(settings)) = (S::bucket(tables, index), tables.settings()) else {
-        return 1;
-    };
-    let same_endpoint = S::Bucket::endpoint(bucket.key(way)) == S::Bucket::endpoint(crowded.key);
-    let value = Value(load(bucket.value(way)));
-    let expendability = value.expendability(settings.now_s, same_endpoint);
-    if expendability >= crowded.worst {
-        crowded.worst = expendability;
-        crowded.worst_place = turn;
-    }
-    0
-}
-
-/// Makes room for a connection whose candidate buckets are full: by moving one occupant, else by giving one up. A
-/// half-open one gets no room from one that stands.
-#[inline(always)]
-fn make_room<S: Shape, T: Tables>(tables: &T, crowded: Crowded<Key<S>>) -> bool {
-    let Some(memory) = work::<Crowded<Key<S>>, T>(tables) else {
-        return false;
-    };
-    // SAFETY: this CPU's own memory (contract of `Tables`).
-    unsafe { memory.write(crowded) };
-    let mut room = Room::<S, T> {
-        tables,
-        crowded: memory,
-    };
-    let places = 2 * S::Bucket::WAYS as u32;
-    repeat(places, &mut room, put_by_moving::<S, T>);
-    if !room.crowded().value.is_some() {
-        return true;
-    }
-    repeat(places, &mut room, find_worst::<S, T>);
-    let crowded = room.crowded();
-    let is_half_open =
-        State::from_u8(crowded.value.state()).is_some_and(|state| state.is_half_open());
-    if is_half_open && crowded.worst < EXPENDABLE {
-        return false;
-    }
-    let (index, way) = place::<S>(crowded, crowded.worst_place);
-    match S::bucket(tables, index) {
-        Some(bucket) => {
-            uncount(tables, Value(load(bucket.value(way))));
-            bucket.fill(way, crowded.key, crowded.value);
-            true
-        }
-        None => false,
-    }
-}
-
 /// Counts a connection in its destination's load.
 #[inline(always)]
 pub fn count<T: Tables>(tables: &T, value: Value) {
@@ -395,18 +278,7 @@ pub fn insert<S: Shape, T: Tables>(tables: &T, key: &Key<S>, value: u64) -> bool
     }
     let put = put_if_room::<S, T>(tables, first, *key, value)
         || put_if_room::<S, T>(tables, second, *key, value)
-        || make_room::<S, T>(
-            tables,
-            Crowded {
-                key: *key,
-                value,
-                base,
-                first,
-                second,
-                worst: 0,
-                worst_place: 0,
-            },
-        );
+        || room::make::<S, T>(tables, *key, value, base, (first, second));
     if put {
         count(tables, value);
     }

@@ -29,11 +29,6 @@ impl Frame {
     /// If it is longer than [`LONGEST`], or there is no memory.
     #[must_use]
     pub fn new(bytes: &[u8], ifindex: u32) -> Self {
-        assert!(
-            bytes.len() <= LONGEST,
-            "a frame of {} bytes is too long",
-            bytes.len()
-        );
         // SAFETY: a new private mapping; the kernel chooses the address.
         let map = unsafe {
             libc::mmap(
@@ -56,25 +51,39 @@ impl Frame {
             )
         };
         assert!(result == 0, "a frame's page cannot be made writable");
-        let end = map.expose_provenance() + 2 * PAGE;
-        let start = end - bytes.len();
-        let frame = Self {
+        let mut frame = Self {
             map,
-            start,
-            end,
-            lowest: start - HEADROOM,
+            start: 0,
+            end: 0,
+            lowest: 0,
             ifindex,
             kernel_next_hop: NextHop::default(),
         };
+        frame.refill(bytes);
+        frame
+    }
+
+    /// Another packet in the same memory, for who runs millions of them.
+    ///
+    /// # Panics
+    /// If it is longer than [`LONGEST`].
+    pub fn refill(&mut self, bytes: &[u8]) {
+        assert!(
+            bytes.len() <= LONGEST,
+            "a frame of {} bytes is too long",
+            bytes.len()
+        );
+        self.end = self.map.expose_provenance() + 2 * PAGE;
+        self.start = self.end - bytes.len();
+        self.lowest = self.start - HEADROOM;
         // SAFETY: `bytes.len()` bytes before the end of the writable page.
         unsafe {
             core::ptr::copy_nonoverlapping(
                 bytes.as_ptr(),
-                core::ptr::with_exposed_provenance_mut(start),
+                core::ptr::with_exposed_provenance_mut(self.start),
                 bytes.len(),
             );
         }
-        frame
     }
 
     /// The bytes it has now.

@@ -180,6 +180,46 @@ fn half_open_connections_displace_no_others() {
     }
 }
 
+/// A table two thirds full of standing connections, the rest taken by a flood: clients of another endpoint get in, and
+/// stay while the flood goes on, though one in twenty finds both of its buckets full of standing connections.
+#[test]
+fn a_flood_displaces_itself() {
+    const STANDING: u32 = 170;
+    let half_open = Value::new(9, NOW_S as u16, State::SynReceived, 0).0;
+    let tables = tables(1, 64);
+    let settings = tables.settings.unwrap();
+    let key = |number: u32, endpoint| key4(number.wrapping_mul(0x9e37_79b1), 1, endpoint);
+    let finds = |key| find::<Narrow, _>(&tables, &settings, 0, key).is_some();
+    for number in 0..STANDING {
+        let key = key(number, 1);
+        assert!(insert::<Narrow, _>(&tables, &key, established(9).0));
+    }
+    let mut flooding = 0..;
+    let mut flood = |count| {
+        for number in flooding.by_ref().take(count) {
+            insert::<Narrow, _>(&tables, &key(number, 2), half_open);
+        }
+    };
+    flood(10_000);
+    let (mut refused, mut lost) = (0, 0);
+    for number in 0..1000 {
+        let key = key(number, 3);
+        let is_in = insert::<Narrow, _>(&tables, &key, half_open);
+        flood(20);
+        refused += u32::from(!is_in);
+        lost += u32::from(is_in && !finds(key));
+        // It goes away again.
+        let found = find::<Narrow, _>(&tables, &settings, 0, key);
+        if found.is_some() {
+            update::<Narrow, _>(&tables, &found, Value::NONE);
+        }
+    }
+    assert_eq!((refused, lost), (0, 0));
+    for number in 0..STANDING {
+        assert!(finds(key(number, 1)), "{number}");
+    }
+}
+
 #[test]
 fn loads_follow_what_is_inserted_changed_and_given_up() {
     let mut tables = tables(1, 2);

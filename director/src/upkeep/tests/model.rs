@@ -1,6 +1,6 @@
 //! One CPU's table against a plain map that knows what was put in: random connections, packets, time, evictions, upkeep.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use xdp_ebpf::atomic::load;
 use xdp_ebpf::connection::{Bucket, EXPENDABLE, Value};
@@ -42,31 +42,34 @@ struct Model<'t> {
     what: &'static str,
 }
 
-/// The eight places that a connection may take: number and value of who is there, and whether he could move.
-fn places<S: Numbered>(model: &Model<'_>, number: u32) -> Vec<Option<(u32, Value, bool)>> {
+/// Who is in a place: number and value.
+type Occupant = (u32, Value);
+
+/// The eight places that a connection may take: who is there, and who is in his other bucket.
+fn places<S: Numbered>(
+    model: &Model<'_>,
+    number: u32,
+) -> Vec<Option<(Occupant, Vec<Option<Occupant>>)>> {
     let settings = model.cpu.settings();
     let buckets = S::buckets(settings);
     let table = S::table(model.tables);
     let both = |key| candidates(S::Bucket::hash(key, settings.seed), buckets, 0);
-    let is_free = |bucket: &S::Bucket, way| bucket.is_free(way) || load(bucket.value(way)) == 0;
+    let occupant = |index: u32, way| {
+        let bucket = &table[index as usize];
+        let value = Value(load(bucket.value(way)));
+        let is_free = bucket.is_free(way) || !value.is_some();
+        (!is_free).then(|| (S::number(bucket.key(way)), value))
+    };
     let (first, second) = both(S::key(number));
     let mut places = Vec::new();
     for index in [first, second] {
-        let bucket = &table[index as usize];
         for way in 0..S::Bucket::WAYS {
-            if is_free(bucket, way) {
-                places.push(None);
-                continue;
-            }
-            let key = bucket.key(way);
-            let (one, two) = both(key);
-            let other = &table[if one == index { two } else { one } as usize];
-            let may_move = (0..S::Bucket::WAYS).any(|way| is_free(other, way));
-            places.push(Some((
-                S::number(key),
-                Value(load(bucket.value(way))),
-                may_move,
-            )));
+            places.push(occupant(index, way).map(|known| {
+                let (one, two) = both(S::key(known.0));
+                let other = if one == index { two } else { one };
+                let beyond = (0..S::Bucket::WAYS).map(|way| occupant(other, way));
+                (known, beyond.collect())
+            }));
         }
     }
     places
@@ -90,11 +93,23 @@ impl Model<'_> {
             return;
         }
         let occupants = || before.iter().flatten();
-        let must_give_up = before.iter().all(Option::is_some) && occupants().all(|it| !it.2);
+        let beyond = || occupants().flat_map(|it| &it.1);
+        let must_give_up = before.iter().all(Option::is_some) && beyond().all(Option::is_some);
         // All of one endpoint here.
         let now_s = self.cpu.settings().now_s;
         let expendability = |value: Value| value.expendability(now_s, true);
-        let most = occupants().map(|it| expendability(it.1)).max().unwrap_or(0);
+        let near = occupants()
+            .map(|it| expendability(it.0.1))
+            .max()
+            .unwrap_or(0);
+        let far = beyond().flatten().map(|it| expendability(it.1)).max();
+        let far = far.unwrap_or(0);
+        // Of those that could move only if all here stand, and not for another one that stands.
+        let most = if near < EXPENDABLE && far >= EXPENDABLE {
+            far
+        } else {
+            near
+        };
         if stands.is_none() {
             assert!(
                 must_give_up && state.is_half_open() && most < EXPENDABLE,
@@ -105,10 +120,10 @@ impl Model<'_> {
             assert_eq!(stands, Some(new), "{what}: {number}");
             self.known.insert(number, new);
         }
-        let lost: Vec<(u32, Value)> = occupants()
-            .filter(|it| self.finds::<S>(it.0) != it.1)
-            .map(|it| (it.0, it.1))
-            .collect();
+        let there = occupants()
+            .map(|it| it.0)
+            .chain(beyond().flatten().copied());
+        let lost: BTreeMap<u32, Value> = there.filter(|it| self.finds::<S>(it.0) != it.1).collect();
         assert_eq!(
             lost.len(),
             usize::from(must_give_up && stands.is_some()),
