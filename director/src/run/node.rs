@@ -64,7 +64,7 @@ pub(super) struct Node {
     /// Traffic and how fast it comes.
     pub(super) rates: Rates,
     /// Live counts of connections when the pass under way began.
-    loads_at_start: loads::Snapshot,
+    loads_meanwhile: loads::Snapshot,
     /// What was removed and the last pass found unused.
     unused: Unused,
     /// When templates are looked through next.
@@ -160,7 +160,7 @@ impl Node {
             health,
             drain_deadline_s: None,
             rates: Rates::default(),
-            loads_at_start: loads::Snapshot::default(),
+            loads_meanwhile: loads::Snapshot::default(),
             unused: Unused::default(),
             templates_due: Instant::now(),
             idle_templates: HashMap::new(),
@@ -268,19 +268,22 @@ impl Node {
         let loads = self.datapath.maps.loads.as_slice();
         if self.upkeep.is_at_start() {
             let destinations = self.tables.destinations.keys().copied();
-            self.loads_at_start = loads::snapshot(loads, destinations);
+            self.loads_meanwhile = loads::snapshot(loads, destinations);
         }
         let (table4, table6) = (
             self.datapath.connections4.as_slice(),
             self.datapath.connections6.as_slice(),
         );
-        let Some(report) = self
+        let slice = self.upkeep.next_slice(limit);
+        self.loads_meanwhile.slice_begins(loads);
+        let report = self
             .upkeep
-            .step(table4, table6, self.tables.settings.now_s, limit)
-        else {
+            .step(table4, table6, self.tables.settings.now_s, limit);
+        self.loads_meanwhile.slice_ends(loads, slice);
+        let Some(report) = report else {
             return;
         };
-        loads::correct(loads, &self.loads_at_start, &report);
+        loads::correct(loads, &self.loads_meanwhile, &report);
         self.report = report;
         self.templates_after_pass();
         self.release_unused();

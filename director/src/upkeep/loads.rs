@@ -3,15 +3,17 @@
 //! The packet path raises and lowers a count when a connection begins, changes its kind or gives way. It does not see
 //! connections expire, and two CPUs with entries of the same connection can disagree: little by little a live count L
 //! comes to differ from what the tables hold, C. A pass over the tables counts exactly, but takes a while, during which
-//! both go on. So the live count is read when the pass begins (S) and when it ends (V), and E - (S + V) / 2 is added,
-//! where E is what the pass found. Why:
+//! both go on. So the live count is read before and after each slice of the pass, and E - M is added, where E is what the
+//! pass found and M the live count's mean over the slices, each as much as it has buckets. Why:
 //!
-//! * At rest S = V = L and E = C, so C - L is added, and the count is exact.
-//! * A connection that begins (or changes, or ends) in the middle of a pass is in V and not in S: half of it counts. In E it
-//!   is if the walk came by its bucket afterwards. So it adds an error of a half, up or down. The walk goes through all
-//!   tables evenly, and buckets are in the order of a hash that has nothing to do with time: up and down come equally often,
-//!   and the error of n changes during a pass is n / 2 at the worst, and in general about half the square root of n.
-//! * What expires is not in E from the moment it is freed, and was in S and V alike: it is taken off whole.
+//! * At rest M = L and E = C, so C - L is added, and the count is exact.
+//! * A connection that begins (or changes, or ends) when a share f of the buckets is done counts 1 - f in M. In E it counts
+//!   1 if the walk has yet to come by its bucket, and buckets are in the order of a hash that has nothing to do with time:
+//!   that is so in 1 - f of all cases. So errors go up and down, whenever in the pass its connections begin, all
+//!   at once or one by one; and the error of n changes during a pass is in general at most half the square root of n.
+//!   (The mean of the first and the last reading would not do: of n that begin at the end of a pass, n / 2 were taken for
+//!   an error, and a real server got as many more than its share, or its threshold, allows.)
+//! * What expires is not in E from the moment it is freed, and stays in M: it is taken off whole.
 //! * The next pass takes this error for what it finds wrong and corrects it whole: errors do not add up.
 //! * The addition is atomic, so what packets add meanwhile is kept. Halves are cut off, not rounded away from 0, lest a
 //!   count swing about its right value.
@@ -25,9 +27,53 @@ use xdp_ebpf::layout::{Load, load};
 
 use super::report::Report;
 
-/// Live counts at one moment.
+/// Live counts during a pass.
 #[derive(Clone, Debug, Default)]
-pub struct Snapshot(Vec<(u32, Live)>);
+pub struct Snapshot {
+    destinations: Vec<(u32, Course)>,
+    /// Walked so far.
+    buckets: usize,
+}
+
+/// The live counts of a destination during a pass.
+#[derive(Clone, Copy, Debug, Default)]
+struct Course {
+    /// When they were last read.
+    live: Live,
+    /// The sum of both readings of a slice for each of its buckets.
+    active: i128,
+    inactive: i128,
+}
+
+impl Course {
+    fn slice_ends(&mut self, now: Live, buckets: usize) {
+        let sum = |then: i64, now: i64| (i128::from(then) + i128::from(now)) * buckets as i128;
+        self.active += sum(self.live.active, now.active);
+        self.inactive += sum(self.live.inactive, now.inactive);
+        self.live = now;
+    }
+}
+
+impl Snapshot {
+    /// A slice of the pass is about to be walked.
+    pub fn slice_begins(&mut self, loads: &[Load]) {
+        self.read(loads, |course, now| course.live = now);
+    }
+
+    /// A slice of so many buckets was walked.
+    pub fn slice_ends(&mut self, loads: &[Load], buckets: usize) {
+        self.read(loads, |course, now| course.slice_ends(now, buckets));
+        self.buckets += buckets;
+    }
+
+    fn read(&mut self, loads: &[Load], then: impl Fn(&mut Course, Live)) {
+        for (id, course) in &mut self.destinations {
+            if let Some(load) = loads.get(*id as usize) {
+                then(course, Live::of(load));
+            }
+        }
+    }
+}
 
 /// Live counts of a destination; below 0 for moments.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -45,23 +91,37 @@ impl Live {
     }
 }
 
-/// Reads the counts of these destinations.
+/// Reads the counts of these destinations: a pass begins.
 pub fn snapshot(loads: &[Load], destinations: impl Iterator<Item = u32>) -> Snapshot {
-    let known = destinations.filter_map(|id| Some((id, Live::of(loads.get(id as usize)?))));
-    Snapshot(known.collect())
+    let course = |load| Course {
+        live: Live::of(load),
+        ..Course::default()
+    };
+    let known = destinations.filter_map(|id| Some((id, course(loads.get(id as usize)?))));
+    Snapshot {
+        destinations: known.collect(),
+        buckets: 0,
+    }
 }
 
-/// Corrects the counts of the destinations of a snapshot, taken when the pass of the report began.
-pub fn correct(loads: &[Load], begun: &Snapshot, report: &Report) {
-    for (id, then) in &begun.0 {
+/// Corrects the counts of the destinations of a snapshot, taken when the pass of the report began. One that was told of
+/// no slices is of a pass in one.
+pub fn correct(loads: &[Load], meanwhile: &Snapshot, report: &Report) {
+    for (id, course) in &meanwhile.destinations {
         let Some(load) = loads.get(*id as usize) else {
             continue;
         };
-        let now = Live::of(load);
+        let (mut course, mut buckets) = (*course, meanwhile.buckets);
+        if buckets == 0 {
+            course.slice_ends(Live::of(load), 1);
+            buckets = 1;
+        }
         let found = report.destination(*id);
-        let missing = |found: u64, then: i64, now: i64| (2 * found.cast_signed() - then - now) / 2;
-        let active = missing(found.active, then.active, now.active);
-        let inactive = missing(found.inactive, then.inactive, now.inactive);
+        let twice = 2 * buckets as i128;
+        // What is left fits: both are numbers of connections.
+        let missing = |found: u64, sum: i128| ((i128::from(found) * twice - sum) / twice) as i64;
+        let active = missing(found.active, course.active);
+        let inactive = missing(found.inactive, course.inactive);
         for (count, missing) in [(&load.active, active), (&load.inactive, inactive)] {
             if missing != 0 {
                 count.fetch_add(missing.cast_unsigned(), Ordering::Relaxed);

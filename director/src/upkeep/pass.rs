@@ -97,6 +97,12 @@ impl Upkeep {
         cpus as usize * (buckets4 as usize + buckets6 as usize)
     }
 
+    /// How many buckets the next [`Self::step`] of at most `limit` walks over.
+    #[must_use]
+    pub fn next_slice(&self, limit: usize) -> usize {
+        limit.min(self.buckets() - self.position)
+    }
+
     /// Walks on over at most `limit` buckets. Gives what the pass found when this ends it; the next call then begins
     /// a new one.
     ///
