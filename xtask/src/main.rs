@@ -49,7 +49,8 @@ enum Command {
     Build(BuildOptions),
     /// Format, lints, unit tests, packets through the kernel, lab: all that must pass
     Test {
-        /// Count a test that could not run here as a failure (always so where CI=true)
+        /// Leave nothing out: run the slow tests too, and count it as a failure that tests cannot run here for want of
+        /// root (that always so where CI=true)
         #[arg(long)]
         all: bool,
     },

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use self::summary::Counts;
-use crate::process::{answer, heading, run, run_reading};
+use self::summary::{Counts, listed};
+use crate::process::{answer, heading, run, run_reading, shown};
 use crate::workspace::Workspace;
 use crate::{BuildOptions, bpf, setup, userspace};
 
@@ -21,10 +21,23 @@ struct Finished {
 
 type Work<'a> = Box<dyn Fn() -> Result<Counts> + 'a>;
 
-/// Runs all steps, stopping at the first that fails. `all`: what cannot run here is a failure.
-pub(crate) fn run_all(workspace: &Workspace, all: bool) -> Result<()> {
+/// How much is to run.
+#[derive(Clone, Copy, Debug)]
+struct Extent {
+    /// What needs root and cannot run here is a failure, not left out.
+    complete: bool,
+    /// The slow tests too.
+    slow: bool,
+}
+
+/// Slow tests stand in a module of this name, and are ignored like those that need root: no run takes them by accident,
+/// and this part of their path tells the two kinds apart.
+const SLOW: &str = "slow::";
+
+/// Runs all steps, stopping at the first that fails.
+fn run_all(workspace: &Workspace, extent: Extent) -> Result<()> {
     let root = answer(Command::new("id").arg("-u")).as_deref() == Some("0");
-    if !root && all {
+    if !root && extent.complete {
         bail!(
             "the lab tests need root (network namespaces, BPF), and this run may leave nothing out"
         );
@@ -79,7 +92,20 @@ pub(crate) fn run_all(workspace: &Workspace, all: bool) -> Result<()> {
                 cargo_test(
                     workspace,
                     &["--workspace", "--lib", "--bins", "--tests"],
-                    &["--ignored", "--test-threads=1"],
+                    &["--ignored", "--test-threads=1", "--skip", SLOW],
+                )
+            }),
+        ));
+    }
+    if extent.slow {
+        // Optimised: half of them ask how fast something is. And one at a time, so that they tell it undisturbed.
+        steps.push((
+            "slow tests",
+            Box::new(|| {
+                cargo_test(
+                    workspace,
+                    &["--release", "--workspace", "--tests"],
+                    &[SLOW, "--ignored", "--test-threads=1", "--nocapture"],
                 )
             }),
         ));
@@ -108,14 +134,37 @@ pub(crate) fn run_all(workspace: &Workspace, all: bool) -> Result<()> {
             }
         }
     }
-    conclude(&finished, root);
+    let slow = if extent.slow {
+        Vec::new()
+    } else {
+        slow_tests(workspace)?
+    };
+    conclude(&finished, root, &slow);
     Ok(())
 }
 
-/// Runs everything; in CI nothing may be left out.
+/// Runs everything. In CI nothing that needs root may be left out; the slow tests are asked for.
 pub(crate) fn run_from_command_line(workspace: &Workspace, all: bool) -> Result<()> {
     let in_ci = std::env::var("CI").is_ok_and(|value| value == "true" || value == "1");
-    run_all(workspace, all || in_ci)
+    let extent = Extent {
+        complete: all || in_ci,
+        slow: all,
+    };
+    run_all(workspace, extent)
+}
+
+/// The names of the slow tests, as the test programs themselves list them.
+fn slow_tests(workspace: &Workspace) -> Result<Vec<String>> {
+    let mut command = workspace.cargo();
+    command.args(["test", "--quiet", "--workspace", "--tests", "--"]);
+    command.args([SLOW, "--ignored", "--list"]);
+    let Some(list) = answer(&mut command) else {
+        bail!(
+            "`{}` failed: which slow tests were left out is not known",
+            shown(&command)
+        );
+    };
+    Ok(listed(&list))
 }
 
 fn cargo_test(workspace: &Workspace, what: &[&str], harness: &[&str]) -> Result<Counts> {
@@ -134,7 +183,8 @@ fn cargo_test(workspace: &Workspace, what: &[&str], harness: &[&str]) -> Result<
     Ok(counts)
 }
 
-fn conclude(finished: &[Finished], root: bool) {
+/// The table at the end. `slow`: those that were left out.
+fn conclude(finished: &[Finished], root: bool, slow: &[String]) {
     println!();
     println!(
         "{:<12} {:>9} {:>8} {:>8}",
@@ -164,12 +214,21 @@ fn conclude(finished: &[Finished], root: bool) {
         sum.failed += step.counts.failed;
     }
     println!();
+    sum.ignored = slow.len() as u64;
     if !root {
-        // What the last step would have run is what the one before it ignored.
-        sum.ignored = finished.iter().map(|step| step.counts.ignored).sum();
+        // What the root tests would have run is what the unit tests ignored, the slow ones among it.
+        let ignored: u64 = finished.iter().map(|step| step.counts.ignored).sum();
         println!(
             "Left out: {} tests that need root (network namespaces, BPF). Run this as root for them.",
-            sum.ignored
+            ignored.saturating_sub(sum.ignored)
+        );
+        sum.ignored = ignored;
+    }
+    if !slow.is_empty() {
+        println!(
+            "Left out: {} slow tests, which `cargo xtask test --all` runs: {}",
+            slow.len(),
+            slow.join(", ")
         );
     }
     println!("{sum}");

@@ -1,4 +1,4 @@
-//! How many tests passed, from what `cargo test` prints.
+//! How many tests passed, and which there are, from what `cargo test` prints.
 
 use std::fmt;
 
@@ -50,6 +50,12 @@ impl fmt::Display for Counts {
     }
 }
 
+/// The tests in what `cargo test -- --list` prints: `upkeep::tests::races: test` for each, and a count for each program.
+pub(crate) fn listed(output: &str) -> Vec<String> {
+    let name = |line: &str| line.strip_suffix(": test").map(str::to_owned);
+    output.lines().filter_map(name).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -77,5 +83,20 @@ mod tests {
             "test result: ok. many passed; few failed",
             "0 passed, 0 failed",
         );
+    }
+
+    #[test]
+    fn tests_are_listed_by_name() {
+        let cases: [(&str, &[&str]); 3] = [
+            ("", &[]),
+            ("0 tests, 0 benchmarks\n", &[]),
+            (
+                "a::slow::b: test\n\n1 test, 0 benchmarks\nslow::c: test\nd: benchmark\n",
+                &["a::slow::b", "slow::c"],
+            ),
+        ];
+        for (output, expected) in cases {
+            assert_eq!(listed(output), expected, "{output:?}");
+        }
     }
 }

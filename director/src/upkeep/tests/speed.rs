@@ -1,4 +1,4 @@
-//! How long a pass takes. Only a release build says something, so it is asked for:
+//! How long a pass takes. Only a release build says something, so `cargo xtask test --all` asks for it:
 //!
 //! ```text
 //! cargo test --release -p director upkeep::tests::speed -- --ignored --nocapture
@@ -94,36 +94,40 @@ fn least(mut run: impl FnMut() -> Duration) -> Duration {
     (0..9).map(|_| run()).min().unwrap_or_default()
 }
 
-#[test]
-#[ignore = "says something in a release build only"]
-fn a_pass_takes_little_longer_than_reading_the_memory() {
-    // (copies of 100 connections, how often the time of a plain sum)
-    for (copies, bound) in [(0, 8.0), (50, 15.0)] {
-        let (settings, tables) = filled(copies);
-        let mut upkeep = upkeep(&settings);
-        let mut slowest_slice = Duration::MAX;
-        let mut entries = 0;
-        let pass = least(|| {
-            let begun = Instant::now();
-            let slice = a_pass(&mut upkeep, &tables, &mut entries);
-            slowest_slice = slowest_slice.min(slice);
-            begun.elapsed()
-        });
-        let sum = least(|| {
-            let begun = Instant::now();
-            black_box(plain_sum(black_box(&tables)));
-            begun.elapsed()
-        });
-        let ratio = pass.as_secs_f64() / sum.as_secs_f64();
-        println!(
-            "{copies} copies of 100: {entries} entries, pass {:.1} ms in {SLICES} slices of {:.1} ms at the most, \
-             memory read in {:.1} ms, {ratio:.1} times",
-            pass.as_secs_f64() * 1e3,
-            slowest_slice.as_secs_f64() * 1e3,
-            sum.as_secs_f64() * 1e3
-        );
-        assert!(entries > u64::from(CONNECTIONS4 + CONNECTIONS6) * 99 / 100);
-        assert!(ratio < bound, "{ratio:.1} times a plain sum");
+mod slow {
+    use super::*;
+
+    #[test]
+    #[ignore = "slow, and says something in a release build only: cargo xtask test --all runs it"]
+    fn a_pass_takes_little_longer_than_reading_the_memory() {
+        // (copies of 100 connections, how often the time of a plain sum)
+        for (copies, bound) in [(0, 8.0), (50, 15.0)] {
+            let (settings, tables) = filled(copies);
+            let mut upkeep = upkeep(&settings);
+            let mut slowest_slice = Duration::MAX;
+            let mut entries = 0;
+            let pass = least(|| {
+                let begun = Instant::now();
+                let slice = a_pass(&mut upkeep, &tables, &mut entries);
+                slowest_slice = slowest_slice.min(slice);
+                begun.elapsed()
+            });
+            let sum = least(|| {
+                let begun = Instant::now();
+                black_box(plain_sum(black_box(&tables)));
+                begun.elapsed()
+            });
+            let ratio = pass.as_secs_f64() / sum.as_secs_f64();
+            println!(
+                "{copies} copies of 100: {entries} entries, pass {:.1} ms in {SLICES} slices of {:.1} ms at the most, \
+                 memory read in {:.1} ms, {ratio:.1} times",
+                pass.as_secs_f64() * 1e3,
+                slowest_slice.as_secs_f64() * 1e3,
+                sum.as_secs_f64() * 1e3
+            );
+            assert!(entries > u64::from(CONNECTIONS4 + CONNECTIONS6) * 99 / 100);
+            assert!(ratio < bound, "{ratio:.1} times a plain sum");
+        }
     }
 }
 
