@@ -10,6 +10,7 @@ mod fragments;
 mod health;
 mod icmp;
 mod life;
+mod many;
 mod methods;
 mod operators;
 mod others;

@@ -201,17 +201,15 @@ impl Site {
     /// A director with these services, ready to forward.
     pub(crate) fn start(&mut self, services: &[Service<'_>]) {
         let yaml = self.yaml(services);
-        // The one before ends first.
-        self.director = None;
-        self.director = Some(director::start(&self.lab, &yaml).unwrap());
-        self.wait_ready();
+        self.start_text(&yaml);
     }
 
     /// A director with this file, ready to forward.
     pub(crate) fn start_text(&mut self, yaml: &str) {
+        // The one before ends first.
         self.director = None;
         self.director = Some(director::start(&self.lab, yaml).unwrap());
-        director::wait_ready(&self.lab).unwrap_or_else(|error| panic!("{error:#}\n{}", self.log()));
+        self.wait_ready();
     }
 
     /// Ends nginx on a real server at once, with all its connections.
