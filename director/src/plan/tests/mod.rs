@@ -423,44 +423,50 @@ fn what_operators_say_counts_before_the_file() {
     }
 }
 
-/// What a large site's start and a reload of it cost. To be run by hand, optimised.
-#[test]
-#[ignore = "measures; cargo test --release -p director plan::tests::speed -- --ignored --nocapture"]
-fn speed_of_twenty_thousand_real_servers() {
-    let services: Vec<VirtualService> = (0..2000u32)
-        .map(|number| {
-            let servers = (0..10u32)
-                .map(|server| {
-                    let address = std::net::Ipv4Addr::from_bits(0x0a00_0000 + number * 16 + server);
-                    self::server(&address.to_string(), 8080, 1, Method::Nat)
-                })
-                .collect();
-            let address = std::net::Ipv4Addr::from_bits(0xc000_0000 + number);
-            service(&address.to_string(), 80, Scheduler::Wlc, servers)
-        })
-        .collect();
-    let mut config = config(services);
-    let view = view(&[]);
-    let timed = |what: &str, began: std::time::Instant| println!("{what}: {:?}", began.elapsed());
-    let began = std::time::Instant::now();
-    let first = desired(&Tables::default(), &inputs(&config, &view)).unwrap();
-    timed("desired, from nothing", began);
-    let began = std::time::Instant::now();
-    let writes = diff(&Tables::default(), &first);
-    timed("diff, from nothing", began);
-    println!("{} writes", writes.len());
-    config.services[1000].real_servers[3].weight = 7;
-    let began = std::time::Instant::now();
-    let second = desired(&first, &inputs(&config, &view)).unwrap();
-    timed("desired, one change", began);
-    let began = std::time::Instant::now();
-    assert!(diff(&first, &second).len() < 4);
-    timed("diff, one change", began);
-    let id = first.endpoints.values().next().unwrap().service;
-    let began = std::time::Instant::now();
-    let standing = standing::unchecked(&config, &Overrides::default(), 0);
-    timed("judging all", began);
-    let began = std::time::Instant::now();
-    reweigh(&first, id, &config.services[0], &standing.0[0]).unwrap();
-    timed("one verdict", began);
+mod slow {
+    use super::*;
+
+    /// What a large site's start and a reload of it cost. Says something in an optimised build only.
+    #[test]
+    #[ignore = "slow, and says something in a release build only: cargo xtask test --all runs it"]
+    fn speed_of_twenty_thousand_real_servers() {
+        let services: Vec<VirtualService> = (0..2000u32)
+            .map(|number| {
+                let servers = (0..10u32)
+                    .map(|server| {
+                        let address =
+                            std::net::Ipv4Addr::from_bits(0x0a00_0000 + number * 16 + server);
+                        self::server(&address.to_string(), 8080, 1, Method::Nat)
+                    })
+                    .collect();
+                let address = std::net::Ipv4Addr::from_bits(0xc000_0000 + number);
+                service(&address.to_string(), 80, Scheduler::Wlc, servers)
+            })
+            .collect();
+        let mut config = config(services);
+        let view = view(&[]);
+        let timed =
+            |what: &str, began: std::time::Instant| println!("{what}: {:?}", began.elapsed());
+        let began = std::time::Instant::now();
+        let first = desired(&Tables::default(), &inputs(&config, &view)).unwrap();
+        timed("desired, from nothing", began);
+        let began = std::time::Instant::now();
+        let writes = diff(&Tables::default(), &first);
+        timed("diff, from nothing", began);
+        println!("{} writes", writes.len());
+        config.services[1000].real_servers[3].weight = 7;
+        let began = std::time::Instant::now();
+        let second = desired(&first, &inputs(&config, &view)).unwrap();
+        timed("desired, one change", began);
+        let began = std::time::Instant::now();
+        assert!(diff(&first, &second).len() < 4);
+        timed("diff, one change", began);
+        let id = first.endpoints.values().next().unwrap().service;
+        let began = std::time::Instant::now();
+        let standing = standing::unchecked(&config, &Overrides::default(), 0);
+        timed("judging all", began);
+        let began = std::time::Instant::now();
+        reweigh(&first, id, &config.services[0], &standing.0[0]).unwrap();
+        timed("one verdict", began);
+    }
 }
