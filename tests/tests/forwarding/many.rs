@@ -1,11 +1,12 @@
 //! Thousands of real connections by each scheduler: who gets how many, against the schedulers' definitions.
 //!
-//! All of them stay open, so that those that count have something to count. One client opens them one after the other: a
-//! connection is counted before the next one's first packet comes, and so the plain schedulers of
+//! All of them stay open, so that those that count have something to count. They come from [`CLIENTS`] in turn, one after
+//! the other: a connection is counted before the next one's first packet comes, and so the plain schedulers of
 //! [`director_tests::reference`] tell every choice, whatever CPU it was made on. What is not exact: [`SLACK`], and the
 //! numbers that `twos` draws.
 
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
+use std::os::fd::AsRawFd as _;
 use std::sync::{Arc, Mutex};
 
 use ::director::config;
@@ -18,8 +19,13 @@ use director_tests::reference::{
 };
 use director_tests::{PATIENCE, wait_until};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::socket::sockopt::SendTimeout;
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockType, SockaddrIn, bind, connect, setsockopt, socket,
+};
+use nix::sys::time::TimeVal;
 
-use crate::site::{SERVERS, Site, TIMEOUT, client, growth, server, virtual_address};
+use crate::site::{SERVERS, Site, TIMEOUT, growth, server, virtual_address};
 
 /// Connections of each service.
 const CONNECTIONS: usize = 2000;
@@ -30,6 +36,8 @@ const CONNECTIONS: usize = 2000;
 const SLACK: u64 = 2 * (CONNECTIONS as u64).isqrt();
 /// Both ends of those of one service are this program's, and some more.
 const OPEN_FILES: u64 = 3 * CONNECTIONS as u64;
+/// Addresses that connections come from: the client's network from .128 on.
+const CLIENTS: u8 = 120;
 /// Port of the first service.
 const FIRST_PORT: u16 = 8300;
 /// What NAT translates it to. One for each service: a real server cannot tell two connections from one client's port.
@@ -51,7 +59,7 @@ const ROWS: [Row; 14] = [
     ("ovf", &[], [300, 800, 900]),
     ("lblc", &[], [400, 900, 300]),
     ("lblcr", &[], [400, 900, 300]),
-    ("sh", &["sh-port"], [50, 30, 10]),
+    ("sh", &[], [50, 30, 10]),
     ("dh", &[], [1, 7, 3]),
     ("mh", &["mh-port"], [5, 2, 1]),
     ("twos", &[], [1, 2, 1]),
@@ -71,7 +79,7 @@ fn plain(name: &str, weights: [u32; 3], real_port: u16) -> Box<dyn Scheduler> {
         "lblc" => Box::new(Lblc::default()),
         "lblcr" => Box::new(Lblcr::default()),
         "sh" => Box::new(Hashed {
-            by: Hash::Source { port: true },
+            by: Hash::Source { port: false },
             fallback: false,
         }),
         "dh" => Box::new(Hashed {
@@ -176,6 +184,28 @@ fn raise_open_files() {
     }
 }
 
+/// The address of the `number`-th connection's client.
+fn client_of(number: usize) -> Ipv4Addr {
+    Ipv4Addr::new(198, 51, 100, 128 + (number % usize::from(CLIENTS)) as u8)
+}
+
+/// Opens the `number`-th connection. Called on the client.
+fn open(number: usize, service: SocketAddrV4) -> nix::Result<TcpStream> {
+    let file = socket(
+        AddressFamily::Inet,
+        SockType::Stream,
+        SockFlag::SOCK_CLOEXEC,
+        None,
+    )?;
+    // The kernel's connect takes no longer than this.
+    let timeout = TimeVal::new(TIMEOUT.as_secs().cast_signed(), 0);
+    setsockopt(&file, SendTimeout, &timeout)?;
+    let from = SocketAddrV4::new(client_of(number), 0);
+    bind(file.as_raw_fd(), &SockaddrIn::from(from))?;
+    connect(file.as_raw_fd(), &SockaddrIn::from(service))?;
+    Ok(TcpStream::from(file))
+}
+
 #[test]
 #[ignore = "needs root, network namespaces and nginx: cargo xtask test runs it"]
 fn thousands_of_connections_are_shared_as_defined() {
@@ -194,23 +224,30 @@ fn thousands_of_connections_are_shared_as_defined() {
         .collect();
     site.start(&services);
     let accepted = listen(&site);
+    // All of them are the client's own.
+    let own = ["route", "add", "local", "198.51.100.128/25", "dev", "lo"];
+    site.host(Host::Client).output("ip", &own).unwrap();
+    let IpAddr::V4(address) = virtual_address(false) else {
+        unreachable!("an IPv4 address was asked for");
+    };
     for (row, (name, _, weights)) in ROWS.into_iter().enumerate() {
-        let service = SocketAddr::new(virtual_address(false), FIRST_PORT + row as u16);
+        let service = SocketAddrV4::new(address, FIRST_PORT + row as u16);
         let before = site.status();
         let open: Vec<TcpStream> = site.client(|| {
             (0..CONNECTIONS)
-                .map(|_| TcpStream::connect_timeout(&service, TIMEOUT).unwrap())
+                .map(|number| open(number, service).unwrap())
                 .collect()
         });
         let clients: Vec<Client> = open
             .iter()
-            .map(|stream| Client {
-                source: client(false),
-                port: stream.local_addr().unwrap().port(),
-                destination: service.ip(),
+            .map(|stream| stream.local_addr().unwrap())
+            .map(|from| Client {
+                source: from.ip(),
+                port: from.port(),
+                destination: address.into(),
             })
             .collect();
-        let said = growth(&before, &site.status(), "tcp", service);
+        let said = growth(&before, &site.status(), "tcp", service.into());
         let said = [0, 1, 2].map(|index| said[index].connections);
         println!("{name} {weights:?}: {said:?}");
         let ranges = if name == "twos" {
