@@ -117,6 +117,7 @@ fn operators_ask_drain_and_take_back() {
     say(&site, "enable", &["server", "enable", &name, &second]);
     assert_eq!(site.answered(address, 6), all);
     assert_refused(&site, &name);
+    assert_forgotten_with_its_endpoint(&mut site, address);
     site.check_end();
 }
 
@@ -142,6 +143,25 @@ fn assert_the_connections(site: &Site, second: &str) {
     assert_eq!(none.trim(), "0");
     let services = say(site, "services", &["services"]);
     assert!(services.lines().count() >= 2, "{services}");
+}
+
+/// The connections of an endpoint that is removed leave the tables, long before they time out.
+fn assert_forgotten_with_its_endpoint(site: &mut Site, address: SocketAddr) {
+    let mut open = site.client(|| Connection::open(address, TIMEOUT)).unwrap();
+    open.get("/").unwrap();
+    let count = |site: &Site| say(site, "conns", &["conns", "--count"]).trim().to_owned();
+    assert_ne!(count(site), "0");
+    site.reload(&[Service {
+        real_port: NAT_PORT,
+        ..Service::rr(virtual_address(false), PORT + 1)
+    }]);
+    wait_until("its connections are forgotten", PATIENCE, || {
+        match count(site).as_str() {
+            "0" => Ok(()),
+            left => anyhow::bail!("{left} are left"),
+        }
+    })
+    .unwrap();
 }
 
 /// `explain` names what would become of a new connection and of no one's packet.
