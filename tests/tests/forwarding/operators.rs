@@ -17,6 +17,8 @@ use crate::site::{NAT_PORT, SERVERS, Site, TIMEOUT, by_name, client, server, vir
 const PORT: u16 = 80;
 /// The port of a service whose scheduler remembers.
 const REMEMBERING_PORT: u16 = 81;
+/// The port of a service that takes the place of both.
+const OTHER_PORT: u16 = 82;
 
 fn services() -> [Service<'static>; 2] {
     let nat = |port| Service {
@@ -153,7 +155,7 @@ fn assert_forgotten_with_its_endpoint(site: &mut Site, address: SocketAddr) {
     assert_ne!(count(site), "0");
     site.reload(&[Service {
         real_port: NAT_PORT,
-        ..Service::rr(virtual_address(false), PORT + 1)
+        ..Service::rr(virtual_address(false), OTHER_PORT)
     }]);
     wait_until("its connections are forgotten", PATIENCE, || {
         match count(site).as_str() {
