@@ -8,8 +8,8 @@ use serde::Serialize;
 use xdp_ebpf::connection::{Bucket4, Bucket6};
 use xdp_ebpf::layout::{
     Counters, Destination, Endpoint, Endpoint4, Endpoint6, Fragment, FragmentKey4, FragmentKey6,
-    Load, Locality, LocalityKey, Neighbour4, Neighbour6, NextHop, REASONS, RangeKey4, RangeKey6,
-    Route, STAGES, Scratch, Served, Service, Settings, SharedBy, Template, TemplateKey,
+    Lease, Load, Locality, LocalityKey, Neighbour4, Neighbour6, NextHop, REASONS, RangeKey4,
+    RangeKey6, Route, STAGES, Scratch, Served, Service, Settings, SharedBy, Template, TemplateKey,
     TokenBucket, Work, limits, maps, own_mac,
 };
 
@@ -238,6 +238,7 @@ fn shapes(buckets4: u64, buckets6: u64) -> [Shape; maps::ALL.len()] {
         // Bytes in a ring.
         Shape::new::<(), u64>(maps::HELD, Array, of(limits::HELD_BYTES) / 8),
         Shape::new::<u32, TokenBucket>(maps::LIMITER, PerCpu, 1),
+        Shape::new::<u32, Lease>(maps::LEASE, Array, 1),
         Shape::new::<u32, Scratch>(maps::SCRATCH, PerCpu, 1),
         Shape::new::<u32, Work>(maps::WORK, PerCpu, 1),
         // A pointer to the program.

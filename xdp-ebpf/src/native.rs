@@ -58,6 +58,10 @@ pub struct NativeTables {
     pub loads: HashMap<u32, Load>,
     /// State of the random numbers (xorshift64), never 0.
     pub random: Cell<u64>,
+    /// The kernel's ticks.
+    pub ticks: Cell<u64>,
+    /// `LEASE`: the tick after which it has run out; 0 without one.
+    pub lease_until: Cell<u64>,
     /// `SLOTS`.
     pub slots: Vec<u32>,
     /// `DESTINATIONS`.
@@ -116,6 +120,8 @@ impl NativeTables {
             services: HashMap::new(),
             loads: HashMap::new(),
             random: Cell::new(1),
+            ticks: Cell::new(1 << 32),
+            lease_until: Cell::new(0),
             slots: Vec::new(),
             destinations: HashMap::new(),
             real_servers4: HashMap::new(),
@@ -246,6 +252,14 @@ unsafe impl Tables for NativeTables {
 
     fn now_ns(&self) -> u64 {
         self.now_ns.get()
+    }
+
+    fn ticks(&self) -> u64 {
+        self.ticks.get()
+    }
+
+    fn lease_until(&self) -> u64 {
+        self.lease_until.get()
     }
 
     fn settings(&self) -> Option<&Settings> {

@@ -24,11 +24,18 @@ pub struct Link {
 /// group reaches would forward it.
 #[inline(always)]
 pub fn link<P: Packet>(packet: &P) -> Option<Link> {
-    let data = packet.data();
-    let header = packet.window::<{ ethernet::LEN }>(data)?;
+    let header = packet.window::<{ ethernet::LEN }>(packet.data())?;
     if header.u8::<{ ethernet::DESTINATION }>() & 1 != 0 {
         return None;
     }
+    any_link(packet)
+}
+
+/// The same of any frame, whomever it is for.
+#[inline(always)]
+pub fn any_link<P: Packet>(packet: &P) -> Option<Link> {
+    let data = packet.data();
+    let header = packet.window::<{ ethernet::LEN }>(data)?;
     let mut ether_type = header.be16::<{ ethernet::TYPE }>();
     let mut len = ethernet::LEN;
     if is_tag(ether_type) {

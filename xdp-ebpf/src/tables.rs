@@ -27,6 +27,11 @@ pub unsafe trait Tables {
     /// Monotonic clock in nanoseconds. Costs 31 ns: only for the rare cases.
     fn now_ns(&self) -> u64;
 
+    /// The kernel's ticks (`jiffies`).
+    fn ticks(&self) -> u64;
+    /// `LEASE`: the tick after which it has run out; 0 without one.
+    fn lease_until(&self) -> u64;
+
     /// `SETTINGS`.
     fn settings(&self) -> Option<&Settings>;
     /// `SERVICES4`.

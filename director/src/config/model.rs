@@ -3,6 +3,7 @@
 //! Every default is applied and every value checked; [`super::parse`] and [`super::load`] are the only
 //! makers outside tests.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -40,6 +41,8 @@ pub struct Config {
     pub control_socket: PathBuf,
     /// Whether the file is loaded again when it changes.
     pub watch: bool,
+    /// Addresses that move between directors: this one serves them only while it can prove that it is in charge.
+    pub leased: BTreeSet<IpAddr>,
 }
 
 /// A network interface that the packet path is attached to.

@@ -1,6 +1,6 @@
 //! From the YAML's structs to the model: defaults applied, every value read, all mistakes collected.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 
 use super::defaults::{
@@ -71,6 +71,7 @@ impl Resolver {
                 PathBuf::from(format!("/run/director/{instance}.sock")),
             ),
             watch: self.or(&file.watch, false),
+            leased: BTreeSet::new(),
             instance,
         }
     }

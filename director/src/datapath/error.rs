@@ -144,6 +144,14 @@ pub enum DatapathError {
         /// The kernel's answer.
         source: io::Error,
     },
+    /// The lease that fences this node cannot be used.
+    #[error("cannot {action} for this node's lease: {source}")]
+    Lease {
+        /// What was being done.
+        action: &'static str,
+        /// The kernel's answer.
+        source: io::Error,
+    },
     /// The connection table cannot be seen from here.
     #[error("cannot map BPF map {map} into memory: {source}")]
     Memory {

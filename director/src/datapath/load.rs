@@ -227,7 +227,7 @@ pub(super) fn load(
 ) -> Result<Ebpf, DatapathError> {
     let mut loader = EbpfLoader::new();
     for name in maps::ALL {
-        loader.map_pin_path(name, pin(name));
+        loader.map_pin_path(maps::in_object(name), pin(name));
     }
     loader
         .map_max_entries(maps::CONNECTIONS4, sizes.buckets4 * sizes.cpus)
@@ -285,7 +285,7 @@ pub(super) fn load_programs(object: &mut Ebpf) -> Result<(), DatapathError> {
     for (name, found) in object.programs_mut() {
         let known = Stage::ALL.into_iter().map(|(_, name)| name);
         let name = known
-            .chain([programs::DIRECTOR])
+            .chain([programs::DIRECTOR, programs::LEASE])
             .find(|known| *known == name);
         if let (Some(name), Ok(found)) = (name, <&mut Xdp>::try_from(found)) {
             todo.push((name, found));

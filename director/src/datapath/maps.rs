@@ -12,8 +12,8 @@ use aya::util::nr_cpus;
 use nix::libc;
 use xdp_ebpf::layout::{
     Counters, Destination, Endpoint, Endpoint4, Endpoint6, Fragment, FragmentKey4, FragmentKey6,
-    Load, Locality, LocalityKey, Neighbour4, Neighbour6, NextHop, RangeKey4, RangeKey6, Route,
-    Service, Settings, SharedBy, Template, TemplateKey, limits, maps, own_mac,
+    Lease, Load, Locality, LocalityKey, Neighbour4, Neighbour6, NextHop, RangeKey4, RangeKey6,
+    Route, Service, Settings, SharedBy, Template, TemplateKey, limits, maps, own_mac,
 };
 
 use super::error::{DatapathError, os_error};
@@ -28,6 +28,10 @@ type Table<K, V> = HashMap<MapData, Plain<K>, V>;
 /// A [`Locality`] as plain numbers: the members and two words.
 pub(super) type LocalityWords = [u64; limits::LOCALITY_WORDS + 2];
 const _: () = assert!(size_of::<LocalityWords>() == size_of::<Locality>());
+
+/// A [`Lease`] as plain numbers.
+pub(super) type LeaseWords = [u64; 3];
+const _: () = assert!(size_of::<LeaseWords>() == size_of::<Lease>());
 
 /// Every map that the director writes or reads, by its name in [`xdp_ebpf::layout::maps`].
 pub struct Maps {
@@ -63,15 +67,18 @@ pub struct Maps {
     pub(super) fragments4: Table<FragmentKey4, Plain<Fragment>>,
     pub(super) fragments6: Table<FragmentKey6, Plain<Fragment>>,
     pub(super) held: RingBuf<MapData>,
+    pub(super) lease: Array<MapData, LeaseWords>,
     cpus: usize,
 }
 
 /// Takes a map out of a loaded object.
 pub(super) fn take(object: &mut Ebpf, name: &'static str) -> Result<Map, DatapathError> {
-    object.take_map(name).ok_or_else(|| DatapathError::Object {
-        kind: "map",
-        name: name.to_owned(),
-    })
+    object
+        .take_map(maps::in_object(name))
+        .ok_or_else(|| DatapathError::Object {
+            kind: "map",
+            name: name.to_owned(),
+        })
 }
 
 /// Takes a map out of a loaded object, as the type it should have.
@@ -145,6 +152,7 @@ impl Maps {
             fragments4: of(get, maps::FRAGMENTS4)?,
             fragments6: of(get, maps::FRAGMENTS6)?,
             held: of(get, maps::HELD)?,
+            lease: of(get, maps::LEASE)?,
             cpus: nr_cpus()
                 .map_err(|(_, source)| failed("size", maps::COUNTERS)(MapError::IoError(source)))?,
         })

@@ -13,6 +13,7 @@ const BPF_MAP_CREATE: libc::c_int = 0;
 const BPF_MAP_UPDATE_ELEM: libc::c_int = 2;
 const BPF_MAP_DELETE_ELEM: libc::c_int = 3;
 const BPF_OBJ_GET: libc::c_int = 7;
+const BPF_PROG_TEST_RUN: libc::c_int = 10;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
 const BPF_LINK_DETACH: libc::c_int = 34;
 /// Types of maps (`enum bpf_map_type`).
@@ -65,6 +66,15 @@ fn make_array(kind: u32, inner: u32) -> io::Result<OwnedFd> {
     // Type, size of keys, size of values, elements, flags, pattern.
     let mut attributes = [pair(kind, 4), pair(4, 1), pair(0, inner), 0];
     owned(bpf(BPF_MAP_CREATE, &mut attributes)?)
+}
+
+/// Runs a program once with these words as its packet, and gives back what it made of them.
+pub(super) fn run_program(program: BorrowedFd<'_>, words: &mut [u64]) -> io::Result<()> {
+    let bytes = size_of_val(words) as u32;
+    let at = words.as_mut_ptr() as u64;
+    // Program and its result, bytes of both buffers, one buffer for both.
+    let mut attributes = [pair(number(program), 0), pair(bytes, bytes), at, at];
+    bpf(BPF_PROG_TEST_RUN, &mut attributes).map(|_| ())
 }
 
 /// Waits until every run of a BPF program that is under way has ended.

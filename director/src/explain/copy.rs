@@ -27,6 +27,10 @@ pub(super) fn copy(view: &View) -> Result<NativeTables, DatapathError> {
         };
         tables.loads.insert(id, load);
     }
+    if view.maps.lease()?.is_some_and(|lease| lease.has_run_out()) {
+        // Any tick that is past.
+        tables.lease_until.set(1);
+    }
     tables.set_templates(view.maps.templates()?);
     tables.set_localities(view.maps.localities()?);
     for service in live.services.keys() {

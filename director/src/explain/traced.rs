@@ -101,6 +101,14 @@ unsafe impl Tables for Traced<'_> {
         self.tables.now_ns()
     }
 
+    fn ticks(&self) -> u64 {
+        self.tables.ticks()
+    }
+
+    fn lease_until(&self) -> u64 {
+        self.tables.lease_until()
+    }
+
     fn settings(&self) -> Option<&Settings> {
         self.tables.settings()
     }

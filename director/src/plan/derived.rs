@@ -43,14 +43,27 @@ pub fn release(current: &Tables, unused: &BTreeSet<u32>, endpoints: &BTreeSet<u1
         .endpoints
         .retain(|_, record| services.contains_key(&record.service));
     // Fewer destinations than before cannot exceed a limit that they kept.
-    if index(&mut tables).is_err() {
+    if index(&mut tables, leased(current)).is_err() {
         return current.clone();
     }
     tables
 }
 
-/// Fills the tables that follow from the services and destinations: `REAL_SERVERS4/6` and `ADDRESSES4/6`.
-pub(super) fn index(tables: &mut Tables) -> Result<(), PlanError> {
+/// The addresses that are marked as moving between directors.
+fn leased(tables: &Tables) -> impl Iterator<Item = IpAddr> {
+    let is = |flags: &u32| flags & address::LEASED != 0;
+    let four = tables.addresses4.iter().filter(move |it| is(it.1));
+    let six = tables.addresses6.iter().filter(move |it| is(it.1));
+    four.map(|it| IpAddr::from(*it.0))
+        .chain(six.map(|it| IpAddr::from(*it.0)))
+}
+
+/// Fills the tables that follow from the services and destinations: `REAL_SERVERS4/6` and `ADDRESSES4/6`. `leased`:
+/// addresses that move between directors.
+pub(super) fn index(
+    tables: &mut Tables,
+    leased: impl Iterator<Item = IpAddr>,
+) -> Result<(), PlanError> {
     let mut real_servers4: BTreeMap<Endpoint4, SharedBy> = BTreeMap::new();
     let mut real_servers6: BTreeMap<Endpoint6, SharedBy> = BTreeMap::new();
     let mut addresses4: BTreeMap<[u8; 4], u32> = BTreeMap::new();
@@ -59,6 +72,7 @@ pub(super) fn index(tables: &mut Tables) -> Result<(), PlanError> {
         IpAddr::V4(address) => *addresses4.entry(address.octets()).or_default() |= flag,
         IpAddr::V6(address) => *addresses6.entry(address.octets()).or_default() |= flag,
     };
+    leased.for_each(|moving| mark(moving, address::LEASED));
     let served: Vec<(u16, &Endpoint)> = tables
         .endpoints
         .iter()

@@ -4,7 +4,7 @@ mod family;
 mod site;
 mod tables;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use xdp_ebpf::layout::{
@@ -121,6 +121,10 @@ pub struct Fixture {
     pub interfaces: Vec<u32>,
     /// Which MAC addresses are the director's, by their last byte.
     pub own_macs: BTreeMap<u32, u64>,
+    /// The tick of the kernel after which this node's lease has run out; 0 without one.
+    pub lease_until: u64,
+    /// Addresses that move between directors.
+    pub leased: BTreeSet<IpAddr>,
 }
 
 /// Those of a director with the one MAC address [`DIRECTOR`].
@@ -198,6 +202,8 @@ impl Fixture {
             )],
             interfaces: vec![u32::from(OTHER_SLOT)],
             own_macs: own_macs(),
+            lease_until: 0,
+            leased: BTreeSet::new(),
         }
     }
 

@@ -247,6 +247,7 @@ impl Kernel {
             .map(|((bits, key), served)| (*bits, raw::<_, 20>(key), served.0))
             .collect();
         self.set_prefixes(maps::RANGES6, &ranges)?;
+        self.set_array::<[u64; 3]>(maps::GLOBALS, &[(0, [fixture.lease_until, 0, 0])])?;
         let own_macs: Vec<(u32, u64)> = (0..own_mac::ENTRIES)
             .map(|last| {
                 (

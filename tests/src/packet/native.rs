@@ -75,6 +75,7 @@ impl Native {
         tables.next_hops = fixture.next_hops.clone().into_iter().collect();
         tables.neighbours4 = map(fixture.neighbours4.clone());
         tables.neighbours6 = map(fixture.neighbours6.clone());
+        tables.lease_until.set(fixture.lease_until);
         tables.own_macs = fixture.own_macs.clone().into_iter().collect();
         self.interfaces.clone_from(&fixture.interfaces);
     }

@@ -3,6 +3,7 @@
 mod common;
 mod decap;
 mod dr;
+mod fence;
 mod fragments;
 mod headers;
 mod icmp;
@@ -36,6 +37,7 @@ fn cases() -> Vec<Case> {
         fragments::rows(),
         scheduling::rows(),
         services::rows(),
+        fence::rows(),
     ]
     .concat()
 }

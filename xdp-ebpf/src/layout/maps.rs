@@ -66,6 +66,10 @@ pub const FRAGMENTS6: &str = "FRAGMENTS6";
 pub const HELD: &str = "HELD";
 /// One [`super::TokenBucket`] for each CPU, for the ICMP messages that the packet path itself sends.
 pub const LIMITER: &str = "LIMITER";
+/// One [`super::Lease`]. In the object it is [`GLOBALS`].
+pub const LEASE: &str = "LEASE";
+/// What the object calls the map of its global variables, under whose name no file can be pinned.
+pub const GLOBALS: &str = ".bss";
 /// One [`super::Scratch`] for each CPU: what one stage hands to the next.
 pub const SCRATCH: &str = "SCRATCH";
 /// One [`super::Work`] for each CPU.
@@ -73,8 +77,18 @@ pub const WORK: &str = "WORK";
 /// [`super::Stage`] → program.
 pub const STAGES: &str = "STAGES";
 
+/// What the object calls one of [`ALL`].
+#[must_use]
+pub const fn in_object(pinned: &'static str) -> &'static str {
+    // The only name of those that begins so.
+    match pinned.as_bytes() {
+        b"LEASE" => GLOBALS,
+        _ => pinned,
+    }
+}
+
 /// All of the above: what is pinned, and what a director must find to adopt a running data path.
-pub const ALL: [&str; 36] = [
+pub const ALL: [&str; 37] = [
     SETTINGS,
     SERVICES4,
     SERVICES6,
@@ -108,6 +122,7 @@ pub const ALL: [&str; 36] = [
     FRAGMENTS6,
     HELD,
     LIMITER,
+    LEASE,
     SCRATCH,
     WORK,
     STAGES,

@@ -8,7 +8,9 @@
 //! pinned tables of another version.
 
 /// Version of everything in this file. Part of the pin directory's content (see the director's `datapath`).
-pub const LAYOUT_VERSION: u32 = 3;
+pub const LAYOUT_VERSION: u32 = 4;
+
+use core::sync::atomic::AtomicU64;
 
 pub mod limits;
 pub mod maps;
@@ -187,12 +189,52 @@ pub struct SharedBy {
     pub endpoints: [u16; limits::ENDPOINTS_PER_REAL_SERVER],
 }
 
+/// How long this node may serve addresses that move between directors.
+#[repr(C)]
+#[derive(Debug, Default)]
+pub struct Lease {
+    /// The kernel's ticks (`jiffies`) after which it may not; 0: there is no lease, and nothing is fenced.
+    pub until: AtomicU64,
+    /// Monotonic clock (nanoseconds) when it was renewed.
+    pub renewed_ns: AtomicU64,
+    /// How long it was renewed for, in nanoseconds.
+    pub length_ns: AtomicU64,
+}
+
+/// What the program [`programs::LEASE`] is told, and tells: the bytes of the packet that it is run with.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LeaseOrder {
+    /// One of [`lease_order`].
+    pub order: u64,
+    /// Ticks from now.
+    pub ticks: u64,
+    /// The same in nanoseconds, for people.
+    pub length_ns: u64,
+    /// Told: the kernel's ticks now.
+    pub now_ticks: u64,
+    /// Told: the monotonic clock now, in nanoseconds.
+    pub now_ns: u64,
+}
+
+/// What a [`LeaseOrder`] orders.
+pub mod lease_order {
+    /// Nothing: it asks for the clocks only.
+    pub const ASK: u64 = 0;
+    /// The lease lasts so many ticks from now.
+    pub const RENEW: u64 = 1;
+    /// There is no lease any more, and nothing is fenced.
+    pub const END: u64 = 2;
+}
+
 /// Flags of an address.
 pub mod address {
     /// A virtual service has it.
     pub const VIRTUAL: u32 = 1;
     /// A NAT real server has it.
     pub const REAL: u32 = 2;
+    /// It moves between directors: once this node's lease has run out, nothing that is sent to it is taken.
+    pub const LEASED: u32 = 4;
 }
 
 /// Which of the MAC addresses with the same last byte are the node's own. One word for all of them makes the packet

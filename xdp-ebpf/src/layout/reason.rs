@@ -54,6 +54,8 @@ reasons! {
     TableFull = 12, "table_full";
     /// It would have begun a connection in the moment in which the tables are exchanged for ones of another size.
     Moving = 13, "moving";
+    /// For an address that this node may no longer serve: its lease has run out.
+    Fenced = 14, "fenced";
 }
 
 /// Number of [`Reason`]s.

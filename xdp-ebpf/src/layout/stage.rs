@@ -44,6 +44,8 @@ pub enum Stage {
     FirstRanged = 18,
     /// As `First6`, for services on ranges of ports.
     First6Ranged = 19,
+    /// Any packet while this node's lease has run out.
+    Fence = 20,
 }
 
 impl Stage {
@@ -69,16 +71,20 @@ impl Stage {
         (Self::Schedule6Ranged, "schedule6_ranged"),
         (Self::FirstRanged, "first_ranged"),
         (Self::First6Ranged, "first6_ranged"),
+        (Self::Fence, "fence"),
     ];
 }
 
 /// Number of [`Stage`]s.
-pub const STAGES: u32 = 20;
+pub const STAGES: u32 = 21;
 
 /// Names of the programs in the objects.
 pub mod programs {
     /// The entry: attached to every interface. The others of its object are in [`super::Stage::ALL`].
     pub const DIRECTOR: &str = "director";
+    /// Renews this node's lease ([`super::super::LeaseOrder`]). Attached nowhere: userspace runs it, because only a program
+    /// can read the kernel's ticks.
+    pub const LEASE: &str = "lease";
     /// In the second object: takes tunnels off on a real server.
     pub const DECAP: &str = "decap";
     /// In the second object: passes everything; a veth peer needs some program to receive redirected frames.

@@ -117,6 +117,14 @@ unsafe impl Tables for Cpu<'_> {
         u64::from(self.settings.now_s) * 1_000_000_000
     }
 
+    fn ticks(&self) -> u64 {
+        0
+    }
+
+    fn lease_until(&self) -> u64 {
+        0
+    }
+
     fn settings(&self) -> Option<&Settings> {
         Some(&self.settings)
     }

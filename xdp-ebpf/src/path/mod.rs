@@ -7,6 +7,7 @@
 //!              │   └─ fragment, icmp: stages of their own (rare)
 //!              └─ nobody's: pass
 //!  answer: an ICMP message back to the sender (a stage)
+//!  fence: this node's lease has run out (a stage, before all others)
 //! ```
 //!
 //! A stage is a program of its own in the kernel, reached by a tail call, with its own stack and its own verification;
@@ -14,6 +15,7 @@
 
 pub mod answer;
 pub mod deliver;
+pub mod fence;
 mod forward;
 pub mod fragment;
 pub mod icmp;
@@ -66,6 +68,15 @@ pub(crate) struct Subject<'t, F: Family> {
 /// The entry: what the program attached to an interface runs.
 #[inline(always)]
 pub fn enter<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Verdict {
+    if fence::is_due(tables) {
+        return Verdict::Continue(Stage::Fence);
+    }
+    unfenced(packet, tables)
+}
+
+/// The entry of a node that may serve.
+#[inline(always)]
+fn unfenced<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Verdict {
     let Some(link) = parse::link(packet) else {
         return Verdict::Pass;
     };
@@ -284,6 +295,7 @@ pub fn run<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Verdict {
             Stage::Schedule6Ranged => schedule::stage::<V6, Ranged, P, T>(packet, tables),
             Stage::FirstRanged => fragment::first::<V4, Ranged, P, T>(packet, tables),
             Stage::First6Ranged => fragment::first::<V6, Ranged, P, T>(packet, tables),
+            Stage::Fence => fence::stage(packet, tables),
         };
     }
     if let Verdict::Drop(reason) = verdict {

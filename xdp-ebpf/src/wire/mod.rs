@@ -15,12 +15,26 @@ pub mod ethernet {
 
     /// IPv4.
     pub const IPV4: u16 = 0x0800;
+    /// ARP.
+    pub const ARP: u16 = 0x0806;
     /// IPv6.
     pub const IPV6: u16 = 0x86dd;
     /// Customer tag (802.1Q).
     pub const VLAN: u16 = 0x8100;
     /// Service tag (802.1ad).
     pub const SERVICE_VLAN: u16 = 0x88a8;
+}
+
+/// ARP for IPv4 over Ethernet (RFC 826).
+pub mod arp {
+    /// Bytes of a message.
+    pub const LEN: usize = 28;
+    /// What it is.
+    pub const OPERATION: usize = 6;
+    /// The IPv4 address that is asked for.
+    pub const TARGET: usize = 24;
+    /// The operation that asks.
+    pub const REQUEST: u16 = 1;
 }
 
 /// IPv4 (RFC 791).
@@ -193,6 +207,11 @@ pub mod icmp {
     pub const V6_TIME_EXCEEDED: u8 = 3;
     /// ICMPv6: parameter problem.
     pub const V6_PARAMETER_PROBLEM: u8 = 4;
+    /// ICMPv6: neighbour solicitation (RFC 4861 section 4.3). The address that it asks for stands behind the first
+    /// [`LEN`] bytes.
+    pub const V6_NEIGHBOUR_SOLICITATION: u8 = 135;
+    /// Bytes of one without options.
+    pub const SOLICITATION_LEN: usize = LEN + 16;
     /// ICMPv6 types from here on are no errors (RFC 4443 section 2.1).
     pub const V6_FIRST_INFORMATIONAL: u8 = 128;
 }

@@ -15,7 +15,7 @@ use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
 use xdp_ebpf::family::{V4, V6};
 use xdp_ebpf::kernel::Frame;
-use xdp_ebpf::layout::Reason;
+use xdp_ebpf::layout::{LeaseOrder, Reason};
 use xdp_ebpf::path::{self, Verdict};
 use xdp_ebpf::reach::{Exact, Ranged};
 use xdp_ebpf::tables::Tables as _;
@@ -188,6 +188,28 @@ pub fn answer(context: XdpContext) -> u32 {
     let mut frame = Frame::new(context);
     let verdict = path::answer::stage(&mut frame, &Maps);
     finish(&frame, verdict)
+}
+
+/// Everything, while this node's lease has run out.
+#[xdp]
+pub fn fence(context: XdpContext) -> u32 {
+    let mut frame = Frame::new(context);
+    let verdict = path::fence::stage(&mut frame, &Maps);
+    finish(&frame, verdict)
+}
+
+/// An order about the lease; attached nowhere.
+#[xdp]
+pub fn lease(context: XdpContext) -> u32 {
+    let (start, end) = (context.data(), context.data_end());
+    if start + size_of::<LeaseOrder>() > end {
+        return xdp_action::XDP_ABORTED;
+    }
+    let order = core::ptr::with_exposed_provenance_mut::<LeaseOrder>(start);
+    // SAFETY: so many bytes are there, as just compared, and nobody else has them; packets begin at multiples of 8 bytes
+    // (`XDP_PACKET_HEADROOM`), and every value of the bytes is an order.
+    maps::lease(unsafe { &mut *order });
+    xdp_action::XDP_PASS
 }
 
 /// A verdict in the kernel's terms.
