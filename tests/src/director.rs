@@ -60,10 +60,22 @@ impl Service<'_> {
 /// The configuration file of a director in this lab. `extra`: lines for the top level, each with its line end.
 #[must_use]
 pub fn yaml(lab: &Lab, topology: Topology, services: &[Service<'_>], extra: &str) -> String {
+    yaml_on(lab, Host::Director, topology, services, extra)
+}
+
+/// The same of the director on this host.
+#[must_use]
+pub fn yaml_on(
+    lab: &Lab,
+    host: Host,
+    topology: Topology,
+    services: &[Service<'_>],
+    extra: &str,
+) -> String {
     let servers: Vec<u8> = lab.servers().collect();
     render(
-        &lab.instance_name(),
-        &control_socket(lab),
+        &lab.instance_on(host),
+        &control_socket_on(lab, host),
         topology,
         &servers,
         services,
@@ -130,7 +142,13 @@ fn render(
 /// Where a director of this lab listens to operators.
 #[must_use]
 pub fn control_socket(lab: &Lab) -> PathBuf {
-    lab.directory().join("director.sock")
+    control_socket_on(lab, Host::Director)
+}
+
+/// The same of the director on this host.
+#[must_use]
+pub fn control_socket_on(lab: &Lab, host: Host) -> PathBuf {
+    lab.directory().join(format!("{host}.sock"))
 }
 
 /// Writes the configuration file; where it stands.
@@ -138,7 +156,11 @@ pub fn control_socket(lab: &Lab) -> PathBuf {
 /// # Errors
 /// It cannot be written.
 pub fn write_configuration(lab: &Lab, yaml: &str) -> Result<PathBuf> {
-    let path = lab.directory().join("director.yaml");
+    write_configuration_on(lab, Host::Director, yaml)
+}
+
+fn write_configuration_on(lab: &Lab, host: Host, yaml: &str) -> Result<PathBuf> {
+    let path = lab.directory().join(format!("{host}.yaml"));
     fs::write(&path, yaml).with_context(|| format!("writing {}", path.display()))?;
     Ok(path)
 }
@@ -149,16 +171,24 @@ pub fn write_configuration(lab: &Lab, yaml: &str) -> Result<PathBuf> {
 /// # Errors
 /// It is not built, or ended; with what it said.
 pub fn start(lab: &Lab, yaml: &str) -> Result<Process> {
-    let configuration = write_configuration(lab, yaml)?;
+    start_on(lab, Host::Director, yaml)
+}
+
+/// The same on this host.
+///
+/// # Errors
+/// As [`start`].
+pub fn start_on(lab: &Lab, host: Host, yaml: &str) -> Result<Process> {
+    let configuration = write_configuration_on(lab, host, yaml)?;
     // Left by one that was killed, it would look like the new one's.
-    let socket = control_socket(lab);
+    let socket = control_socket_on(lab, host);
     if socket.exists() {
         fs::remove_file(&socket).with_context(|| format!("removing {}", socket.display()))?;
     }
     let mut command = Command::new(paths::program("director")?);
     command.arg("run").arg("--config").arg(configuration);
-    let log = lab.directory().join("director.log");
-    let mut director = lab.host(Host::Director)?.spawn(command, log)?;
+    let log = lab.directory().join(format!("{host}.log"));
+    let mut director = lab.host(host)?.spawn(command, log)?;
     wait_until("the director answers operators", PATIENCE, || {
         director.check_running()?;
         std::os::unix::net::UnixStream::connect(&socket)
@@ -206,9 +236,17 @@ pub fn reload(lab: &Lab, director: &mut Process, yaml: &str) -> Result<Reload> {
 /// # Errors
 /// No director answers.
 pub fn status(lab: &Lab) -> Result<Status> {
-    let socket = control_socket(lab);
+    status_on(lab, Host::Director)
+}
+
+/// The same of the director on this host.
+///
+/// # Errors
+/// No director answers.
+pub fn status_on(lab: &Lab, host: Host) -> Result<Status> {
+    let socket = control_socket_on(lab, host);
     let socket = socket.to_str().context("the socket's path is no text")?;
-    let text = command(lab, &["status", "--json", "--socket", socket])?;
+    let text = command_on(lab, host, &["status", "--json", "--socket", socket])?;
     serde_json::from_str(&text).with_context(|| format!("this is no status: {text}"))
 }
 
@@ -217,9 +255,17 @@ pub fn status(lab: &Lab) -> Result<Status> {
 /// # Errors
 /// Some still cannot; an interface has no native program; or the director has ended.
 pub fn wait_ready(lab: &Lab, director: &mut Process) -> Result<()> {
+    wait_ready_on(lab, Host::Director, director)
+}
+
+/// The same of the director on this host.
+///
+/// # Errors
+/// As [`wait_ready`].
+pub fn wait_ready_on(lab: &Lab, host: Host, director: &mut Process) -> Result<()> {
     wait_until("all next hops are known", PATIENCE, || {
         director.check_running()?;
-        let status = status(lab)?;
+        let status = status_on(lab, host)?;
         for interface in &status.interfaces {
             ensure!(interface.mode.as_deref() == Some("native"), "{interface:?}");
         }
@@ -235,9 +281,17 @@ pub fn wait_ready(lab: &Lab, director: &mut Process) -> Result<()> {
 /// # Errors
 /// It is not built or failed; with what it said.
 pub fn command(lab: &Lab, arguments: &[&str]) -> Result<String> {
+    command_on(lab, Host::Director, arguments)
+}
+
+/// The same on this host.
+///
+/// # Errors
+/// It is not built or failed; with what it said.
+pub fn command_on(lab: &Lab, host: Host, arguments: &[&str]) -> Result<String> {
     let program = paths::program("director")?;
     let program = program.to_str().context("the director's path is no text")?;
-    lab.host(Host::Director)?.output(program, arguments)
+    lab.host(host)?.output(program, arguments)
 }
 
 /// Starts the program that takes tunnels off on real server `number`. It is attached when this returns, and ends when the guard is dropped.

@@ -62,6 +62,7 @@ impl Default for LabOptions {
 pub struct Lab {
     id: String,
     hosts: BTreeMap<Host, Namespace>,
+    topology: Topology,
     directory: PathBuf,
     /// Taken down when dropped.
     owned: bool,
@@ -103,6 +104,7 @@ impl Lab {
         let mut lab = Self {
             id,
             hosts: BTreeMap::new(),
+            topology: options.topology,
             directory,
             owned: true,
         };
@@ -126,12 +128,19 @@ impl Lab {
                 hosts.insert(host, Namespace::open(&name)?);
             }
         }
+        // What else there is to know of it cannot be told from outside, and nobody asks.
+        let topology = if hosts.contains_key(&Host::Backup) {
+            Topology::TwoDirectors
+        } else {
+            Topology::default()
+        };
         if hosts.is_empty() {
             bail!("no lab `{id}` is up; bring it up: cargo xtask lab up");
         }
         Ok(Self {
             id: id.to_owned(),
             hosts,
+            topology,
             directory: state::directory(id),
             owned: false,
         })
@@ -176,7 +185,13 @@ impl Lab {
     /// Name for a director's instance in this lab; its pins go with the lab.
     #[must_use]
     pub fn instance_name(&self) -> String {
-        instance_name(&self.id)
+        instance_name(&self.id, Host::Director)
+    }
+
+    /// The same of the director on this host.
+    #[must_use]
+    pub fn instance_on(&self, host: Host) -> String {
+        instance_name(&self.id, host)
     }
 
     /// A directory for files and logs, gone with the lab.
@@ -217,8 +232,8 @@ impl Lab {
     pub fn set_gateway(&self, gateway: Gateway) -> Result<()> {
         for number in self.servers() {
             let mut lines = String::new();
-            for route in plan::server_routes(number, gateway) {
-                let _ = writeln!(lines, "route replace {} via {}", route.to, route.via);
+            for route in plan::server_routes(number, self.topology, gateway) {
+                let _ = writeln!(lines, "route replace {} {}", route.to, route.via);
             }
             self.host(Host::Server(number))?.ip_batch(&lines)?;
         }
@@ -244,7 +259,7 @@ impl Lab {
         line(Host::Switch, "link set bridge up".to_owned());
         for host in plan.hosts.iter().copied() {
             line(host, "link set lo up".to_owned());
-            if matches!(host, Host::Director | Host::Server(_)) {
+            if plan.virtual_on.contains(&host) {
                 for address in plan::VIRTUAL4 {
                     line(host, format!("address add {address}/32 dev lo"));
                 }
@@ -281,10 +296,7 @@ impl Lab {
             }
         }
         for route in &plan.routes {
-            line(
-                route.host,
-                format!("route add {} via {}", route.to, route.via),
-            );
+            line(route.host, format!("route add {} {}", route.to, route.via));
         }
         for (host, lines) in lines {
             self.host(host)?.ip_batch(&lines)?;
@@ -316,8 +328,11 @@ fn namespace_prefix(id: &str) -> String {
     format!("dlab-{id}-")
 }
 
-fn instance_name(id: &str) -> String {
-    format!("lab-{id}")
+fn instance_name(id: &str, host: Host) -> String {
+    match host {
+        Host::Backup => format!("lab-{id}-backup"),
+        _ => format!("lab-{id}"),
+    }
 }
 
 fn fresh_id() -> String {

@@ -7,10 +7,18 @@
 //!              │          │                                  │
 //!            ──┴──────────┴──┬────┬────┬──             ──────┴───┬───────┬────┬────┬──
 //!                            s1   s2   s3                    director    s1   s2   s3
+//!
+//!  two directors: as with one interface, and a second director that has a cable of its own to the first
+//!
+//!  client ── router
+//!              │         ┌──── cable ────┐
+//!        ──────┴─────────┴─┬───┬────┬────┴──┬──
+//!                  director    s1   s2   s3   backup
 //! ```
 //!
 //! The router also stands on the real servers' segment, so that with DR and TUN their replies reach the client
-//! without the director. Clients' requests for virtual addresses are always routed to the director.
+//! without the director. Clients' requests for virtual addresses are routed to the director; where there are two, the
+//! virtual addresses are on the segment itself, and the router asks by ARP and neighbour discovery who has them.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -28,6 +36,8 @@ pub enum Host {
     Router,
     /// The load balancer.
     Director,
+    /// A second load balancer.
+    Backup,
     /// A real server, counted from 1.
     Server(u8),
     /// No host of its own: holds the bridge of the real servers' segment.
@@ -40,6 +50,7 @@ impl fmt::Display for Host {
             Self::Client => f.pad("client"),
             Self::Router => f.pad("router"),
             Self::Director => f.pad("director"),
+            Self::Backup => f.pad("backup"),
             Self::Switch => f.pad("switch"),
             Self::Server(number) => f.pad(&format!("s{number}")),
         }
@@ -54,6 +65,7 @@ impl FromStr for Host {
             "client" => Ok(Self::Client),
             "router" => Ok(Self::Router),
             "director" => Ok(Self::Director),
+            "backup" => Ok(Self::Backup),
             "switch" => Ok(Self::Switch),
             other => other
                 .strip_prefix('s')
@@ -62,7 +74,7 @@ impl FromStr for Host {
                 .map(Self::Server)
                 .ok_or_else(|| {
                     format!(
-                        "there is no host `{other}`: client, router, director, switch, s1, s2, s3…"
+                        "there is no host `{other}`: client, router, director, backup, switch, s1, s2, s3…"
                     )
                 }),
         }
@@ -77,6 +89,9 @@ pub enum Topology {
     TwoInterfaces,
     /// `eth0` for both: packets leave by the interface they came in by.
     OneInterface,
+    /// Two directors, `eth0` for clients and real servers, `eth1` for each other. Nobody has the virtual addresses until
+    /// one of them takes them.
+    TwoDirectors,
 }
 
 /// Where the real servers send what is not for their own segment.
@@ -139,7 +154,25 @@ pub struct Route {
     /// Where to.
     pub to: &'static str,
     /// The next hop.
-    pub via: IpAddr,
+    pub via: Via,
+}
+
+/// Where a route goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Via {
+    /// To a gateway.
+    Gateway(IpAddr),
+    /// Out of an interface: all that it goes to is there.
+    Interface(&'static str),
+}
+
+impl fmt::Display for Via {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Gateway(address) => write!(f, "via {address}"),
+            Self::Interface(name) => write!(f, "dev {name}"),
+        }
+    }
 }
 
 /// A whole lab.
@@ -151,6 +184,8 @@ pub struct Plan {
     pub cables: Vec<Cable>,
     /// Routes, the real servers' default routes among them.
     pub routes: Vec<Route>,
+    /// Who has the virtual addresses on its loopback.
+    pub virtual_on: Vec<Host>,
 }
 
 const ROUTER_TO_CLIENT: [&str; 2] = ["198.51.100.1/24", "2001:db8:c::1/64"];
@@ -159,6 +194,11 @@ const ROUTER_OUTER: [&str; 2] = ["203.0.113.1/24", "2001:db8:d::1/64"];
 const DIRECTOR_OUTER: [&str; 2] = ["203.0.113.2/24", "2001:db8:d::2/64"];
 const ROUTER_INNER: [&str; 2] = ["10.0.0.254/24", "2001:db8:e::fe/64"];
 const DIRECTOR_INNER: [&str; 2] = ["10.0.0.1/24", "2001:db8:e::1/64"];
+const BACKUP_INNER: [&str; 2] = ["10.0.0.2/24", "2001:db8:e::2/64"];
+/// Of two directors, the real servers' gateway is an address that moves with the virtual ones.
+pub const MOVING_GATEWAY: [&str; 2] = ["10.0.0.100/24", "2001:db8:e::100/64"];
+const DIRECTOR_CABLE: [&str; 2] = ["10.0.1.1/24", "2001:db8:1e::1/64"];
+const BACKUP_CABLE: [&str; 2] = ["10.0.1.2/24", "2001:db8:1e::2/64"];
 
 /// Prefixes of the virtual addresses, which the router sends to the director.
 const VIRTUAL_PREFIXES: [&str; 2] = ["192.0.2.0/24", "2001:db8:f::/64"];
@@ -181,6 +221,17 @@ pub fn plan(topology: Topology, servers: u8, gateway: Gateway) -> Plan {
             ("eth2", "eth1")
         }
         Topology::OneInterface => ("eth1", "eth0"),
+        Topology::TwoDirectors => {
+            cables.push(Cable(
+                end(Host::Backup, "eth0", &BACKUP_INNER),
+                receives(port(Host::Backup)),
+            ));
+            cables.push(Cable(
+                end(Host::Director, "eth1", &DIRECTOR_CABLE),
+                end(Host::Backup, "eth1", &BACKUP_CABLE),
+            ));
+            ("eth1", "eth0")
+        }
     };
     cables.push(Cable(
         end(Host::Router, router_inner, &ROUTER_INNER),
@@ -201,13 +252,9 @@ pub fn plan(topology: Topology, servers: u8, gateway: Gateway) -> Plan {
         cables.push(Cable(end(host, "eth0", &addresses), receives(port(host))));
     }
 
-    let to_director = match topology {
-        Topology::TwoInterfaces => DIRECTOR_OUTER,
-        Topology::OneInterface => DIRECTOR_INNER,
-    };
     let to_router = match topology {
         Topology::TwoInterfaces => ROUTER_OUTER,
-        Topology::OneInterface => ROUTER_INNER,
+        Topology::OneInterface | Topology::TwoDirectors => ROUTER_INNER,
     };
     let mut routes = Vec::new();
     let mut add = |host, to: [&'static str; 2], via: [&str; 2]| {
@@ -215,36 +262,53 @@ pub fn plan(topology: Topology, servers: u8, gateway: Gateway) -> Plan {
             routes.push(Route {
                 host,
                 to,
-                via: without_prefix(via),
+                via: Via::Gateway(without_prefix(via)),
             });
         }
     };
     add(Host::Client, DEFAULT, ROUTER_TO_CLIENT);
-    add(Host::Router, VIRTUAL_PREFIXES, to_director);
     add(Host::Director, DEFAULT, to_router);
-    routes.extend((1..=servers).flat_map(|number| server_routes(number, gateway)));
+    let mut hosts = vec![Host::Switch, Host::Client, Host::Router, Host::Director];
+    let mut virtual_on: Vec<Host> = (1..=servers).map(Host::Server).collect();
+    match topology {
+        Topology::TwoInterfaces => add(Host::Router, VIRTUAL_PREFIXES, DIRECTOR_OUTER),
+        Topology::OneInterface => add(Host::Router, VIRTUAL_PREFIXES, DIRECTOR_INNER),
+        Topology::TwoDirectors => {
+            hosts.push(Host::Backup);
+            add(Host::Backup, DEFAULT, to_router);
+            routes.extend(VIRTUAL_PREFIXES.map(|to| Route {
+                host: Host::Router,
+                to,
+                via: Via::Interface("eth1"),
+            }));
+        }
+    }
+    if topology != Topology::TwoDirectors {
+        virtual_on.push(Host::Director);
+    }
+    routes.extend((1..=servers).flat_map(|number| server_routes(number, topology, gateway)));
+    hosts.extend((1..=servers).map(Host::Server));
 
     Plan {
-        hosts: [Host::Switch, Host::Client, Host::Router, Host::Director]
-            .into_iter()
-            .chain((1..=servers).map(Host::Server))
-            .collect(),
+        hosts,
         cables,
         routes,
+        virtual_on,
     }
 }
 
 /// The default routes of a real server.
 #[must_use]
-pub fn server_routes(number: u8, gateway: Gateway) -> [Route; 2] {
-    let via = match gateway {
-        Gateway::Director => DIRECTOR_INNER,
-        Gateway::Router => ROUTER_INNER,
+pub fn server_routes(number: u8, topology: Topology, gateway: Gateway) -> [Route; 2] {
+    let via = match (gateway, topology) {
+        (Gateway::Director, Topology::TwoDirectors) => MOVING_GATEWAY,
+        (Gateway::Director, _) => DIRECTOR_INNER,
+        (Gateway::Router, _) => ROUTER_INNER,
     };
     via.map(|via| Route {
         host: Host::Server(number),
         to: "default",
-        via: without_prefix(via),
+        via: Via::Gateway(without_prefix(via)),
     })
 }
 
@@ -253,7 +317,7 @@ pub fn server_routes(number: u8, gateway: Gateway) -> [Route; 2] {
 pub fn director_address(topology: Topology, ipv6: bool) -> IpAddr {
     let addresses = match topology {
         Topology::TwoInterfaces => DIRECTOR_OUTER,
-        Topology::OneInterface => DIRECTOR_INNER,
+        Topology::OneInterface | Topology::TwoDirectors => DIRECTOR_INNER,
     };
     without_prefix(addresses[usize::from(ipv6)])
 }
@@ -269,7 +333,7 @@ pub fn client_gateway(ipv6: bool) -> IpAddr {
 pub fn director_interfaces(topology: Topology) -> &'static [&'static str] {
     match topology {
         Topology::TwoInterfaces => &["eth0", "eth1"],
-        Topology::OneInterface => &["eth0"],
+        Topology::OneInterface | Topology::TwoDirectors => &["eth0"],
     }
 }
 
@@ -292,7 +356,7 @@ pub fn settings(host: Host) -> Vec<(&'static str, &'static str)> {
         ("ipv6/conf/default/accept_redirects", "0"),
     ];
     match host {
-        Host::Router | Host::Director => settings.extend([
+        Host::Router | Host::Director | Host::Backup => settings.extend([
             ("ipv4/ip_forward", "1"),
             ("ipv6/conf/all/forwarding", "1"),
             ("ipv6/conf/default/forwarding", "1"),
@@ -348,7 +412,7 @@ mod tests {
 
     #[test]
     fn hosts_are_read_as_they_are_written() {
-        for host in plan(Topology::TwoInterfaces, MAX_SERVERS, Gateway::Director).hosts {
+        for host in plan(Topology::TwoDirectors, MAX_SERVERS, Gateway::Director).hosts {
             assert_eq!(host.to_string().parse(), Ok(host));
         }
         for wrong in ["", "s", "s0", "s17", "s256", "server", "Client"] {
@@ -359,7 +423,11 @@ mod tests {
 
     #[test]
     fn every_gateway_is_a_neighbour() {
-        for topology in [Topology::TwoInterfaces, Topology::OneInterface] {
+        for topology in [
+            Topology::TwoInterfaces,
+            Topology::OneInterface,
+            Topology::TwoDirectors,
+        ] {
             for gateway in [Gateway::Director, Gateway::Router] {
                 let plan = plan(topology, 3, gateway);
                 let ends: Vec<&End> = plan
@@ -368,14 +436,19 @@ mod tests {
                     .flat_map(|cable| [&cable.0, &cable.1])
                     .collect();
                 for route in &plan.routes {
-                    let via = format!("{}/", route.via);
+                    let Via::Gateway(gateway) = route.via else {
+                        continue;
+                    };
+                    let via = format!("{gateway}/");
                     let holder = ends.iter().find(|end| {
                         end.addresses
                             .iter()
                             .any(|address| address.starts_with(&via))
                     });
-                    let holder = holder.unwrap_or_else(|| panic!("nobody has {via} of {route:?}"));
-                    assert_ne!(holder.host, route.host, "{route:?}");
+                    let moves = MOVING_GATEWAY.iter().any(|it| it.starts_with(&via));
+                    let holder = holder.map(|end| end.host);
+                    assert!(moves || holder.is_some(), "nobody has {via} of {route:?}");
+                    assert_ne!(holder, Some(route.host), "{route:?}");
                     // All networks here are /24 and /64: the parts before the host's own must agree.
                     let network = |address: &str| {
                         address
@@ -388,7 +461,7 @@ mod tests {
                         .flat_map(|end| &end.addresses);
                     assert!(
                         near.map(|address| network(address.split_once('/').unwrap().0))
-                            .any(|own| own == network(&route.via.to_string())),
+                            .any(|own| own == network(&gateway.to_string())),
                         "{route:?}"
                     );
                 }
@@ -398,19 +471,25 @@ mod tests {
 
     #[test]
     fn far_ends_of_the_directors_cables_take_frames_from_xdp() {
-        for topology in [Topology::TwoInterfaces, Topology::OneInterface] {
+        for topology in [
+            Topology::TwoInterfaces,
+            Topology::OneInterface,
+            Topology::TwoDirectors,
+        ] {
             let plan = plan(topology, 3, Gateway::Director);
+            let attached = director_interfaces(topology);
             let mut seen = 0;
             for Cable(a, b) in &plan.cables {
                 for (near, far) in [(a, b), (b, a)] {
-                    if near.host == Host::Director {
+                    let is_director = matches!(near.host, Host::Director | Host::Backup);
+                    if is_director && attached.contains(&near.interface.as_str()) {
                         assert!(far.receives_from_xdp, "{far:?}");
-                        assert!(director_interfaces(topology).contains(&near.interface.as_str()));
                         seen += 1;
                     }
                 }
             }
-            assert_eq!(seen, director_interfaces(topology).len());
+            let directors = 1 + usize::from(topology == Topology::TwoDirectors);
+            assert_eq!(seen, directors * attached.len());
         }
     }
 }

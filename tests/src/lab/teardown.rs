@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::{command, namespace_prefix, pass, state};
+use super::{Host, command, namespace_prefix, pass, state};
 
 /// How long the lab's programs may take to end after being asked.
 const GRACE: Duration = Duration::from_secs(3);
@@ -21,7 +21,8 @@ pub(super) fn take_down(id: &str) -> Result<()> {
         let deleted = command::run_always(&mut command::ip(&["netns", "del", name]), "").map(drop);
         result = result.and(deleted);
     }
-    for pins in [pass::pins(id), director_pins(id)] {
+    let directors = [Host::Director, Host::Backup].map(|host| director_pins(id, host));
+    for pins in [pass::pins(id)].into_iter().chain(directors) {
         if pins.is_dir() {
             let removed = std::fs::remove_dir_all(&pins)
                 .with_context(|| format!("removing {}", pins.display()));
@@ -49,8 +50,8 @@ pub(super) fn namespaces(id: &str) -> Result<Vec<String>> {
 }
 
 /// The director's pins, if it had no time to remove them itself: an instance in the lab is named like the lab.
-fn director_pins(id: &str) -> PathBuf {
-    Path::new("/sys/fs/bpf/director").join(super::instance_name(id))
+fn director_pins(id: &str, host: Host) -> PathBuf {
+    Path::new("/sys/fs/bpf/director").join(super::instance_name(id, host))
 }
 
 fn end_programs(namespaces: &[String]) -> Result<()> {
