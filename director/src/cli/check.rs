@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
+use super::output::{show, show_json};
 use crate::config::{self, Config};
 use crate::datapath::{online_cpus, possible_cpus};
 use crate::footprint::Footprint;
@@ -17,13 +18,14 @@ pub(super) fn check(file: &Path, json: bool) -> anyhow::Result<ExitCode> {
     let memory = Footprint::of(&config.connections, online_cpus(), possible_cpus());
     if json {
         let config = &config;
-        println!(
-            "{}",
-            serde_json::to_string_pretty(&Checked { config, memory })?
-        );
+        show_json(&Checked { config, memory })?;
     } else {
         let name = file.display();
-        print!("{name}: right\n\n{}{}", summary(&config), table(&memory));
+        show(&format!(
+            "{name}: right\n\n{}{}",
+            summary(&config),
+            table(&memory)
+        ))?;
     }
     Ok(ExitCode::SUCCESS)
 }

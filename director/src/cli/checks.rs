@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use super::arguments::Socket;
+use super::output::{show, show_json};
 use super::server::socket_path;
 use super::{SILENT, WRONG};
 use crate::control::{ClientError, fetch_checks, render_checks, send_reload};
@@ -28,11 +29,11 @@ pub(super) fn checks(
         });
     }
     if json {
-        println!("{}", serde_json::to_string_pretty(&checks)?);
+        show_json(&checks)?;
     } else if checks.is_empty() {
-        println!("no health checks");
+        show("no health checks\n")?;
     } else {
-        print!("{}", render_checks(&checks, history));
+        show(&render_checks(&checks, history))?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -41,7 +42,7 @@ pub(super) fn checks(
 pub(super) fn reload(socket: &Socket) -> anyhow::Result<ExitCode> {
     match send_reload(&socket_path(socket)?) {
         Ok(done) => {
-            println!("{done}");
+            show(&format!("{done}\n"))?;
             Ok(ExitCode::SUCCESS)
         }
         Err(error) => {

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use anyhow::{Context, bail, ensure};
 
 use super::arguments::{ExplainArguments, Flag};
+use super::output::show;
 use crate::config;
 use crate::datapath::View;
 use crate::explain::{Explanation, Frame, explain, read_pcap};
@@ -41,7 +42,7 @@ pub(super) fn explain_packets(options: &ExplainArguments) -> anyhow::Result<Exit
             render(&mut text, explanation);
         }
     }
-    print!("{text}");
+    show(&text)?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -7,6 +7,7 @@ mod checks;
 mod conns;
 mod decap;
 mod explain;
+mod output;
 mod server;
 mod status;
 
@@ -66,7 +67,7 @@ pub fn main() -> ExitCode {
 }
 
 fn schema() -> anyhow::Result<ExitCode> {
-    println!("{}", serde_json::to_string_pretty(&config::schema())?);
+    output::show_json(&config::schema())?;
     Ok(ExitCode::SUCCESS)
 }
 

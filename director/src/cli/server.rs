@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use super::arguments::{ServerAction, Socket};
+use super::output::{show, show_json};
 use super::{SILENT, WRONG};
 use crate::config;
 use crate::control::{
@@ -28,7 +29,7 @@ pub(super) fn server(socket: &Socket, action: &ServerAction) -> anyhow::Result<E
     };
     match send_command(&socket_path(socket)?, &command) {
         Ok(done) => {
-            println!("{done}");
+            show(&format!("{done}\n"))?;
             Ok(ExitCode::SUCCESS)
         }
         Err(error) => {
@@ -54,9 +55,9 @@ pub(super) fn services(socket: &Socket, json: bool) -> anyhow::Result<ExitCode> 
         return Ok(ExitCode::from(SILENT));
     };
     if json {
-        println!("{}", serde_json::to_string_pretty(&status.services)?);
+        show_json(&status.services)?;
     } else {
-        print!("{}", render_services(&status));
+        show(&render_services(&status))?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -5,6 +5,7 @@ use std::time::SystemTime;
 
 use super::SILENT;
 use super::arguments::Socket;
+use super::output::{show, show_json};
 use super::server::ask;
 use crate::control::render;
 
@@ -14,9 +15,9 @@ pub(super) fn status(socket: &Socket, json: bool) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::from(SILENT));
     };
     if json {
-        println!("{}", serde_json::to_string_pretty(&status)?);
+        show_json(&status)?;
     } else {
-        print!("{}", render(&status, SystemTime::now()));
+        show(&render(&status, SystemTime::now()))?;
     }
     Ok(ExitCode::SUCCESS)
 }

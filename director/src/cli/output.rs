@@ -1,0 +1,49 @@
+//! What commands print.
+
+use std::io::{self, Write};
+
+use anyhow::Context;
+
+/// Prints an answer. Whoever closes the pipe early (`director status | head`) has seen enough: `print!` would panic.
+pub(super) fn show(text: &str) -> anyhow::Result<()> {
+    show_to(io::stdout().lock(), text)
+}
+
+fn show_to(mut out: impl Write, text: &str) -> anyhow::Result<()> {
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        result => result.context("cannot write to standard output"),
+    }
+}
+
+/// Prints an answer as JSON for people and programs.
+pub(super) fn show_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
+    show(&format!("{}\n", serde_json::to_string_pretty(value)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Fails like this, at the first byte.
+    struct Failing(io::ErrorKind);
+
+    impl Write for Failing {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(self.0.into())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_closed_pipe_is_no_failure_and_a_full_disk_is() {
+        assert!(show_to(Failing(io::ErrorKind::BrokenPipe), "text").is_ok());
+        assert!(show_to(Failing(io::ErrorKind::StorageFull), "text").is_err());
+        let mut text = Vec::new();
+        show_to(&mut text, "text").expect("a vector takes everything");
+        assert_eq!(text, b"text");
+    }
+}
