@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::across::Across;
 use super::addresses::{Address, RealServerWord, ServerAddress};
-use super::checks::CheckChoices;
+use super::checks::{Check, CheckChoices};
 use super::defaults::{Defaults, Flags, PersistenceDefaults};
 use super::error::{Mistake, Place};
 use super::file::{
@@ -619,6 +619,10 @@ impl Resolver {
             MethodWord::Dr => Method::Dr,
             MethodWord::Tun => Method::Tun(tunnel),
         };
+        if checks.iter().any(|check| check.through) {
+            let place = file.check.as_ref().map_or(place, |written| written.place());
+            self.goes_through(place, address, method, &checks, service);
+        }
         let thresholds = self.thresholds(
             &file.upper_threshold,
             &file.lower_threshold,
@@ -633,6 +637,42 @@ impl Resolver {
             method,
             checks,
         })
+    }
+
+    /// Whether a check can take the way of clients' packets to a real server.
+    fn goes_through(
+        &mut self,
+        place: Place,
+        address: IpAddr,
+        method: Method,
+        checks: &[Arc<Check>],
+        service: &ForRealServers,
+    ) {
+        if method == Method::Nat {
+            self.mistakes.push(Mistake::new(
+                place,
+                format!(
+                    "found a check that goes \"through\" for {address}, but the method here is nat, under which the real \
+                     server has no virtual address"
+                ),
+                "the method dr or tun, or a check without \"through\", which asks a real server under nat just where \
+                 clients' packets go",
+            ));
+        }
+        let mut through = checks.iter().filter(|check| check.through);
+        if let (Method::Tun(_), Some(is_ipv4)) = (method, service.is_ipv4)
+            && is_ipv4 != address.is_ipv4()
+            && through.any(|check| check.source.is_none())
+        {
+            let family = if is_ipv4 { "IPv4" } else { "IPv6" };
+            self.mistakes.push(Mistake::new(
+                place,
+                format!("found a check that goes \"through\" for {address}, in an {family} service"),
+                format!(
+                    "the key \"source\" in it: this node's {family} address, to which the real server answers"
+                ),
+            ));
+        }
     }
 
     /// A tunnel written for a service of which no real server is reached by one.

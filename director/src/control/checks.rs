@@ -13,6 +13,9 @@ pub struct CheckStatus {
     pub port: u16,
     /// Its type, like `http`.
     pub check: String,
+    /// The virtual address that it is sent to at that real server, if it goes the way of clients' packets.
+    #[serde(default)]
+    pub through: Option<IpAddr>,
     /// Services that want it.
     pub services: Vec<String>,
     /// `up`, `down` or `unchecked`.

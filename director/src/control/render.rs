@@ -218,7 +218,10 @@ pub fn render_checks(checks: &[CheckStatus], history: bool) -> String {
         let milliseconds = |time: u64| format!("{time} ms");
         table.row([
             server,
-            check.check.clone(),
+            match check.through {
+                Some(address) => format!("{} through {address}", check.check),
+                None => check.check.clone(),
+            },
             check.state.clone(),
             check.for_s.map_or_else(|| "-".to_owned(), span),
             last.map_or_else(|| "-".to_owned(), |run| milliseconds(run.took_ms)),

@@ -5,6 +5,8 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
+use std::io;
+use std::net::IpAddr;
 use std::sync::mpsc::{Sender as Reply, channel as reply_channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -12,10 +14,15 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinSet;
 use tokio::time::sleep_until;
+use xdp_ebpf::layout::Destination;
 
 use super::machine::{Entry, Id, Machine, Run, Subject, Verdict};
 use super::probe::{self, Failure, FailureKind, Good, Reach};
-use crate::config::limits;
+use super::through::{Carrier, Through};
+use crate::config::{Method, limits};
+
+/// Real servers, by address and method, as the packet path has them.
+pub type Destinations = HashMap<(IpAddr, Method), Destination>;
 
 /// A verdict that is new.
 #[derive(Clone, Debug)]
@@ -45,6 +52,7 @@ pub struct Report {
 
 enum Order {
     Replace(Vec<Subject>),
+    Destinations(Destinations),
     Report(Reply<Vec<Report>>),
 }
 
@@ -78,6 +86,12 @@ impl Engine {
         drop(self.orders.send(Order::Replace(subjects)));
     }
 
+    /// Says where the real servers are to which checks go as clients' packets do.
+    pub fn set_destinations(&self, destinations: Destinations) {
+        // As above.
+        drop(self.orders.send(Order::Destinations(destinations)));
+    }
+
     /// The next change. Waits for ever where there is none.
     pub async fn next(&mut self) -> Change {
         match self.changes.recv().await {
@@ -107,13 +121,14 @@ impl Engine {
 
 async fn work(mut orders: UnboundedReceiver<Order>, told: UnboundedSender<Change>) {
     let mut machine = Machine::default();
+    let mut ways = Ways::default();
     let mut running: JoinSet<Result<Good, Failure>> = JoinSet::new();
     let mut runs: HashMap<tokio::task::Id, (Id, Instant)> = HashMap::new();
     loop {
         while running.len() < limits::CHECKS_AT_ONCE
             && let Some((id, subject)) = machine.take_due(Instant::now())
         {
-            let task = running.spawn(run(subject)).id();
+            let task = running.spawn(run(ways.reach(&subject), subject)).id();
             runs.insert(task, (id, Instant::now()));
         }
         // Where all places are taken, the end of one run is the beginning of the next.
@@ -126,6 +141,7 @@ async fn work(mut orders: UnboundedReceiver<Order>, told: UnboundedSender<Change
                 Some(Order::Replace(subjects)) => {
                     machine.replace(subjects, Instant::now(), random_up_to);
                 }
+                Some(Order::Destinations(destinations)) => ways.destinations = destinations,
                 Some(Order::Report(reply)) => {
                     // Whoever asked may have given up.
                     drop(reply.send(machine.entries().map(report).collect()));
@@ -157,16 +173,66 @@ async fn until(due: Option<Instant>) {
     }
 }
 
-async fn run(subject: Subject) -> Result<Good, Failure> {
+/// How backends are reached.
+#[derive(Default)]
+struct Ways {
+    destinations: Destinations,
+    /// Once a check wants to go through.
+    carrier: Option<Carrier>,
+}
+
+impl Ways {
+    fn reach(&mut self, subject: &Subject) -> Result<Reach, Failure> {
+        let check = &subject.check;
+        let mut reach = Reach {
+            address: check.address.unwrap_or(subject.server),
+            port: subject.port,
+            source: check.source,
+            interface: check.interface.clone(),
+            through: None,
+        };
+        let Some(way) = subject.through else {
+            return Ok(reach);
+        };
+        reach.address = way.virtual_address;
+        if way.method == Method::Local {
+            // Clients' packets are the node's own network stack's, and so are the check's.
+            return Ok(reach);
+        }
+        let known = self.destinations.get(&(subject.server, way.method));
+        let Some(destination) = known.copied() else {
+            return Err(Failure::new(
+                FailureKind::Unreachable,
+                format!("{} is not in the tables yet", subject.server),
+            ));
+        };
+        let carrier = self.carrier().map_err(|error| {
+            Failure::new(FailureKind::Local, format!("no way through: {error}"))
+        })?;
+        reach.through = Some(Through {
+            carrier,
+            destination,
+            server: subject.server,
+        });
+        Ok(reach)
+    }
+
+    fn carrier(&mut self) -> io::Result<Carrier> {
+        if let Some(carrier) = &self.carrier
+            && carrier.is_alive()
+        {
+            return Ok(carrier.clone());
+        }
+        let carrier = Carrier::start()?;
+        self.carrier = Some(carrier.clone());
+        Ok(carrier)
+    }
+}
+
+async fn run(reach: Result<Reach, Failure>, subject: Subject) -> Result<Good, Failure> {
     let check = &subject.check;
-    let reach = Reach {
-        address: check.address.unwrap_or(subject.server),
-        port: subject.port,
-        source: check.source,
-        interface: check.interface.clone(),
-    };
     let time = Duration::from_millis(u64::from(check.timing.timeout_ms));
-    probe::run(&check.probe, &reach, time).await
+    probe::run(&check.probe, &reach?, time).await
 }
 
 /// A number below `limit`; 0 if that is 0.
@@ -219,9 +285,11 @@ mod tests {
                 port: None,
                 source: None,
                 interface: None,
+                through: false,
             }),
             server: [127, 0, 0, 1].into(),
             port,
+            through: None,
         }
     }
 

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::probe::{Failure, FailureKind, Good, Said};
+use super::through::Way;
 use crate::config::{Check, Probe, Timing};
 
 /// Results of each check that are kept for `director checks`.
@@ -30,6 +31,8 @@ pub struct Subject {
     pub server: IpAddr,
     /// Port that is asked; 0: the check has none.
     pub port: u16,
+    /// The way of clients' packets, if it goes that way.
+    pub through: Option<Way>,
 }
 
 /// What is known of a backend by one check.

@@ -9,7 +9,7 @@
 //!  run: the main loop ◄── standing: quorum, fallback, slow start, agents ◄────┘ ──► plan (weights) ──► alert
 //! ```
 //!
-//! Only `probe` and `engine` do I/O. The rest takes inputs and `now` and says what to do. Nothing here knows about maps,
+//! Only `probe`, `through` and `engine` do I/O. The rest takes inputs and `now` and says what to do. Nothing here knows about maps,
 //! ids or packets.
 
 pub mod alert;
@@ -18,3 +18,4 @@ mod group;
 pub mod machine;
 pub mod probe;
 pub mod standing;
+pub mod through;

@@ -36,7 +36,7 @@ mod decode;
 mod egress;
 mod event;
 mod forwarding;
-mod netlink;
+pub(crate) mod netlink;
 mod network;
 mod probe;
 mod routes;

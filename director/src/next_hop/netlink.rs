@@ -68,7 +68,7 @@ pub(super) async fn dump(
     }
 }
 
-pub(super) fn serialize(payload: RouteNetlinkMessage, flags: u16, sequence: u32) -> Vec<u8> {
+pub(crate) fn serialize(payload: RouteNetlinkMessage, flags: u16, sequence: u32) -> Vec<u8> {
     let mut header = NetlinkHeader::default();
     header.flags = flags;
     header.sequence_number = sequence;
@@ -80,7 +80,7 @@ pub(super) fn serialize(payload: RouteNetlinkMessage, flags: u16, sequence: u32)
 }
 
 /// The messages of a datagram: header and payload. Ends early where lengths contradict each other.
-pub(super) fn messages(mut datagram: &[u8]) -> impl Iterator<Item = (NetlinkHeader, &[u8])> {
+pub(crate) fn messages(mut datagram: &[u8]) -> impl Iterator<Item = (NetlinkHeader, &[u8])> {
     std::iter::from_fn(move || {
         let buffer = NetlinkBuffer::new_checked(datagram).ok()?;
         let mut header = NetlinkHeader::default();
@@ -106,7 +106,7 @@ pub(super) fn parse(header: &NetlinkHeader, payload: &[u8]) -> Option<RouteNetli
 }
 
 /// The error of an `NLMSG_ERROR` message; none: an acknowledgement.
-pub(super) fn error_code(payload: &[u8]) -> Option<io::Error> {
+pub(crate) fn error_code(payload: &[u8]) -> Option<io::Error> {
     let code = payload
         .first_chunk()
         .map_or(-libc::EBADMSG, |bytes| i32::from_ne_bytes(*bytes));

@@ -4,16 +4,17 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use xdp_ebpf::layout::destination;
+use xdp_ebpf::layout::{Destination, destination, method};
 
 use super::alerts::Alerts;
 use super::node::Node;
 use super::system;
-use crate::config::{Config, Method, Probe, RealServer, VirtualService};
+use crate::config::{Config, Method, Probe, RealServer, Tunnel, VirtualService};
 use crate::control::{CheckStatus, RunStatus, ServerHealth};
 use crate::health::engine::{Change, Engine};
 use crate::health::machine::{State, Subject, Verdict};
 use crate::health::standing::{Circumstances, Found, Memory, ServiceStanding, Standings, judge};
+use crate::health::through::Way;
 use crate::overrides::Overrides;
 use crate::plan::{self, Tables, destination_address};
 
@@ -28,6 +29,8 @@ pub(super) struct Health {
     wanted_by: HashMap<Subject, Vec<usize>>,
     /// By the service's name: a reload may put another one in its place.
     memories: HashMap<String, Memory>,
+    /// Real servers to which checks go as clients' packets do.
+    through: HashSet<(IpAddr, Method)>,
     /// Services and real servers that were in service when this director took over from one before it.
     adopted: HashSet<(String, String)>,
     /// Services that depend on a service, by their places.
@@ -47,6 +50,7 @@ impl Health {
             verdicts: HashMap::new(),
             wanted_by: HashMap::new(),
             memories: HashMap::new(),
+            through: HashSet::new(),
             adopted: HashSet::new(),
             dependents: HashMap::new(),
             standings: Standings::default(),
@@ -206,10 +210,28 @@ impl Health {
         let names: HashSet<&str> = config.services.iter().map(|it| it.name.as_str()).collect();
         self.memories
             .retain(|name, _| names.contains(name.as_str()));
+        self.through = self
+            .wanted_by
+            .keys()
+            .filter_map(|subject| Some((subject.server, subject.through?.method)))
+            .collect();
         self.engine
             .replace(self.wanted_by.keys().cloned().collect());
         self.alerts.in_force(config);
     }
+}
+
+/// How the packet path reaches a destination, in the configuration's words.
+fn method_of(record: &Destination) -> Option<Method> {
+    Some(match record.method {
+        method::DR => Method::Dr,
+        method::IPIP => Method::Tun(Tunnel::Ipip),
+        method::GUE => Method::Tun(Tunnel::Gue {
+            port: u16::from_be_bytes(record.tunnel_port),
+        }),
+        method::GRE => Method::Tun(Tunnel::Gre),
+        _ => return None,
+    })
 }
 
 /// What is checked of a real server.
@@ -223,10 +245,15 @@ fn subjects<'a>(
             Probe::Ping => 0,
             _ => check.port.or(server.port).unwrap_or(virtual_port),
         };
+        let through = service.endpoints.first().filter(|_| check.through);
         Subject {
             check: check.clone(),
             server: server.address,
             port,
+            through: through.map(|endpoint| Way {
+                virtual_address: endpoint.address,
+                method: server.method,
+            }),
         }
     })
 }
@@ -259,6 +286,21 @@ fn tell(service: &VirtualService, before: &ServiceStanding, now: &ServiceStandin
 }
 
 impl Node {
+    /// Tells checks that go as clients' packets do how the packet path reaches their real servers now.
+    pub(super) fn tell_ways(&self) {
+        let through = &self.health.through;
+        if through.is_empty() {
+            return;
+        }
+        let ways = self.tables.destinations.values().filter_map(|record| {
+            let way = (destination_address(record), method_of(record)?);
+            let is_wanted = record.flags & destination::RETIRED == 0 && through.contains(&way);
+            // The same real server of another service is reached the same way.
+            is_wanted.then_some((way, *record))
+        });
+        self.health.engine.set_destinations(ways.collect());
+    }
+
     /// Takes in a new verdict, and those that came with it.
     pub(super) fn on_verdict(&mut self, first: Change) {
         let mut affected = BTreeSet::new();
@@ -368,6 +410,7 @@ impl Node {
                 server: report.subject.server,
                 port: report.subject.port,
                 check: report.subject.check.probe.name().to_owned(),
+                through: report.subject.through.map(|way| way.virtual_address),
                 services: services.map(|service| service.name.clone()).collect(),
                 state: word(verdict.state).to_owned(),
                 for_s: verdict.since.map(|since| since.elapsed().as_secs()),

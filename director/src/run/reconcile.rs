@@ -24,6 +24,7 @@ impl Node {
                 self.health.in_force(&config);
                 self.config = config;
                 self.in_force = true;
+                self.tell_ways();
                 Ok(())
             }
             Err(error) => {
@@ -124,10 +125,15 @@ impl Node {
     pub(super) fn apply(&mut self, writes: Vec<Write>) -> anyhow::Result<()> {
         // Whatever comes of it: who was gone may be back, or his id another real server's.
         self.gone_is_told = false;
+        let has_ways = |write: &Write| matches!(write, Write::Destination(..));
+        let are_ways_new = writes.iter().any(has_ways);
         for write in writes {
             tracing::trace!(?write, "map");
             self.datapath.maps.apply(&write)?;
             self.tables.apply(&write);
+        }
+        if are_ways_new {
+            self.tell_ways();
         }
         Ok(())
     }

@@ -54,6 +54,7 @@ fn ask(check: &str, address: SocketAddr, time: Duration) -> Result<Good, Failure
         port: address.port(),
         source: None,
         interface: None,
+        through: None,
     };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

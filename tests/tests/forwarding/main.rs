@@ -16,3 +16,4 @@ mod operators;
 mod others;
 mod schedulers;
 mod site;
+mod through;

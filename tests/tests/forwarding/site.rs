@@ -217,6 +217,11 @@ impl Site {
         self.running[nginx_of(number)].kill().unwrap();
     }
 
+    /// Ends what takes tunnels off on a real server.
+    pub(crate) fn kill_decap(&mut self, number: u8) {
+        self.running[nginx_of(number) + 1].kill().unwrap();
+    }
+
     /// Starts it again.
     pub(crate) fn start_nginx(&mut self, number: u8) {
         self.running[nginx_of(number)] = nginx::start(&self.lab, number).unwrap();

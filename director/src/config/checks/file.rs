@@ -51,6 +51,8 @@ pub(in crate::config) struct CheckFile {
     pub(super) source: Optional<Value<Address>>,
     /// Interface that it is sent from.
     pub(super) interface: Optional<Value<InterfaceName>>,
+    /// DR, TUN: sent to the virtual address, as clients' packets are to this real server. Default: false.
+    pub(super) through: Optional<Value<Switch>>,
 
     /// http, https: the request's method. Default: GET.
     pub(super) method: Optional<Value<HttpMethod>>,
@@ -186,7 +188,8 @@ impl CheckFile {
             smoothing,
             port,
             source,
-            interface
+            interface,
+            through
         );
         all.into_iter()
             .filter_map(|(key, place)| Some((key, place?)))

@@ -23,6 +23,8 @@ pub struct Check {
     pub source: Option<IpAddr>,
     /// Interface that the check is sent from (`SO_BINDTODEVICE`).
     pub interface: Option<String>,
+    /// Whether it is sent to the virtual address, as clients' packets are to this real server.
+    pub through: bool,
 }
 
 /// When a check is run, and how many answers make a verdict. All times in milliseconds.

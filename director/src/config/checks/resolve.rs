@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::file::{CheckChoice, CheckChoices, CheckFile, StepFile};
+use super::file::{CheckChoice, CheckChoices, CheckFile, Standing, StepFile};
 use super::kinds::{CheckWord, HeaderValue};
 use super::model::{
     AgentProbe, Check, DnsProbe, DnsRecord, ExchangeProbe, ExternalProbe, HttpProbe, LoginProbe,
@@ -26,7 +26,7 @@ const SMOOTHING_PERCENT: u32 = 50;
 const HELLO: &str = "director";
 
 /// Keys of where a check is sent, which all types but some have.
-const WAY: &[&str] = &["port", "source", "interface"];
+const WAY: &[&str] = &["port", "source", "interface", "through"];
 const TLS: &[&str] = &["server_name", "verify", "ca"];
 const HTTP: &[&str] = &[
     "method",
@@ -65,6 +65,8 @@ fn keys(kind: CheckWord) -> Vec<&'static str> {
         CheckWord::None => &[],
         CheckWord::External => &["port"],
         CheckWord::Ping => &["source", "interface"],
+        // The agent is the real server's, not the service's.
+        CheckWord::Agent => &["port", "source", "interface"],
         _ => WAY,
     };
     keys.extend(way);
@@ -112,6 +114,20 @@ impl Resolver {
                 ));
             }
         }
+        let through = self.or(&file.through, false);
+        let other_ways = [
+            ("address", file.address.standing()),
+            ("interface", file.interface.standing()),
+        ];
+        for (key, place) in other_ways {
+            if let (true, Some(place)) = (through, place) {
+                self.mistakes.push(Mistake::new(
+                    place,
+                    format!("found \"{key}\" of a check that goes through"),
+                    "no such key: it goes to the virtual address, as clients' packets do",
+                ));
+            }
+        }
         let timing = self.timing(file);
         let probe = self.probe(kind, file, place)?;
         Some(Check {
@@ -121,6 +137,7 @@ impl Resolver {
             port: self.maybe(&file.port),
             source: self.maybe(&file.source),
             interface: self.maybe(&file.interface),
+            through,
         })
     }
 

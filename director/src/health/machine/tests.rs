@@ -24,9 +24,11 @@ fn subject(probe: Probe, timing: Timing) -> Subject {
             port: None,
             source: None,
             interface: None,
+            through: false,
         }),
         server: "10.0.0.1".parse().unwrap(),
         port: 80,
+        through: None,
     }
 }
 

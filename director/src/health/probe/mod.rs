@@ -26,7 +26,7 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
-pub use reach::{Reach, Stream};
+pub use reach::{Datagrams, Reach, Stream};
 
 use crate::config::Probe;
 

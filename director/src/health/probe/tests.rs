@@ -31,6 +31,7 @@ fn reach(address: SocketAddr) -> Reach {
         port: address.port(),
         source: None,
         interface: None,
+        through: None,
     }
 }
 

@@ -81,6 +81,7 @@ async fn connect(way: &WebhookWay) -> Result<Box<dyn Stream>, String> {
             port: address.port(),
             source: None,
             interface: None,
+            through: None,
         };
         match reach.connect().await {
             Ok(stream) => return Ok(stream),
