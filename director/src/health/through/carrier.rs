@@ -18,7 +18,7 @@ use xdp_ebpf::layout::Destination;
 use super::Transport;
 use super::guard::{Guard, PORTS};
 use super::namespace::{HEADER_BYTES, Tun};
-use super::packet::{Ends, deliver, ends, quoted};
+use super::packet::{Ends, Path, ends, quoted};
 use super::wire::{LARGEST, Wire};
 
 /// Packets of one direction that are carried before the other one has its turn.
@@ -104,6 +104,7 @@ impl Carrier {
                 let mut work = Work {
                     wire,
                     tun,
+                    path: Path::new(),
                     flows: HashMap::new(),
                     addresses: HashSet::new(),
                     buffer: vec![0; LARGEST],
@@ -166,6 +167,7 @@ impl Carrier {
 struct Work {
     wire: Wire,
     tun: Tun,
+    path: Path,
     /// By their ends, as the check sees them.
     flows: HashMap<Ends, (Box<Destination>, Guard)>,
     /// Addresses that the namespace has.
@@ -249,7 +251,7 @@ impl Work {
                 // The namespace's own, like a router solicitation.
                 continue;
             };
-            if let Some((ifindex, frame)) = deliver(packet, destination)
+            if let Some((ifindex, frame)) = self.path.deliver(packet, destination)
                 && let Err(error) = self.wire.send(ifindex, &frame)
             {
                 // As good as lost on the way: the check will say so.

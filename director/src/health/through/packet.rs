@@ -104,47 +104,61 @@ pub(super) fn quoted(packet: &[u8]) -> Option<Ends> {
     ends(message.get(8..).filter(|_| is_error)?)
 }
 
-/// What the packet path makes of a check's packet for a real server: a frame, and the interface that it leaves by. `None`:
-/// it does not leave.
-pub(super) fn deliver(packet: &[u8], destination: &Destination) -> Option<(u32, Vec<u8>)> {
-    if packet.len() + ethernet::LEN > LONGEST || destination.next_hop.ifindex == 0 {
-        return None;
-    }
-    // As if a client's had come in, by whatever MAC addresses: both are written anew.
-    let mut frame = vec![0; ethernet::LEN];
-    let is_ipv4 = packet.first()? >> 4 == 4;
-    let ether_type: u16 = if is_ipv4 {
-        ethernet::IPV4
-    } else {
-        ethernet::IPV6
-    };
-    frame[12..].copy_from_slice(&ether_type.to_be_bytes());
-    frame.extend(packet);
+/// The packet path over tables of its own, with one destination: nothing is entered or counted anywhere else.
+pub(super) struct Path {
+    tables: NativeTables,
+}
 
-    let settings = Settings {
-        cpus: 1,
-        ..Settings::default()
-    };
-    // Tables of its own, with this destination alone: nothing is entered or counted anywhere else.
-    let mut tables = NativeTables::new(settings, DESTINATION + 1);
-    tables.destinations.insert(DESTINATION, *destination);
-    let note = Scratch {
-        destination: DESTINATION,
-        ..Scratch::default()
-    };
-    // SAFETY: this thread's own tables, and no packet is being handled.
-    unsafe { tables.scratch()?.write(note) };
-    let mut frame = Frame::new(&frame, 0);
-    let verdict = if is_ipv4 {
-        deliver::stage::<V4, _, _>(&mut frame, &tables)
-    } else {
-        deliver::stage::<V6, _, _>(&mut frame, &tables)
-    };
-    match verdict {
-        Verdict::Transmit | Verdict::Redirect(_) => {
-            Some((destination.next_hop.ifindex, frame.bytes()))
+impl Path {
+    pub(super) fn new() -> Self {
+        let settings = Settings {
+            cpus: 1,
+            ..Settings::default()
+        };
+        Self {
+            tables: NativeTables::new(settings, DESTINATION + 1),
         }
-        _ => None,
+    }
+
+    /// What becomes of a check's packet for a real server: a frame, and the interface that it leaves by. `None`: it does
+    /// not leave.
+    pub(super) fn deliver(
+        &mut self,
+        packet: &[u8],
+        destination: &Destination,
+    ) -> Option<(u32, Vec<u8>)> {
+        if packet.len() + ethernet::LEN > LONGEST || destination.next_hop.ifindex == 0 {
+            return None;
+        }
+        // As if a client's had come in, by whatever MAC addresses: both are written anew.
+        let mut frame = vec![0; ethernet::LEN];
+        let is_ipv4 = packet.first()? >> 4 == 4;
+        let ether_type: u16 = if is_ipv4 {
+            ethernet::IPV4
+        } else {
+            ethernet::IPV6
+        };
+        frame[12..].copy_from_slice(&ether_type.to_be_bytes());
+        frame.extend(packet);
+        self.tables.destinations.insert(DESTINATION, *destination);
+        let note = Scratch {
+            destination: DESTINATION,
+            ..Scratch::default()
+        };
+        // SAFETY: this thread's own tables, and no packet is being handled.
+        unsafe { self.tables.scratch()?.write(note) };
+        let mut frame = Frame::new(&frame, 0);
+        let verdict = if is_ipv4 {
+            deliver::stage::<V4, _, _>(&mut frame, &self.tables)
+        } else {
+            deliver::stage::<V6, _, _>(&mut frame, &self.tables)
+        };
+        match verdict {
+            Verdict::Transmit | Verdict::Redirect(_) => {
+                Some((destination.next_hop.ifindex, frame.bytes()))
+            }
+            _ => None,
+        }
     }
 }
 
@@ -222,6 +236,8 @@ mod tests {
             }
         };
         let packet = packet("10.0.0.1:61000", "192.0.2.10:80", true);
+        let mut path = Path::new();
+        let mut deliver = |packet: &[u8], to: &Destination| path.deliver(packet, to);
         let rows = [
             (method::DR, 0, None),
             (method::IPIP, 20, Some(protocol::IPIP)),
