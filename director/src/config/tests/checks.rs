@@ -232,3 +232,64 @@ fn mistakes_in_what_follows() {
     let shown = parse("director.yaml", circle).unwrap_err().to_string();
     assert!(shown.contains("\"a\" depends on itself"), "{shown}");
 }
+
+#[test]
+fn checks_that_go_through() {
+    let dr = "method: dr, real_servers: [10.0.0.1]";
+    let rows: [(&str, &str, &[&str]); 10] = [
+        ("{type: http, through: true}", dr, &[]),
+        (
+            "{type: dns, name: a, through: true, source: 10.0.0.9}",
+            "method: tun, real_servers: [10.0.0.1]",
+            &[],
+        ),
+        // The director itself has the virtual address.
+        (
+            "{type: http, through: true}",
+            "method: dr, real_servers: [10.0.0.1], fallback_servers: [127.0.0.1]",
+            &[],
+        ),
+        (
+            "{type: http, through: true}",
+            "real_servers: [10.0.0.1]",
+            &["through", "the method here is nat", "dr or tun"],
+        ),
+        (
+            "{type: http, through: true}",
+            "method: dr, real_servers: [10.0.0.1, {address: 10.0.0.2, method: nat}]",
+            &["10.0.0.2", "the method here is nat"],
+        ),
+        (
+            "{type: http, through: true}",
+            "method: tun, real_servers: [\"2001:db8::1\"]",
+            &["in an IPv4 service", "\"source\""],
+        ),
+        (
+            "{type: http, through: true, source: 10.0.0.9}",
+            "method: tun, real_servers: [\"2001:db8::1\"]",
+            &[],
+        ),
+        (
+            "{type: http, through: true, address: 10.0.0.1}",
+            dr,
+            &["found \"address\" of a check that goes through"],
+        ),
+        ("{type: ping, through: true}", dr, &["found \"through\""]),
+        ("{type: agent, through: true}", dr, &["found \"through\""]),
+    ];
+    for (check, rest, said) in rows {
+        let text = format!(
+            "interfaces: [eth0]\nservices: [{{address: 192.0.2.10, port: 80, check: {check}, {rest}}}]\n"
+        );
+        match parse("director.yaml", &text) {
+            Ok(_) => assert!(said.is_empty(), "{check} {rest} is taken"),
+            Err(error) => {
+                let shown = error.to_string();
+                assert!(!said.is_empty(), "{shown}");
+                for words in said {
+                    assert!(shown.contains(words), "{words:?} in {shown}");
+                }
+            }
+        }
+    }
+}
