@@ -1,7 +1,5 @@
 //! Who is in charge: decides which director serves a group of virtual addresses, and moves them.
 //!
-//! Nothing lives here yet but this plan. What will:
-//!
 //! ```text
 //!  links (VRRP, UDP, serial line) ──► wire ──► machine ──► actions ──► takeover (addresses, gratuitous ARP)
 //!                                              ▲
@@ -15,3 +13,7 @@
 //!
 //! It does **not** know about packets of virtual services, BPF, health checks or the director's
 //! configuration file: it must be usable alone.
+
+pub mod config;
+pub mod machine;
+pub mod wire;

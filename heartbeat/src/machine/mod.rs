@@ -1,0 +1,10 @@
+//! The failover rules: who serves a group of virtual addresses. No I/O: inputs and the time in, actions out.
+//!
+//! The time is what has passed since some fixed point before the node's start, from a clock that goes on while the machine sleeps.
+
+mod types;
+
+pub use types::{
+    Action, Alert, Command, FenceResult, ForeignStatus, GroupStatus, Input, LinkId, LinkState,
+    LinkStatus, Note, PeerState, PeerStatus, Reason, Role, Run, Scope, Status, Transition,
+};
