@@ -4,3 +4,6 @@ mod advert;
 mod checksum;
 
 pub use advert::{ADDRESSES, Addresses, Advert, ChecksumRule, Envelope, Version, VrrpError};
+
+#[cfg(test)]
+mod tests;
