@@ -2,8 +2,16 @@
 //!
 //! The time is what has passed since some fixed point before the node's start, from a clock that goes on while the machine sleeps.
 
+mod bounds;
+mod decide;
+mod node;
+mod peers;
+mod report;
+mod routers;
 mod types;
+mod unit;
 
+pub use node::{HISTORY, Machine};
 pub use types::{
     Action, Alert, Command, FenceResult, ForeignStatus, GroupStatus, Input, LinkId, LinkState,
     LinkStatus, Note, PeerState, PeerStatus, Reason, Role, Run, Scope, Status, Transition,

@@ -139,7 +139,7 @@ pub enum Action {
 pub struct Run {
     /// The group.
     pub group: usize,
-    /// Its new role.
+    /// Primary or backup.
     pub role: Role,
 }
 
@@ -322,6 +322,13 @@ pub enum Alert {
     StoodStill(Duration),
     /// A fencing program failed.
     FenceFailed(String),
+    /// An operator ordered takeover, but the node is not fit.
+    TakeoverRefused {
+        /// The group.
+        group: String,
+        /// Why it is not fit.
+        why: String,
+    },
     /// An operator ordered standby, but no other node can serve the group.
     NobodyElse(String),
 }
@@ -368,6 +375,12 @@ impl fmt::Display for Alert {
                 write!(f, "this node stood still for {} ms", time.as_millis())
             }
             Alert::FenceFailed(node) => write!(f, "fencing of node {node} failed"),
+            Alert::TakeoverRefused { group, why } => {
+                write!(
+                    f,
+                    "the group {group} is not taken over: the node is not fit: {why}"
+                )
+            }
             Alert::NobodyElse(group) => {
                 write!(
                     f,

@@ -1,0 +1,281 @@
+//! The other nodes: what was heard of them, where and when.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::types::{Alert, LinkId, LinkState, PeerState};
+use crate::config::{Config, Timing};
+use crate::wire::message::{GroupState, Message, NameId, NodeState};
+
+/// What is known of another node.
+#[derive(Clone, Debug)]
+pub(super) struct Peer {
+    pub(super) name: String,
+    pub(super) id: NameId,
+    /// Its position in [`Config::nodes`].
+    pub(super) index: usize,
+    pub(super) state: PeerState,
+    /// 0: it was never heard of.
+    pub(super) incarnation: u64,
+    pub(super) sequence: u64,
+    pub(super) address: Option<IpAddr>,
+    /// The addresses that its adverts come from.
+    pub(super) addresses: Vec<IpAddr>,
+    /// By the machine's groups.
+    pub(super) groups: Vec<GroupState>,
+    /// The nodes that it holds for alive: bits by position in [`Config::nodes`].
+    pub(super) alive: u16,
+    /// Since when its messages say that it does not hear this node.
+    pub(super) unheard_since: Option<Duration>,
+    /// When there last was news of it, from itself or through others.
+    pub(super) heard_at: Duration,
+    /// By link.
+    pub(super) links: Vec<Heard>,
+    /// Fencing of this node.
+    pub(super) fence: Fencing,
+    is_one_way_told: bool,
+    unknown_told: u32,
+}
+
+/// What was heard on one link.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Heard {
+    /// None: never.
+    pub(super) at: Option<Duration>,
+    is_silent: bool,
+}
+
+/// How far fencing of a node is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fencing {
+    /// Not asked for.
+    Not,
+    /// The program runs.
+    Running,
+    /// It is dead for sure.
+    Done,
+    /// The program failed.
+    Failed(Duration),
+}
+
+impl Peer {
+    pub(super) fn new(config: &Config, index: usize, name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            id: NameId::of(name),
+            index,
+            state: PeerState::Unknown,
+            incarnation: 0,
+            sequence: 0,
+            address: None,
+            addresses: Vec::new(),
+            groups: vec![GroupState::default(); config.groups.len()],
+            alive: 0,
+            unheard_since: None,
+            heard_at: Duration::ZERO,
+            links: vec![Heard::default(); config.links.len()],
+            fence: Fencing::Not,
+            is_one_way_told: false,
+            unknown_told: 0,
+        }
+    }
+
+    /// Whether it is to be reckoned with.
+    pub(super) fn is_alive(&self) -> bool {
+        matches!(self.state, PeerState::Alive | PeerState::Late)
+    }
+
+    /// Whether others are told of it: also that it left, for as long as they would hold it for alive.
+    pub(super) fn is_news(&self, now: Duration, timing: &Timing) -> bool {
+        let has_just_left = self.state == PeerState::Left && now < self.heard_at + timing.deadtime;
+        self.is_alive() || has_just_left
+    }
+
+    /// Whether it is known only through others.
+    pub(super) fn is_relayed(&self, now: Duration, timing: &Timing) -> bool {
+        let is_direct = |heard: &Heard| heard.at.is_some_and(|at| now < at + timing.deadtime);
+        self.is_alive() && !self.links.iter().any(is_direct)
+    }
+
+    /// Takes news, if they are news. `alive` is by position in [`Config::nodes`], `own` this node's bit in it.
+    fn learn(
+        &mut self,
+        now: Duration,
+        news: &NodeState,
+        alive: u16,
+        own: u16,
+        is_leaving: bool,
+        alerts: &mut Vec<Alert>,
+    ) -> bool {
+        if (news.incarnation, news.sequence) <= (self.incarnation, self.sequence) {
+            return false;
+        }
+        if news.incarnation != self.incarnation && self.is_alive() {
+            alerts.push(Alert::NodeRestarted(self.name.clone()));
+            self.unheard_since = None;
+        }
+        self.incarnation = news.incarnation;
+        self.sequence = news.sequence;
+        self.address = news.address;
+        self.alive = alive;
+        if alive & own == 0 {
+            self.unheard_since.get_or_insert(now);
+        } else {
+            self.unheard_since = None;
+            self.is_one_way_told = false;
+        }
+        if is_leaving {
+            self.heard_at = now;
+            if self.state != PeerState::Left {
+                alerts.push(Alert::NodeLeft(self.name.clone()));
+            }
+            self.state = PeerState::Left;
+        } else {
+            self.is_heard(now, alerts);
+        }
+        true
+    }
+
+    /// There is a sign of life.
+    pub(super) fn is_heard(&mut self, now: Duration, alerts: &mut Vec<Alert>) {
+        self.heard_at = now;
+        if !self.is_alive() {
+            alerts.push(Alert::NodeAlive(self.name.clone()));
+            self.fence = Fencing::Not;
+            self.unheard_since = self.unheard_since.map(|_| now);
+        }
+        self.state = PeerState::Alive;
+    }
+
+    /// It was heard itself.
+    pub(super) fn is_heard_on(
+        &mut self,
+        now: Duration,
+        link: LinkId,
+        config: &Config,
+        alerts: &mut Vec<Alert>,
+    ) {
+        if let Some(heard) = self.links.get_mut(usize::from(link.0)) {
+            heard.at = Some(now);
+            if heard.is_silent {
+                heard.is_silent = false;
+                alerts.push(Alert::LinkBack {
+                    node: self.name.clone(),
+                    link: config.link_name(link).to_owned(),
+                });
+            }
+        }
+    }
+
+    /// What the time alone changes.
+    pub(super) fn tick(&mut self, now: Duration, config: &Config, alerts: &mut Vec<Alert>) {
+        let timing = &config.timing;
+        if self.is_alive() {
+            let silence = now.saturating_sub(self.heard_at);
+            if silence >= timing.deadtime {
+                self.state = PeerState::Dead;
+                self.unheard_since = None;
+                self.is_one_way_told = false;
+                alerts.push(Alert::NodeDead(self.name.clone()));
+            } else if silence >= timing.warntime {
+                if self.state == PeerState::Alive {
+                    alerts.push(Alert::NodeLate(self.name.clone()));
+                }
+                self.state = PeerState::Late;
+            }
+        }
+        let is_alive = self.is_alive();
+        for (heard, link) in self.links.iter_mut().zip(&config.links) {
+            let is_silent = heard.at.is_some_and(|at| now >= at + timing.deadtime);
+            if is_silent && !heard.is_silent {
+                heard.is_silent = true;
+                // When all are silent, the node is dead, which says it all.
+                if is_alive {
+                    alerts.push(Alert::LinkSilent {
+                        node: self.name.clone(),
+                        link: link.name.clone(),
+                    });
+                }
+            }
+        }
+        let is_one_way = |since| now >= since + timing.deadtime;
+        if self.unheard_since.is_some_and(is_one_way) && !self.is_one_way_told {
+            self.is_one_way_told = true;
+            alerts.push(Alert::OneWay(self.name.clone()));
+        }
+    }
+
+    /// How a link stands.
+    pub(super) fn link_state(heard_at: Duration, now: Duration, timing: &Timing) -> LinkState {
+        match now.saturating_sub(heard_at) {
+            silence if silence >= timing.deadtime => LinkState::Silent,
+            silence if silence >= timing.warntime => LinkState::Late,
+            _ => LinkState::Good,
+        }
+    }
+}
+
+/// Takes a heartbeat: what it says of its sender and of others. `own` is this node's position in [`Config::nodes`].
+pub(super) fn hear(
+    peers: &mut [Peer],
+    now: Duration,
+    config: &Config,
+    own: usize,
+    group_ids: &[NameId],
+    (link, message): (LinkId, &Message),
+    alerts: &mut Vec<Alert>,
+) {
+    let own_id = config.nodes.get(own).map(|name| NameId::of(name));
+    let mentioned: Vec<&NodeState> = std::iter::once(&message.sender)
+        .chain(&message.others)
+        .collect();
+    // Positions in the message to positions in the configuration.
+    let positions: Vec<Option<usize>> = mentioned
+        .iter()
+        .map(|node| match own_id {
+            Some(id) if id == node.node => Some(own),
+            _ => peers
+                .iter()
+                .find(|peer| peer.id == node.node)
+                .map(|peer| peer.index),
+        })
+        .collect();
+    let alive = |mask: u16| {
+        let bits = positions.iter().enumerate();
+        bits.filter(|(position, _)| mask & 1 << position != 0)
+            .filter_map(|(_, index)| *index)
+            .fold(0_u16, |alive, index| alive | 1 << index)
+    };
+    for (position, node) in mentioned.iter().enumerate() {
+        let Some(peer) = peers.iter_mut().find(|peer| peer.id == node.node) else {
+            continue;
+        };
+        // What the sender itself holds for dead is old, however new it is to this node.
+        if position > 0 && message.sender.alive & 1 << position == 0 {
+            continue;
+        }
+        if position == 0 {
+            peer.is_heard_on(now, link, config, alerts);
+        }
+        let is_leaving = position == 0 && message.is_leaving;
+        if !peer.learn(now, node, alive(node.alive), 1 << own, is_leaving, alerts) {
+            continue;
+        }
+        for (group, id) in group_ids.iter().enumerate() {
+            let told = message.groups.iter().position(|told| told == id);
+            let told = told.and_then(|position| node.groups.get(position));
+            peer.groups[group] = told.copied().unwrap_or_default();
+            let is_expected = config.groups[group].priorities.contains_key(&peer.name);
+            if told.is_none() && is_expected && peer.unknown_told & 1 << group == 0 {
+                peer.unknown_told |= 1 << group;
+                alerts.push(Alert::GroupUnknown {
+                    group: config.groups[group].name.clone(),
+                    node: peer.name.clone(),
+                });
+            }
+        }
+        if position == 0 {
+            peer.addresses.clone_from(&message.addresses);
+        }
+    }
+}

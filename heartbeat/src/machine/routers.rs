@@ -1,0 +1,222 @@
+//! VRRP: this node as one router of several for a group, on one link and in one address family.
+//!
+//! Foreign routers are those that are not nodes of ours: keepalived on another machine, or all there is where nodes know each
+//! other by VRRP only. For these the rules are RFC 9568 section 6.4; a node of ours is judged by its own heartbeats.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::types::LinkId;
+use crate::config::{Config, LinkKind};
+use crate::wire::vrrp::{Addresses, Advert, Version};
+
+/// Priority of the owner of the addresses.
+pub(super) const OWNER: u8 = 255;
+
+/// One virtual router.
+#[derive(Clone, Debug)]
+pub(super) struct Router {
+    pub(super) link: LinkId,
+    pub(super) group: usize,
+    pub(super) version: Version,
+    pub(super) is_ipv6: bool,
+    pub(super) vrid: u8,
+    /// How often this node advertises.
+    interval: Duration,
+    /// How often the primary does (Active_Adver_Interval).
+    active_interval: Duration,
+    /// This node's address on the link.
+    pub(super) address: Option<IpAddr>,
+    addresses: Addresses,
+    /// The foreign router that advertised last.
+    pub(super) foreign: Option<Foreign>,
+    /// Until then a foreign router is, or may be, primary (Active_Down_Timer).
+    pub(super) down_at: Duration,
+    pub(super) next_advert: Duration,
+}
+
+/// A foreign router.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Foreign {
+    pub(super) address: IpAddr,
+    pub(super) priority: u8,
+    pub(super) heard_at: Duration,
+}
+
+/// What an advert of a foreign router means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Heard {
+    /// Nothing changes.
+    Nothing,
+    /// It is primary and goes before this node.
+    GoesBefore,
+    /// It is primary but this node goes before, and must say so.
+    MustYield,
+    /// It no longer is primary.
+    Released,
+}
+
+impl Router {
+    /// All virtual routers of a configuration.
+    pub(super) fn all(config: &Config) -> Vec<Self> {
+        let mut routers = Vec::new();
+        for (link, id) in config.links.iter().zip(0..) {
+            let LinkKind::Vrrp(vrrp) = &link.kind else {
+                continue;
+            };
+            for (group, about) in config.groups.iter().enumerate() {
+                let Some(vrid) = about.vrid else { continue };
+                let hosts = || about.addresses.iter().map(ipnet::IpNet::addr);
+                let v4 = hosts().filter_map(|address| match address {
+                    IpAddr::V4(address) => Some(address),
+                    IpAddr::V6(_) => None,
+                });
+                let mut v6: Vec<_> = hosts()
+                    .filter_map(|address| match address {
+                        IpAddr::V6(address) => Some(address),
+                        IpAddr::V4(_) => None,
+                    })
+                    .collect();
+                // The first one is to be link-local (RFC 9568 section 5.2.9).
+                v6.sort_by_key(|address| !address.is_unicast_link_local());
+                let version = if vrrp.version == 2 {
+                    Version::V2
+                } else {
+                    Version::V3
+                };
+                let families = [
+                    (version, Addresses::V4(v4.collect())),
+                    (Version::V3, Addresses::V6(v6)),
+                ];
+                for (version, addresses) in families {
+                    let is_ipv6 = matches!(addresses, Addresses::V6(_));
+                    let is_empty = match &addresses {
+                        Addresses::V4(list) => list.is_empty(),
+                        Addresses::V6(list) => list.is_empty(),
+                    };
+                    if is_empty {
+                        continue;
+                    }
+                    routers.push(Self {
+                        link: LinkId(id),
+                        group,
+                        version,
+                        is_ipv6,
+                        vrid,
+                        interval: vrrp.interval,
+                        active_interval: vrrp.interval,
+                        address: None,
+                        addresses,
+                        foreign: None,
+                        down_at: Duration::ZERO,
+                        next_advert: Duration::ZERO,
+                    });
+                }
+            }
+        }
+        routers
+    }
+
+    /// Skew_Time: the better wait less.
+    fn skew(&self, priority: u8) -> Duration {
+        let unit = match self.version {
+            // RFC 3768 section 6.1: of a second, whatever the interval.
+            Version::V2 => Duration::from_secs(1),
+            Version::V3 => self.active_interval,
+        };
+        unit * (256 - u32::from(priority)) / 256
+    }
+
+    /// Waits for Active_Down_Interval.
+    pub(super) fn wait(&mut self, now: Duration, priority: u8) {
+        self.down_at = now + self.active_interval * 3 + self.skew(priority);
+    }
+
+    /// Whether a foreign router, heard and not since silent, is primary.
+    pub(super) fn foreign_now(&self, now: Duration) -> Option<Foreign> {
+        self.foreign.filter(|_| now < self.down_at)
+    }
+
+    /// Takes a foreign router's advert. `preempts`: less than the own priority does not keep this node from becoming primary.
+    pub(super) fn hear(
+        &mut self,
+        now: Duration,
+        from: IpAddr,
+        advert: &Advert,
+        (is_primary, priority, preempts): (bool, u8, bool),
+    ) -> Heard {
+        if advert.priority == 0 {
+            let is_of_active = self.foreign.is_none_or(|foreign| foreign.address == from);
+            if is_primary {
+                // Section 6.4.3 (700): others are told at once that the addresses are served.
+                return Heard::MustYield;
+            }
+            if is_of_active {
+                self.down_at = now + self.skew(priority);
+            }
+            return Heard::Released;
+        }
+        let goes_before = advert.priority > priority
+            || (advert.priority == priority && Some(from) > self.address);
+        let is_accepted = match is_primary {
+            true => goes_before,
+            // Section 6.4.2 (450): Preempt_Mode decides over what is less, and what is equal is accepted.
+            false => advert.priority >= priority || !preempts,
+        };
+        if is_primary && !is_accepted {
+            return Heard::MustYield;
+        }
+        if !is_accepted
+            && self
+                .foreign_now(now)
+                .is_some_and(|foreign| foreign.priority >= priority)
+        {
+            return Heard::Nothing;
+        }
+        self.foreign = Some(Foreign {
+            address: from,
+            priority: advert.priority,
+            heard_at: now,
+        });
+        if is_accepted {
+            if self.version == Version::V3 {
+                self.active_interval = advert.interval;
+            }
+            self.wait(now, priority);
+        }
+        if is_primary {
+            Heard::GoesBefore
+        } else {
+            Heard::Nothing
+        }
+    }
+
+    /// This node becomes primary: its own interval counts.
+    pub(super) fn becomes_primary(&mut self, now: Duration) {
+        self.active_interval = self.interval;
+        self.next_advert = now;
+        self.down_at = now;
+        self.foreign = None;
+    }
+
+    /// The advert that is due now, if one is.
+    pub(super) fn due(&mut self, now: Duration, priority: u8) -> Option<Advert> {
+        if now < self.next_advert {
+            return None;
+        }
+        self.next_advert = now + self.interval;
+        Some(self.advert(priority))
+    }
+
+    /// An advert of this priority.
+    pub(super) fn advert(&self, priority: u8) -> Advert {
+        Advert {
+            version: self.version,
+            vrid: self.vrid,
+            priority,
+            interval: self.interval,
+            addresses: self.addresses.clone(),
+            password: None,
+        }
+    }
+}
