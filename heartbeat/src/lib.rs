@@ -17,3 +17,6 @@
 pub mod config;
 pub mod machine;
 pub mod wire;
+
+#[cfg(test)]
+mod sim;

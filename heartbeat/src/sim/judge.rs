@@ -1,0 +1,211 @@
+//! The judge: knows the truth of all nodes and holds them to the bounds.
+
+use super::world::{Micros, World};
+
+/// What went from one node to another.
+#[derive(Clone, Copy, Debug, Default)]
+struct Traffic {
+    last: Micros,
+    /// Since then no gap was longer than deadtime.
+    good_since: Micros,
+}
+
+/// Bounds in true time.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bounds {
+    pub(super) keepalive: Micros,
+    pub(super) deadtime: Micros,
+    pub(super) two_primaries: Micros,
+    pub(super) primary: Micros,
+    pub(super) preferred: Micros,
+}
+
+/// The judge.
+pub(super) struct Judge {
+    pub(super) bounds: Bounds,
+    /// The first thing that was wrong.
+    pub(super) verdict: Option<String>,
+    /// By from, to.
+    traffic: Vec<Vec<Traffic>>,
+    /// By group, and pair of nodes: since when both serve it.
+    both_since: Vec<Vec<Vec<Option<Micros>>>>,
+    /// By group: since when nobody serves it.
+    pub(super) none_since: Vec<Option<Micros>>,
+    /// Nothing more goes wrong from then on.
+    pub(super) last_fault: Micros,
+    /// By group: when a node took it after the last fault.
+    pub(super) taken: Vec<Vec<Micros>>,
+    /// Pairs of nodes are judged that know each other by heartbeats.
+    pub(super) own_nodes: usize,
+}
+
+impl Judge {
+    pub(super) fn new(bounds: Bounds, nodes: usize, groups: usize, own_nodes: usize) -> Self {
+        Self {
+            bounds,
+            verdict: None,
+            traffic: vec![vec![Traffic::default(); nodes]; nodes],
+            both_since: vec![vec![vec![None; nodes]; nodes]; groups],
+            none_since: vec![Some(0); groups],
+            last_fault: Micros::MAX,
+            taken: vec![Vec::new(); groups],
+            own_nodes,
+        }
+    }
+
+    pub(super) fn wrong(&mut self, now: Micros, what: impl FnOnce() -> String) {
+        if self.verdict.is_none() {
+            self.verdict = Some(format!("at {:.3} ms: {}", now as f64 / 1000.0, what()));
+        }
+    }
+
+    /// A heartbeat was heard.
+    pub(super) fn delivered(&mut self, from: usize, to: usize, now: Micros, sent: Micros) {
+        // A link that delays for longer does not count as working.
+        if now - sent > self.bounds.keepalive {
+            return;
+        }
+        let traffic = &mut self.traffic[from][to];
+        if now - traffic.last > self.bounds.deadtime {
+            traffic.good_since = now;
+        }
+        traffic.last = now;
+    }
+
+    /// Since when one hears the other without a gap.
+    fn good_since(&self, from: usize, to: usize, now: Micros) -> Option<Micros> {
+        let traffic = self.traffic[from][to];
+        (traffic.last > 0 && now - traffic.last <= self.bounds.deadtime)
+            .then_some(traffic.good_since)
+    }
+
+    /// A node takes a group.
+    pub(super) fn took(&mut self, world: &World, node: usize, group: usize) {
+        let now = world.now;
+        if now > self.last_fault {
+            self.taken[group].push(now);
+        }
+        // A node that stands still has fallen silent before another one takes over, if that one heard it until then.
+        for (other, about) in world.nodes.iter().enumerate() {
+            if other == node || other >= self.own_nodes || node >= self.own_nodes {
+                continue;
+            }
+            let heard_until_then =
+                || self.traffic[other][node].last + self.bounds.keepalive >= about.frozen_at;
+            if about.is_frozen && about.serves(group, now) && heard_until_then() {
+                self.wrong(now, || {
+                    format!("node {node} took group {group}, which node {other}, that stands still, serves")
+                });
+            }
+        }
+    }
+
+    /// Looks at who serves what.
+    pub(super) fn watch(&mut self, world: &World) {
+        let now = world.now;
+        for group in 0..self.none_since.len() {
+            let mut serving = [false; 16];
+            for (node, about) in world.nodes.iter().enumerate() {
+                serving[node] = about.serves(group, now);
+            }
+            if serving.contains(&true) {
+                self.none_since[group] = None;
+            } else {
+                let since = *self.none_since[group].get_or_insert(now);
+                let begin = since.max(self.last_fault);
+                if self.last_fault < now
+                    && now - begin > self.bounds.primary
+                    && can_be_served(world, group)
+                {
+                    self.wrong(now, || {
+                        format!("group {group} has no primary since {since}")
+                    });
+                }
+            }
+            for a in 0..self.own_nodes {
+                for b in a + 1..self.own_nodes {
+                    if !(serving[a] && serving[b]) {
+                        self.both_since[group][a][b] = None;
+                        continue;
+                    }
+                    let since = *self.both_since[group][a][b].get_or_insert(now);
+                    let ways = [(a, b), (b, a)];
+                    let good = ways
+                        .iter()
+                        .filter_map(|(from, to)| self.good_since(*from, *to, now))
+                        .min();
+                    let Some(good) = good else { continue };
+                    if now - since.max(good) > self.bounds.two_primaries {
+                        self.wrong(now, || {
+                            format!("nodes {a} and {b} are both primary of group {group} since {since}, with a link that works since {good}")
+                        });
+                    }
+                }
+            }
+        }
+    }
+
+    /// After all has come to rest.
+    pub(super) fn finish(
+        &mut self,
+        world: &World,
+        priorities: &[Vec<u8>],
+        expects_preferred: bool,
+        is_connected: bool,
+    ) {
+        let now = world.now;
+        for group in 0..self.none_since.len() {
+            if self.none_since[group].is_some() && can_be_served(world, group) {
+                self.wrong(now, || format!("group {group} has no primary at the end"));
+            }
+            let settled = self.last_fault + self.bounds.preferred;
+            if let Some(late) = self.taken[group].iter().find(|at| **at > settled) {
+                let late = *late;
+                self.wrong(now, || {
+                    format!("group {group} still moved at {late}, the last fault was long before")
+                });
+            }
+            let most = 2 + 2 * world.nodes.len();
+            if self.taken[group].len() > most {
+                let count = self.taken[group].len();
+                self.wrong(now, || {
+                    format!("group {group} was taken {count} times after the last fault")
+                });
+            }
+            let serving: Vec<usize> = (0..world.nodes.len())
+                .filter(|node| world.nodes[*node].serves(group, now))
+                .collect();
+            if is_connected && serving.len() > 1 {
+                self.wrong(now, || {
+                    format!("group {group} has several primaries at the end: {serving:?}")
+                });
+            }
+            if is_connected && expects_preferred {
+                let effective = |node: usize| {
+                    let about = &world.nodes[node];
+                    let base = priorities[group][node];
+                    let is_able = base > 0 && about.is_running() && about.fitness.1.is_none();
+                    is_able.then(|| u16::from(base).saturating_sub(about.fitness.0).max(1))
+                };
+                // Where fitness made priorities equal, the order of names or addresses decides; that is the machines' affair.
+                let best = (0..world.nodes.len()).filter_map(effective).max();
+                let found = serving.first().and_then(|node| effective(*node));
+                if best != found {
+                    self.wrong(now, || {
+                        format!("group {group} is served by {serving:?} with priority {found:?}; the best has {best:?}")
+                    });
+                }
+            }
+        }
+    }
+}
+
+/// Whether any node is able to serve a group.
+fn can_be_served(world: &World, group: usize) -> bool {
+    world.nodes.iter().any(|node| {
+        let is_member = node.config.groups[group]
+            .priorities
+            .contains_key(&node.config.node);
+        is_member && node.is_running() && !node.is_frozen && node.fitness.1.is_none()
+    })
+}

@@ -1,0 +1,495 @@
+//! One run: a configuration and faults that follow from the seed, then rest.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::judge::{Bounds, Judge};
+use super::random::Random;
+use super::world::{Event, Fault, Micros, Node, Path, World};
+use crate::config::{
+    Announce, AutoFailback, Config, Fence, Fitness, Group, Link, LinkKind, Program, SerialLink,
+    Timing, VrrpLink,
+};
+use crate::machine::{Command, Scope};
+
+const MILLISECOND: Micros = 1_000;
+
+/// What varies between runs, besides the faults.
+#[derive(Clone, Debug)]
+struct Setting {
+    own_nodes: usize,
+    /// A VRRP router that is not a node of ours.
+    has_foreign: bool,
+    own_links: usize,
+    has_vrrp: bool,
+    groups: usize,
+    together: bool,
+    timing: Timing,
+    auto_failback: AutoFailback,
+    fence: Option<bool>,
+    /// By group, by node; 0: may not serve it.
+    priorities: Vec<Vec<u8>>,
+}
+
+impl Setting {
+    fn random(random: &mut Random) -> Self {
+        let own_nodes = random.one_of(&[2, 2, 2, 3, 3, 4, 5]);
+        let has_vrrp = random.percent(25);
+        let has_foreign = has_vrrp && random.percent(40);
+        let own_links = random.one_of(&[1, 1, 2]);
+        let groups = random.one_of(&[1, 1, 2, 3]);
+        let keepalive = random.one_of(&[50, 100, 200]);
+        let deadtime = keepalive * random.within(3..=6);
+        let milliseconds = Duration::from_millis;
+        let timing = Timing {
+            keepalive: milliseconds(keepalive),
+            warntime: milliseconds(deadtime / 2),
+            deadtime: milliseconds(deadtime),
+            initdead: milliseconds(deadtime * random.within(2..=5)),
+        };
+        let auto_failback = match random.below(4) {
+            0 => AutoFailback::Off,
+            1 => AutoFailback::After(milliseconds(random.within(100..=2000))),
+            _ => AutoFailback::On,
+        };
+        let together = groups > 1 && random.percent(40);
+        let nodes = own_nodes + usize::from(has_foreign);
+        let mut priorities = Vec::new();
+        for group in 0..groups {
+            if group > 0 && together {
+                priorities.push(priorities[0]);
+                continue;
+            }
+            let mut of_group = [0; 8];
+            for (node, priority) in of_group.iter_mut().enumerate().take(nodes) {
+                let is_member = node < 2 || node >= own_nodes || random.percent(80);
+                // All different.
+                *priority = if is_member {
+                    (random.within(1..=24) * 10) as u8 + node as u8
+                } else {
+                    0
+                };
+            }
+            priorities.push(of_group);
+        }
+        Self {
+            own_nodes,
+            has_foreign,
+            own_links,
+            has_vrrp,
+            groups,
+            together,
+            timing,
+            auto_failback,
+            fence: random.percent(15).then(|| random.percent(30)),
+            priorities: priorities
+                .iter()
+                .map(|of_group| of_group[..nodes].to_vec())
+                .collect(),
+        }
+    }
+
+    fn nodes(&self) -> usize {
+        self.own_nodes + usize::from(self.has_foreign)
+    }
+
+    fn config(&self, node: usize) -> Config {
+        let is_foreign = node >= self.own_nodes;
+        let name = |node: usize| format!("n{node}");
+        let serial = SerialLink {
+            device: PathBuf::from("/dev/ttyS0"),
+            baud: 115_200,
+        };
+        let vrrp = VrrpLink {
+            interface: "eth0".to_owned(),
+            version: 3,
+            interval: self.timing.keepalive,
+            peers: Vec::new(),
+            pseudo_header: false,
+        };
+        let mut links = vec![LinkKind::Serial(serial); self.own_links];
+        links.extend(self.has_vrrp.then_some(LinkKind::Vrrp(vrrp.clone())));
+        if is_foreign {
+            // The same numbers of links, but it hears VRRP only.
+            links.fill(LinkKind::Vrrp(VrrpLink {
+                peers: Vec::new(),
+                ..vrrp
+            }));
+        }
+        let links = links.into_iter().enumerate();
+        let links = links.map(|(number, kind)| Link {
+            name: format!("link {number}"),
+            kind,
+        });
+        let groups = (0..self.groups).map(|group| {
+            let members = if is_foreign {
+                node..node + 1
+            } else {
+                0..self.own_nodes
+            };
+            let priorities: BTreeMap<String, u8> = members
+                .filter(|node| self.priorities[group][*node] > 0)
+                .map(|node| (name(node), self.priorities[group][node]))
+                .collect();
+            Group {
+                name: format!("g{group}"),
+                interface: "eth0".to_owned(),
+                addresses: vec!["192.0.2.10/24".parse().unwrap()],
+                priorities,
+                vrid: self.has_vrrp.then_some(group as u8 + 1),
+                virtual_mac: false,
+                announce: Announce {
+                    count: 1,
+                    interval: Duration::ZERO,
+                    refresh: Duration::ZERO,
+                },
+                on_primary: None,
+                on_backup: None,
+            }
+        });
+        let groups: Vec<Group> = groups.collect();
+        let mut nodes: Vec<String> = groups
+            .iter()
+            .flat_map(|group| group.priorities.keys().cloned())
+            .collect();
+        nodes.push(name(node));
+        nodes.sort();
+        nodes.dedup();
+        Config {
+            node: name(node),
+            nodes,
+            timing: self.timing,
+            auto_failback: self.auto_failback,
+            keys: None,
+            links: links.collect(),
+            units: if self.together {
+                vec![(0..self.groups).collect()]
+            } else {
+                (0..self.groups).map(|group| vec![group]).collect()
+            },
+            groups,
+            fitness: Fitness::default(),
+            fence: self.fence.filter(|_| !is_foreign).map(|required| Fence {
+                program: Program {
+                    command: vec!["/bin/true".to_owned()],
+                    timeout: Duration::from_secs(1),
+                },
+                required,
+            }),
+        }
+    }
+}
+
+/// Runs a seed.
+pub(super) fn run(seed: u64, tells: bool) -> Result<(), String> {
+    let mut random = Random::new(seed);
+    let setting = Setting::random(&mut random);
+    let keepalive = setting.timing.keepalive.as_micros() as Micros;
+    let deadtime = setting.timing.deadtime.as_micros() as Micros;
+    let good = Path {
+        is_cut: false,
+        loss: 0,
+        twice: random.one_of(&[0, 0, 10]),
+        delay: random.one_of(&[(10, 200), (100, 2_000), (500, keepalive / 2)]),
+    };
+    let nodes = (0..setting.nodes()).map(|node| {
+        let drift = random.within(0..=10_000) as i64 - 5_000;
+        Node::new(setting.config(node), drift)
+    });
+    let nodes: Vec<Node> = nodes.collect();
+    let longest = nodes[0].config.clone();
+    let late = random.one_of(&[(0, 0), (20, keepalive / 10), (2, keepalive / 3)]);
+    // Clocks differ by half a percent, wake-ups are late.
+    let slack = |bound: Duration| bound.as_micros() as Micros * 102 / 100 + keepalive;
+    let bounds = Bounds {
+        keepalive,
+        deadtime,
+        two_primaries: slack(longest.two_primaries()),
+        primary: slack(longest.primary_after_faults()),
+        preferred: slack(longest.preferred_after_faults())
+            + match setting.auto_failback {
+                AutoFailback::After(delay) => delay.as_micros() as Micros,
+                AutoFailback::On | AutoFailback::Off => 0,
+            },
+    };
+    let mut judge = Judge::new(bounds, setting.nodes(), setting.groups, setting.own_nodes);
+    let mut world = World::new(nodes, good, random.clone(), late);
+    world.tells = tells;
+    world.tell(|| format!("{setting:?}"));
+
+    for node in 0..setting.nodes() {
+        let at = if random.percent(70) {
+            1 + random.within(0..=50) * MILLISECOND
+        } else {
+            random.within(1..=3000) * MILLISECOND
+        };
+        world.at(at, Event::Fault(Fault::Start(node)));
+    }
+    let begin = 1_000 * MILLISECOND;
+    let end = begin + random.within(1..=4) * deadtime * 4;
+    let faults = random.within(0..=8);
+    for _ in 0..faults {
+        let at = random.within(begin..=end);
+        add(&mut world, &mut random, &setting, good, at, end);
+    }
+    let rest = heal(&mut world, &mut random, &setting, good, end);
+    judge.last_fault = end + 1;
+    let settled = judge.last_fault + bounds.preferred;
+    world.run(
+        settled.max(judge.last_fault + bounds.primary) + 20 * keepalive,
+        &mut judge,
+    );
+    let orders_stand = rest.orders_stand;
+    let fails_back =
+        setting.auto_failback != AutoFailback::Off && !orders_stand && setting.fence != Some(true);
+    judge.finish(&world, &setting.priorities, fails_back, rest.is_connected);
+    judge.verdict.map_or(Ok(()), Err)
+}
+
+/// Adds a fault, and where it has one its end.
+fn add(
+    world: &mut World,
+    random: &mut Random,
+    setting: &Setting,
+    good: Path,
+    at: Micros,
+    end: Micros,
+) {
+    let node = random.below(setting.nodes());
+    let deadtime = setting.timing.deadtime.as_micros() as Micros;
+    let length = random.one_of(&[
+        deadtime / 3,
+        deadtime * 2 / 3,
+        deadtime,
+        deadtime * 2,
+        deadtime * 6,
+    ]);
+    let until = (at + random.within(length / 2..=length)).min(end);
+    let mut fault = |at, fault| world.at(at, Event::Fault(fault));
+    match random.below(10) {
+        0 | 1 => {
+            fault(at, Fault::Crash(node));
+            let again = if random.percent(30) {
+                at + random.within(1..=deadtime / 2)
+            } else {
+                until
+            };
+            fault(again.min(end), Fault::Start(node));
+        }
+        2 | 3 => {
+            fault(at, Fault::Freeze(node));
+            fault(until, Fault::Thaw(node));
+        }
+        4 => {
+            fault(at, Fault::Stop(node));
+            fault(until, Fault::Start(node));
+        }
+        5 => {
+            let lowers = random.one_of(&[0, 5, 50, 300]);
+            for round in 0..random.within(1..=4) {
+                let (lowers, unfit) = if round % 2 == 0 {
+                    (lowers, random.percent(40))
+                } else {
+                    (0, false)
+                };
+                fault(
+                    (at + round * deadtime / 2).min(end),
+                    Fault::Fitness {
+                        node,
+                        lowers,
+                        unfit,
+                    },
+                );
+            }
+        }
+        6 => {
+            let command = random.one_of(&[
+                Command::Standby,
+                Command::Takeover,
+                Command::Takeover,
+                Command::Ready,
+            ]);
+            let scope = if random.percent(50) {
+                Scope::All
+            } else {
+                Scope::Group("g0".to_owned())
+            };
+            fault(
+                at,
+                Fault::Order {
+                    node,
+                    command,
+                    scope,
+                },
+            );
+        }
+        _ => {
+            // Of one link or all, one node from all others or two from each other, in one direction or both.
+            let other = random.below(setting.nodes());
+            let (one_link, one_pair, one_way) =
+                (random.percent(40), random.percent(50), random.percent(30));
+            let which = random.below(world.paths.len());
+            let path = match random.below(4) {
+                0 => Path {
+                    loss: random.within(10..=90),
+                    ..good
+                },
+                1 => Path {
+                    delay: (0, random.within(1..=4) * deadtime / 2),
+                    ..good
+                },
+                _ => Path {
+                    is_cut: true,
+                    ..good
+                },
+            };
+            for link in 0..world.paths.len() {
+                if one_link && link != which {
+                    continue;
+                }
+                for peer in 0..setting.nodes() {
+                    if peer == node || (one_pair && peer != other) {
+                        continue;
+                    }
+                    let ways = [(node, peer), (peer, node)];
+                    for (from, to) in ways.into_iter().take(if one_way { 1 } else { 2 }) {
+                        world.at(
+                            at,
+                            Event::Fault(Fault::Set {
+                                link,
+                                from,
+                                to,
+                                path,
+                            }),
+                        );
+                        world.at(
+                            until,
+                            Event::Fault(Fault::Set {
+                                link,
+                                from,
+                                to,
+                                path: good,
+                            }),
+                        );
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// What is left when all faults are over.
+struct Rest {
+    /// Everybody that runs hears everybody, through others at worst.
+    is_connected: bool,
+    /// Orders of operators may stand.
+    orders_stand: bool,
+}
+
+/// Ends all faults; some nodes may stay out, unfit, or without a link between them.
+fn heal(
+    world: &mut World,
+    random: &mut Random,
+    setting: &Setting,
+    good: Path,
+    end: Micros,
+) -> Rest {
+    let nodes = setting.nodes();
+    let mut cut = vec![vec![false; nodes]; nodes];
+    if random.percent(30) {
+        for _ in 0..random.within(1..=nodes as u64) {
+            let (a, b) = (
+                random.below(setting.own_nodes),
+                random.below(setting.own_nodes),
+            );
+            cut[a][b] = true;
+            cut[b][a] |= random.percent(60);
+        }
+    }
+    for link in 0..world.paths.len() {
+        for from in 0..nodes {
+            for to in 0..nodes {
+                let path = Path {
+                    is_cut: cut[from][to],
+                    ..good
+                };
+                world.at(
+                    end,
+                    Event::Fault(Fault::Set {
+                        link,
+                        from,
+                        to,
+                        path,
+                    }),
+                );
+            }
+        }
+    }
+    let mut runs = vec![true; nodes];
+    for node in 0..nodes {
+        world.at(end, Event::Fault(Fault::Thaw(node)));
+        let (lowers, unfit) = if random.percent(15) {
+            (random.one_of(&[0, 7, 60]), random.percent(40))
+        } else {
+            (0, false)
+        };
+        world.at(
+            end,
+            Event::Fault(Fault::Fitness {
+                node,
+                lowers,
+                unfit,
+            }),
+        );
+        if random.percent(15) {
+            runs[node] = false;
+            let last = if random.percent(50) {
+                Fault::Crash(node)
+            } else {
+                Fault::Stop(node)
+            };
+            world.at(end, Event::Fault(last));
+        } else {
+            world.at(end, Event::Fault(Fault::Start(node)));
+        }
+    }
+    let orders_stand = random.percent(40);
+    if !orders_stand {
+        for node in 0..nodes {
+            let (command, scope) = (Command::Ready, Scope::All);
+            world.at(
+                end,
+                Event::Fault(Fault::Order {
+                    node,
+                    command,
+                    scope,
+                }),
+            );
+        }
+    }
+    let reaches = |from: usize, to: usize| {
+        let mut seen = vec![false; nodes];
+        let mut next = vec![from];
+        while let Some(node) = next.pop() {
+            for other in 0..setting.own_nodes {
+                if !seen[other] && runs[other] && !cut[node][other] && node != other {
+                    seen[other] = true;
+                    next.push(other);
+                }
+            }
+        }
+        seen[to]
+    };
+    let own = (0..setting.own_nodes).filter(|node| runs[*node]);
+    let own: Vec<usize> = own.collect();
+    let is_connected = own
+        .iter()
+        .all(|a| own.iter().all(|b| a == b || reaches(*a, *b)));
+    // A foreign router is no node that passes on what it hears.
+    let is_vrrp_whole = !setting.has_foreign || cut.iter().flatten().all(|cut| !cut);
+    Rest {
+        is_connected: is_connected && is_vrrp_whole,
+        orders_stand,
+    }
+}
