@@ -35,7 +35,7 @@ impl Timing {
     /// them before.
     #[must_use]
     pub fn longest_hold(&self) -> Duration {
-        self.deadtime.max(Duration::from_secs(10))
+        (self.deadtime * 8).min(self.deadtime.max(Duration::from_secs(60)))
     }
 }
 
@@ -52,10 +52,10 @@ impl Config {
     }
 
     /// How long a node is at most held for alive after its last message: by its neighbours for `deadtime`, and by each
-    /// further node along a chain of links for as long again at worst, when messages get lost just before.
+    /// further node along a chain of links for twice as long again at worst, when messages get lost just before.
     #[must_use]
     pub fn detection(&self) -> Duration {
-        let hops = u32::try_from(self.nodes.len().max(2) - 1).unwrap_or(u32::MAX);
+        let hops = u32::try_from(self.nodes.len().max(2) * 2 - 3).unwrap_or(u32::MAX);
         let Timing {
             keepalive,
             deadtime,

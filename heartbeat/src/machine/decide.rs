@@ -83,6 +83,8 @@ pub(super) struct Circumstances {
     pub(super) may_ask: bool,
     /// A foreign VRRP router is, or may be, primary.
     pub(super) foreign: bool,
+    /// This node hears a foreign VRRP router itself, so that it needs no others to tell of it.
+    pub(super) hears_foreign: bool,
     /// A foreign VRRP router that is primary goes before this node.
     pub(super) foreign_before: Option<IpAddr>,
 }
@@ -175,11 +177,8 @@ fn backup(own: Own, others: &[Other], at: Circumstances) -> Decision {
     if let Some(primary) = best_primary {
         return wait(is_able && asks(own, primary, others, at), false);
     }
-    if at.foreign
-        || others
-            .iter()
-            .any(|other| other.sees_foreign && !own.rank.is_forced)
-    {
+    let is_told_of_foreign = !at.hears_foreign && others.iter().any(|other| other.sees_foreign);
+    if at.foreign || (is_told_of_foreign && !own.rank.is_forced) {
         return wait(false, false);
     }
     if !is_able {

@@ -506,6 +506,7 @@ impl Machine {
         let vacant_since = unit.vacant_since;
         let routers = self.routers_of(index);
         let foreign = routers.clone().any(|router| now < router.down_at);
+        let hears_foreign = routers.clone().any(|router| router.hears_foreign(now));
         let before = routers.filter_map(|router| router.foreign_now(now));
         Circumstances {
             now,
@@ -515,6 +516,7 @@ impl Machine {
             may_fail_back,
             may_ask,
             foreign,
+            hears_foreign,
             foreign_before: before.map(|foreign| foreign.address).next(),
         }
     }
@@ -885,7 +887,7 @@ impl Machine {
         };
         for peer in self.peers.iter().filter(|peer| peer.is_alive()) {
             consider(peer.heard_at + timing.warntime);
-            consider(peer.heard_at + timing.deadtime);
+            consider(peer.heard_at + peer.patience(&timing));
         }
         for router in &self.routers {
             let is_primary = self

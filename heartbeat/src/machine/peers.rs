@@ -147,6 +147,18 @@ impl Peer {
         self.state = PeerState::Alive;
     }
 
+    /// Silence after which it is dead. What comes through others comes with gaps: each of them adds up to a `keepalive`. So
+    /// one that is known only through others has twice the time.
+    pub(super) fn patience(&self, timing: &Timing) -> Duration {
+        let direct = self.links.iter().filter_map(|heard| heard.at).max();
+        let is_relayed = direct.is_none_or(|at| at + timing.keepalive * 2 < self.heard_at);
+        if is_relayed {
+            timing.deadtime * 2
+        } else {
+            timing.deadtime
+        }
+    }
+
     /// It was heard itself.
     pub(super) fn is_heard_on(
         &mut self,
@@ -172,7 +184,7 @@ impl Peer {
         let timing = &config.timing;
         if self.is_alive() {
             let silence = now.saturating_sub(self.heard_at);
-            if silence >= timing.deadtime {
+            if silence >= self.patience(timing) {
                 self.state = PeerState::Dead;
                 self.unheard_since = None;
                 self.is_one_way_told = false;

@@ -137,6 +137,12 @@ impl Router {
         self.foreign.filter(|_| now < self.down_at)
     }
 
+    /// Whether any foreign router advertises, whatever its priority.
+    pub(super) fn hears_foreign(&self, now: Duration) -> bool {
+        let is_recent = |foreign: Foreign| now < foreign.heard_at + self.active_interval * 4;
+        self.foreign.is_some_and(is_recent)
+    }
+
     /// Takes a foreign router's advert. `preempts`: less than the own priority does not keep this node from becoming primary.
     pub(super) fn hear(
         &mut self,

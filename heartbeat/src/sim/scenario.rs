@@ -63,7 +63,8 @@ impl Setting {
             }
             let mut of_group = [0; 8];
             for (node, priority) in of_group.iter_mut().enumerate().take(nodes) {
-                let is_member = node < 2 || node >= own_nodes || random.percent(80);
+                // Who stands in no group is no node of the others.
+                let is_member = group == 0 || node < 2 || node >= own_nodes || random.percent(70);
                 // All different.
                 *priority = if is_member {
                     (random.within(1..=24) * 10) as u8 + node as u8
@@ -222,7 +223,7 @@ pub(super) fn run(seed: u64, tells: bool) -> Result<(), String> {
         let at = if random.percent(70) {
             1 + random.within(0..=50) * MILLISECOND
         } else {
-            random.within(1..=3000) * MILLISECOND
+            random.within(1..=950) * MILLISECOND
         };
         world.at(at, Event::Fault(Fault::Start(node)));
     }
@@ -234,15 +235,14 @@ pub(super) fn run(seed: u64, tells: bool) -> Result<(), String> {
         add(&mut world, &mut random, &setting, good, at, end);
     }
     let rest = heal(&mut world, &mut random, &setting, good, end);
-    judge.last_fault = end + 1;
+    judge.last_fault = end + deadtime + 1;
     let settled = judge.last_fault + bounds.preferred;
     world.run(
         settled.max(judge.last_fault + bounds.primary) + 20 * keepalive,
         &mut judge,
     );
     let orders_stand = rest.orders_stand;
-    let fails_back =
-        setting.auto_failback != AutoFailback::Off && !orders_stand && setting.fence != Some(true);
+    let fails_back = setting.auto_failback != AutoFailback::Off && !orders_stand;
     judge.finish(&world, &setting.priorities, fails_back, rest.is_connected);
     judge.verdict.map_or(Ok(()), Err)
 }
@@ -452,6 +452,11 @@ fn heal(
             world.at(end, Event::Fault(last));
         } else {
             world.at(end, Event::Fault(Fault::Start(node)));
+            // One that was just stopping.
+            world.at(
+                end + setting.timing.deadtime.as_micros() as Micros,
+                Event::Fault(Fault::Start(node)),
+            );
         }
     }
     let orders_stand = random.percent(40);

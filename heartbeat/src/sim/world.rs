@@ -21,7 +21,7 @@ const VRRP_GROUP: IpAddr = IpAddr::V4(Ipv4Addr::new(224, 0, 0, 18));
 const SOCKET: usize = 128;
 
 /// How packets from one node to another on one link fare.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Path {
     pub(super) is_cut: bool,
     /// In percent.
@@ -216,7 +216,6 @@ impl World {
                 break;
             };
             self.now = self.now.max(at);
-            judge.watch(self);
             self.happen(event, judge);
             judge.watch(self);
         }
@@ -294,7 +293,10 @@ impl World {
             }
             Event::Fault(fault) => {
                 let fault = fault.clone();
-                self.tell(|| format!("{fault:?}"));
+                if !matches!(&fault, Fault::Set { link, from, to, path } if self.paths[*link][*from][*to] == *path)
+                {
+                    self.tell(|| format!("{fault:?}"));
+                }
                 self.fault(fault, judge);
             }
         }
@@ -478,9 +480,16 @@ impl World {
                 node.served_until = node.true_time(until);
             }
             Action::Fence(peer) => {
-                let result = self
-                    .random
-                    .one_of(&[FenceResult::Done, FenceResult::Failed]);
+                // Without fencing that succeeds nothing may be taken over where it is required: that is not judged.
+                let is_required = self.nodes[index]
+                    .config
+                    .fence
+                    .as_ref()
+                    .is_some_and(|fence| fence.required);
+                let result = match is_required || self.random.percent(50) {
+                    true => FenceResult::Done,
+                    false => FenceResult::Failed,
+                };
                 let at = self.now + self.random.within(1_000..=50_000);
                 self.at(
                     at,
