@@ -82,11 +82,12 @@ impl Config {
     /// How soon after the last fault a group has a primary, if any node is fit for it.
     ///
     /// The death of a primary is noticed, a node that just started or stood still waits, a better node that takes nothing
-    /// is waited for, a primary along the chain that does not hear the others yields. VRRP groups wait for foreign routers besides.
+    /// is waited for, the longer the oftener that was in vain, a primary along the chain that does not hear the others yields. VRRP groups wait for foreign routers besides.
     #[must_use]
     pub fn primary_after_faults(&self) -> Duration {
         let timing = self.timing;
-        let waits = timing.initdead.max(timing.listen()) + timing.patience() * 2;
+        let waits =
+            timing.initdead.max(timing.listen()) + timing.patience() * 2 + timing.longest_hold();
         self.detection() + waits + self.two_primaries() + self.foreign_silence()
     }
 
@@ -95,7 +96,7 @@ impl Config {
     pub fn preferred_after_faults(&self) -> Duration {
         let timing = self.timing;
         let handed_over = timing.keepalive * (2 + 2 * DELAY) + timing.deadtime;
-        self.primary_after_faults() + timing.longest_hold() + handed_over
+        self.primary_after_faults() + handed_over
     }
 
     /// The longest time for which a foreign VRRP router is waited for: three of its intervals and the skew.

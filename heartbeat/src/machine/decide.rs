@@ -79,7 +79,7 @@ pub(super) struct Circumstances {
     pub(super) vacant_since: Option<Duration>,
     /// Whether this node may take the group from a healthy primary that it goes before, as far as auto_failback is concerned.
     pub(super) may_fail_back: bool,
-    /// Whether it may ask at all: it lost the group too often in a short time.
+    /// Whether it may ask, or lose patience, at all: it lost the group too often in a short time.
     pub(super) may_ask: bool,
     /// A foreign VRRP router is, or may be, primary.
     pub(super) foreign: bool,
@@ -191,9 +191,10 @@ fn backup(own: Own, others: &[Other], at: Circumstances) -> Decision {
         .iter()
         .filter(goes_before)
         .max_by_key(|other| other.rank);
-    let is_out_of_patience = at
+    let is_long_vacant = at
         .vacant_since
         .is_some_and(|since| at.now >= since + at.patience);
+    let is_out_of_patience = is_long_vacant && at.may_ask;
     match better {
         None => Decision::Claim { idle: None },
         Some(better) if is_out_of_patience => Decision::Claim {

@@ -147,38 +147,38 @@ impl Judge {
 
     /// After all has come to rest.
     pub(super) fn finish(
-        &mut self,
+        &self,
         world: &World,
         priorities: &[Vec<u8>],
         expects_preferred: bool,
         is_connected: bool,
-    ) {
+    ) -> Option<String> {
         let now = world.now;
         for group in 0..self.none_since.len() {
             if self.none_since[group].is_some() && can_be_served(world, group) {
-                self.wrong(now, || format!("group {group} has no primary at the end"));
+                return Some(format!("group {group} has no primary at the end"));
             }
             let settled = self.last_fault + self.bounds.preferred;
             if let Some(late) = self.taken[group].iter().find(|at| **at > settled) {
                 let late = *late;
-                self.wrong(now, || {
-                    format!("group {group} still moved at {late}, the last fault was long before")
-                });
+                return Some(format!(
+                    "group {group} still moved at {late}, the last fault was long before"
+                ));
             }
             let most = 2 + 2 * world.nodes.len();
             if self.taken[group].len() > most {
                 let count = self.taken[group].len();
-                self.wrong(now, || {
-                    format!("group {group} was taken {count} times after the last fault")
-                });
+                return Some(format!(
+                    "group {group} was taken {count} times after the last fault"
+                ));
             }
             let serving: Vec<usize> = (0..world.nodes.len())
                 .filter(|node| world.nodes[*node].serves(group, now))
                 .collect();
             if is_connected && serving.len() > 1 {
-                self.wrong(now, || {
-                    format!("group {group} has several primaries at the end: {serving:?}")
-                });
+                return Some(format!(
+                    "group {group} has several primaries at the end: {serving:?}"
+                ));
             }
             if is_connected && expects_preferred {
                 let effective = |node: usize| {
@@ -191,12 +191,13 @@ impl Judge {
                 let best = (0..world.nodes.len()).filter_map(effective).max();
                 let found = serving.first().and_then(|node| effective(*node));
                 if best != found {
-                    self.wrong(now, || {
-                        format!("group {group} is served by {serving:?} with priority {found:?}; the best has {best:?}")
-                    });
+                    return Some(format!(
+                        "group {group} is served by {serving:?} with priority {found:?}; the best has {best:?}"
+                    ));
                 }
             }
         }
+        None
     }
 }
 

@@ -236,15 +236,22 @@ pub(super) fn run(seed: u64, tells: bool) -> Result<(), String> {
     }
     let rest = heal(&mut world, &mut random, &setting, good, end);
     judge.last_fault = end + deadtime + 1;
-    let settled = judge.last_fault + bounds.preferred;
-    world.run(
-        settled.max(judge.last_fault + bounds.primary) + 20 * keepalive,
-        &mut judge,
-    );
-    let orders_stand = rest.orders_stand;
-    let fails_back = setting.auto_failback != AutoFailback::Off && !orders_stand;
-    judge.finish(&world, &setting.priorities, fails_back, rest.is_connected);
-    judge.verdict.map_or(Ok(()), Err)
+    let fails_back = setting.auto_failback != AutoFailback::Off && !rest.orders_stand;
+    let finish = |judge: &Judge, world: &World| {
+        judge.finish(world, &setting.priorities, fails_back, rest.is_connected)
+    };
+    // Most runs are over long before the bounds. One of five waits for what may come later.
+    let initdead = setting.timing.initdead.as_micros() as Micros;
+    world.run(judge.last_fault + initdead + 10 * deadtime, &mut judge);
+    if seed % 5 == 0 || finish(&judge, &world).is_some() {
+        let settled = judge.last_fault + bounds.preferred.max(bounds.primary);
+        world.run(settled + 20 * keepalive, &mut judge);
+    }
+    judge
+        .verdict
+        .clone()
+        .or_else(|| finish(&judge, &world))
+        .map_or(Ok(()), Err)
 }
 
 /// Adds a fault, and where it has one its end.
@@ -397,7 +404,9 @@ fn heal(
 ) -> Rest {
     let nodes = setting.nodes();
     let mut cut = vec![vec![false; nodes]; nodes];
-    if random.percent(30) {
+    // With a foreign router that both hear, two nodes of which only one hears the other have no order: n0 goes before
+    // the router, the router before n2, and n2 before n0, which it cannot hear.
+    if random.percent(30) && !setting.has_foreign {
         for _ in 0..random.within(1..=nodes as u64) {
             let (a, b) = (
                 random.below(setting.own_nodes),
