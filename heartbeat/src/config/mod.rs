@@ -1,9 +1,23 @@
 //! Nodes, links and groups, as they are written in YAML and as the rest works with them.
 
+mod across;
+mod error;
+mod file;
+pub mod limits;
+mod load;
 mod model;
+mod resolve;
+mod value;
 
+#[cfg(test)]
+mod tests;
+
+pub use error::{ConfigError, Mistake, Mistakes, Place};
+pub use file::File;
+pub use load::{load, load_keys, parse};
 pub use model::{
     Announce, AutoFailback, Config, Fence, Fitness, Group, InterfaceTracked, KeyFile, KeyFiles,
     Link, LinkKind, Lowers, PingTracked, Program, ProgramTracked, Rhythm, SerialLink, Timing,
     UdpLink, UdpTo, VrrpLink,
 };
+pub use resolve::resolve;

@@ -16,3 +16,6 @@ pub use types::{
     Action, Alert, Command, FenceResult, ForeignStatus, GroupStatus, Input, LinkId, LinkState,
     LinkStatus, Note, PeerState, PeerStatus, Reason, Role, Run, Scope, Status, Transition,
 };
+
+#[cfg(test)]
+mod tests;

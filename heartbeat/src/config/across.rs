@@ -1,0 +1,175 @@
+//! What is right by itself but not with the rest.
+
+use super::error::Place;
+use super::file::File;
+use super::limits;
+use super::model::{Config, LinkKind};
+use super::resolve::Resolver;
+use crate::wire::message::{self, NameId};
+
+/// Priority of the owner of the addresses (RFC 9568 section 5.2.4).
+const OWNER: u8 = 255;
+/// Frames on a serial line are longer than the message by so much at most, in percent.
+const FRAMING: u64 = 10;
+/// So much of the line's time may be used, in percent: the rest is for what is sent at once when something changes.
+const LINE_USED: u64 = 80;
+
+pub(super) fn check(config: &Config, file: &File, to: &mut Resolver) {
+    let place_of_group = |index: usize| {
+        let groups = file.groups.0.as_ref().map(|groups| &groups.value);
+        groups
+            .and_then(|groups| groups.get(index))
+            .map(|group| group.place)
+            .unwrap_or_default()
+    };
+    let place_of_link = |index: usize| {
+        let links = file.links.0.as_ref().map(|links| &links.value);
+        links
+            .and_then(|links| links.get(index))
+            .map(|link| link.place)
+            .unwrap_or_default()
+    };
+    nodes(config, to);
+    names(
+        config.groups.iter().map(|group| group.name.as_str()),
+        "groups",
+        to,
+    );
+    let has_vrrp = config
+        .links
+        .iter()
+        .any(|link| matches!(link.kind, LinkKind::Vrrp(_)));
+    for (index, group) in config.groups.iter().enumerate() {
+        to.below(&format!("groups[{index}]"), |to| {
+            let place = place_of_group(index);
+            if group.vrid.is_some() && !has_vrrp {
+                to.below("vrid", |to| {
+                    to.wrong(
+                        place,
+                        "there is no VRRP link",
+                        "a link with the key vrrp, or no vrid",
+                    )
+                });
+            }
+            let earlier = &config.groups[..index];
+            if let Some(other) = earlier
+                .iter()
+                .find(|other| other.vrid.is_some() && other.vrid == group.vrid)
+            {
+                let message = format!("the group {} has it too", other.name);
+                to.below("vrid", |to| {
+                    to.wrong(place, message, "another number for each group")
+                });
+            }
+            let is_owner = group.priorities.values().any(|priority| *priority == OWNER);
+            if is_owner && (config.has_own_links() || group.vrid.is_none()) {
+                let message = "255 stands for the owner of the addresses, which asks nobody";
+                to.below("priority", |to| {
+                    to.wrong(place, message, "at most 254 where nodes send heartbeats")
+                });
+            }
+            for address in &group.addresses {
+                let mut others = earlier.iter().flat_map(|other| &other.addresses);
+                if others.any(|other| other.addr() == address.addr()) {
+                    let message = format!("{} is in another group too", address.addr());
+                    to.below("addresses", |to| {
+                        to.wrong(place, message, "every address once")
+                    });
+                }
+            }
+        });
+    }
+    for (index, link) in config.links.iter().enumerate() {
+        to.below(&format!("links[{index}]"), |to| match &link.kind {
+            LinkKind::Vrrp(_) if config.groups.iter().all(|group| group.vrid.is_none()) => {
+                to.wrong(
+                    place_of_link(index),
+                    "no group has a vrid",
+                    "a vrid in a group, or no VRRP link",
+                );
+            }
+            LinkKind::Serial(serial) => {
+                let longest =
+                    message::length(config.groups.len(), config.nodes.len(), message::ADDRESSES)
+                        as u64;
+                // Ten bits a byte, with start and stop bit.
+                let bits = longest * (100 + FRAMING) / 100 * 10;
+                let needed = bits * 1000 * 100
+                    / LINE_USED
+                    / (config.timing.keepalive.as_millis() as u64).max(1);
+                if needed > u64::from(serial.baud) {
+                    let message = format!(
+                        "{} baud are too slow for these heartbeats and keepalive",
+                        serial.baud
+                    );
+                    to.wrong(
+                        place_of_link(index),
+                        message,
+                        format!("at least {needed} baud, or a longer keepalive"),
+                    );
+                }
+            }
+            LinkKind::Udp(_) | LinkKind::Vrrp(_) => {}
+        });
+        if config.links[..index]
+            .iter()
+            .any(|other| other.name == link.name && other.kind == link.kind)
+        {
+            to.below(&format!("links[{index}]"), |to| {
+                to.wrong(
+                    place_of_link(index),
+                    "this link stands here twice",
+                    "every link once",
+                )
+            });
+        }
+    }
+}
+
+fn nodes(config: &Config, to: &mut Resolver) {
+    names(config.nodes.iter().map(String::as_str), "nodes", to);
+    if config.nodes.len() > limits::NODES.maximum {
+        let message = format!("{} nodes stand in the priorities", config.nodes.len());
+        to.below("groups", |to| {
+            to.wrong(
+                Place::default(),
+                message,
+                format!("at most {}", limits::NODES.maximum),
+            )
+        });
+    }
+    if !config.nodes.contains(&config.node) {
+        let message = format!("this node, {}, stands in no group's priority", config.node);
+        let expected = format!("one of {}, or a priority for it", config.nodes.join(", "));
+        to.below("node", |to| to.wrong(Place::default(), message, expected));
+    }
+    if config.has_own_links() && config.nodes.len() < 2 {
+        let message = "heartbeats are sent, but no other node stands in any group's priority";
+        to.below("groups", |to| {
+            to.wrong(
+                Place::default(),
+                message,
+                "a priority for each node, like { lb1: 150, lb2: 100 }",
+            )
+        });
+    }
+}
+
+/// Names are told by 32 bits between nodes: two that collide are refused, as are two that are the same.
+fn names<'a>(names: impl Iterator<Item = &'a str>, what: &str, to: &mut Resolver) {
+    let mut seen: Vec<(NameId, &str)> = Vec::new();
+    for name in names {
+        let id = NameId::of(name);
+        if let Some((_, other)) = seen.iter().find(|(other, _)| *other == id) {
+            let message = if *other == name {
+                format!("the name {name} stands here twice")
+            } else {
+                format!("the names {other} and {name} cannot be told apart in heartbeats")
+            };
+            to.below(what, |to| {
+                to.wrong(Place::default(), message, "another name for each")
+            });
+        }
+        seen.push((id, name));
+    }
+}

@@ -1,0 +1,143 @@
+//! From a path or a text to the resolved configuration, and to the keys that it names.
+
+use std::fs;
+use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use serde_saphyr::{MessageFormatter, UserMessageFormatter};
+
+use super::error::{ConfigError, Mistake, Mistakes, Place};
+use super::file::File;
+use super::model::{Config, KeyFile};
+use super::value::place;
+use super::{limits, resolve};
+use crate::wire::auth::{KEY_BYTES, Key, Keyring};
+
+/// Loads the configuration file of the program alone. `host` is the node's name where none is given.
+///
+/// # Errors
+/// The file cannot be read or is too large, or its text is wrong: then with every mistake's line and column.
+pub fn load(path: &Path, host: &str) -> Result<Config, ConfigError> {
+    let bytes = read(path, limits::FILE_BYTES)?;
+    let file_name = path.display().to_string();
+    let text = String::from_utf8(bytes).map_err(|error| {
+        let mistake = Mistake {
+            place: Place::default(),
+            path: String::new(),
+            message: format!(
+                "the byte at {} is not part of any character in UTF-8",
+                error.utf8_error().valid_up_to()
+            ),
+            expected: "text in UTF-8".to_owned(),
+        };
+        ConfigError::Mistakes(Mistakes {
+            file_name: file_name.clone(),
+            list: vec![mistake],
+        })
+    })?;
+    parse(&file_name, &text, host)
+}
+
+/// Reads a configuration's text; `file_name` only stands in the errors.
+///
+/// # Errors
+/// The text is wrong: [`ConfigError::Mistakes`].
+pub fn parse(file_name: &str, text: &str, host: &str) -> Result<Config, ConfigError> {
+    let resolved = yaml(text)
+        .map_err(|mistake| vec![mistake])
+        .and_then(|file| resolve::resolve(&file, host));
+    resolved.map_err(|list| {
+        ConfigError::Mistakes(Mistakes {
+            file_name: file_name.to_owned(),
+            list,
+        })
+    })
+}
+
+fn yaml(text: &str) -> Result<File, Mistake> {
+    let options = serde_saphyr::options! {
+        budget: serde_saphyr::budget! {
+            max_events: limits::YAML_EVENTS,
+            max_nodes: limits::YAML_EVENTS,
+            max_depth: limits::YAML_DEPTH,
+            flow_nesting_limit: limits::YAML_DEPTH,
+            max_documents: 2,
+        },
+        // A key without a value is told in the words of that value.
+        null_as_string: true,
+        with_snippet: false,
+    };
+    serde_saphyr::from_str_with_options(text, options).map_err(|error| {
+        let error = error.without_snippet();
+        Mistake {
+            place: error
+                .location()
+                .map(|location| place(&location))
+                .unwrap_or_default(),
+            path: String::new(),
+            message: UserMessageFormatter.format_message(error).into_owned(),
+            expected: "a configuration in YAML, as in the documentation".to_owned(),
+        }
+    })
+}
+
+fn read(path: &Path, limit: u64) -> Result<Vec<u8>, ConfigError> {
+    let failed = |source| ConfigError::Read {
+        path: path.to_owned(),
+        source,
+    };
+    let mut bytes = Vec::new();
+    // Not the size that the file system tells: that of a pipe is 0.
+    let file = fs::File::open(path).map_err(failed)?;
+    file.take(limit + 1)
+        .read_to_end(&mut bytes)
+        .map_err(failed)?;
+    if bytes.len() as u64 > limit {
+        return Err(ConfigError::TooLarge {
+            path: path.to_owned(),
+        });
+    }
+    Ok(bytes)
+}
+
+/// Reads the keys that a configuration names: the bytes of their files, without white space at the end.
+///
+/// # Errors
+/// A file cannot be read, can be read by others than its owner, or holds no key.
+pub fn load_keys(config: &Config) -> Result<Keyring, ConfigError> {
+    let Some(files) = &config.keys else {
+        return Ok(Keyring::without_secret());
+    };
+    let active = load_key(&files.active)?;
+    let accept = files
+        .accept
+        .iter()
+        .map(load_key)
+        .collect::<Result<Vec<_>, _>>()?;
+    Keyring::new(active, accept).map_err(|source| ConfigError::Key {
+        path: files.active.file.clone(),
+        source,
+    })
+}
+
+fn load_key(KeyFile { id, file }: &KeyFile) -> Result<Key, ConfigError> {
+    let failed = |source| ConfigError::Read {
+        path: file.clone(),
+        source,
+    };
+    let mode = fs::metadata(file).map_err(failed)?.permissions().mode() & 0o777;
+    if mode & 0o077 != 0 {
+        return Err(ConfigError::KeyOpen {
+            path: file.clone(),
+            mode,
+        });
+    }
+    // Room for the end of the line; what is longer is refused by its length.
+    let bytes = read(file, *KEY_BYTES.end() as u64 + 2)?;
+    let secret = bytes.trim_ascii_end();
+    Key::new(*id, secret).map_err(|source| ConfigError::Key {
+        path: file.clone(),
+        source,
+    })
+}

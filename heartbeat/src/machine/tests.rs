@@ -1,0 +1,612 @@
+//! The rules by examples: what operators expect, each with its reason in the history.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Action, Alert, Command, FenceResult, Input, LinkId, Machine, Note, Role, Scope};
+use crate::config::{self, Config};
+use crate::wire::vrrp::{Addresses, Advert, Version};
+
+const MILLISECOND: Duration = Duration::from_millis(1);
+
+/// A configuration of these nodes, of which this is one. `more` are further keys.
+fn config(node: &str, priorities: &str, more: &str) -> Arc<Config> {
+    let text = format!(
+        "
+node: {node}
+keepalive: 100ms
+deadtime: 300ms
+initdead: 1s
+links: [{{ udp: {{ interface: eth0, broadcast: true }} }}]
+groups: [{{ name: web, interface: eth0, addresses: [198.51.100.10/24], priority: {priorities} }}]
+{more}"
+    );
+    match config::parse("test", &text, "host") {
+        Ok(config) => Arc::new(config),
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// Nodes with one link between them, that delivers at once.
+struct Nodes {
+    now: Duration,
+    machines: Vec<Machine>,
+    /// Those that do not run.
+    still: Vec<bool>,
+    /// From, to: nothing is heard.
+    cut: Vec<(usize, usize)>,
+    /// All that was done: when, by whom.
+    done: Vec<(Duration, usize, Action)>,
+}
+
+impl Nodes {
+    fn start(configs: Vec<Arc<Config>>) -> Self {
+        let now = Duration::from_secs(100);
+        let machines = configs
+            .into_iter()
+            .map(|config| Machine::new(config, 1, now));
+        let machines: Vec<Machine> = machines.collect();
+        let mut nodes = Self {
+            now,
+            still: vec![false; machines.len()],
+            machines,
+            cut: Vec::new(),
+            done: Vec::new(),
+        };
+        for node in 0..nodes.machines.len() {
+            nodes.fit(node, 0, None);
+        }
+        nodes
+    }
+
+    /// Two nodes, of which the first is preferred.
+    fn two(more: &str) -> Self {
+        let priorities = "{ lb1: 150, lb2: 100 }";
+        let mut nodes = Self::start(vec![
+            config("lb1", priorities, more),
+            config("lb2", priorities, more),
+        ]);
+        nodes.pass(1000);
+        assert_eq!(nodes.roles(), [Role::Primary, Role::Backup]);
+        nodes
+    }
+
+    fn give(&mut self, node: usize, input: Input) {
+        let mut actions = Vec::new();
+        self.machines[node].handle(self.now, input, &mut actions);
+        for action in actions {
+            self.done.push((self.now, node, action.clone()));
+            let Action::Heartbeat(message) = action else {
+                continue;
+            };
+            for to in 0..self.machines.len() {
+                if to != node && !self.still[to] && !self.cut.contains(&(node, to)) {
+                    let message = message.clone();
+                    self.give(
+                        to,
+                        Input::Heartbeat {
+                            link: LinkId(0),
+                            message,
+                        },
+                    );
+                }
+            }
+        }
+    }
+
+    fn pass(&mut self, milliseconds: u32) {
+        for _ in 0..milliseconds {
+            self.now += MILLISECOND;
+            for node in 0..self.machines.len() {
+                if !self.still[node] && self.machines[node].wake_at() <= self.now {
+                    self.give(node, Input::Tick);
+                }
+            }
+        }
+    }
+
+    fn fit(&mut self, node: usize, lowers: u16, unfit: Option<&str>) {
+        let unfit = unfit.map(str::to_owned);
+        self.give(node, Input::Fitness { lowers, unfit });
+    }
+
+    fn order(&mut self, node: usize, command: Command) {
+        self.give(
+            node,
+            Input::Operator {
+                command,
+                scope: Scope::All,
+            },
+        );
+    }
+
+    fn roles(&self) -> Vec<Role> {
+        self.machines
+            .iter()
+            .map(|machine| machine.status().groups[0].role)
+            .collect()
+    }
+
+    fn reason(&self, node: usize) -> String {
+        self.machines[node].status().groups[0].reason.to_string()
+    }
+
+    /// Milliseconds from then until a node took the group.
+    fn took_after(&self, node: usize, since: Duration) -> u128 {
+        let took = |(at, by, action): &&(Duration, usize, Action)| {
+            *at >= since && *by == node && *action == Action::Take(0)
+        };
+        let took = self.done.iter().find(took).map(|(at, ..)| *at - since);
+        took.map_or(u128::MAX, |time| time.as_millis())
+    }
+
+    fn alerts(&self, node: usize) -> Vec<&Alert> {
+        let alerts = self.done.iter().filter_map(|(_, by, action)| match action {
+            Action::Note(Note::Alert(alert)) if *by == node => Some(alert),
+            _ => None,
+        });
+        alerts.collect()
+    }
+}
+
+use Role::{Backup, Listening, Primary, Stopped, Unfit};
+
+#[test]
+fn a_dead_primary_is_taken_over_after_deadtime_and_gets_its_group_back() {
+    let mut nodes = Nodes::two("");
+    nodes.still[0] = true;
+    let since = nodes.now;
+    nodes.pass(400);
+    let after = nodes.took_after(1, since);
+    assert!((200..=301).contains(&after), "{after}");
+    assert_eq!(
+        nodes.reason(1),
+        "the primary lb1 is dead: silent on all links"
+    );
+    assert!(
+        nodes
+            .alerts(1)
+            .contains(&&Alert::NodeLate("lb1".to_owned()))
+    );
+    // It stood still for longer than its lease: it says at once that it no longer is primary, and listens.
+    let before = nodes.done.len();
+    nodes.still[0] = false;
+    nodes.give(0, Input::Tick);
+    let heartbeat = nodes.done[before..]
+        .iter()
+        .position(|(_, by, action)| *by == 0 && matches!(action, Action::Heartbeat(_)));
+    let release = nodes.done[before..]
+        .iter()
+        .position(|(_, by, action)| *by == 0 && *action == Action::Release(0));
+    assert!(release.is_some() && release < heartbeat);
+    assert_eq!(nodes.roles(), [Listening, Primary]);
+    nodes.pass(1000);
+    assert_eq!(nodes.roles(), [Primary, Backup]);
+    assert_eq!(nodes.reason(1), "handed over to lb1");
+    assert_eq!(nodes.reason(0), "the primary lb2 released it");
+}
+
+#[test]
+fn auto_failback_off_and_delayed() {
+    let mut nodes = Nodes::two("auto_failback: false");
+    nodes.still[0] = true;
+    nodes.pass(400);
+    nodes.still[0] = false;
+    nodes.pass(5000);
+    assert_eq!(nodes.roles(), [Backup, Primary]);
+    // Off says nothing about a primary that is worse than configured.
+    nodes.fit(1, 60, None);
+    nodes.pass(10);
+    assert_eq!(nodes.roles(), [Primary, Backup]);
+
+    let mut nodes = Nodes::two("auto_failback: 2s");
+    nodes.still[0] = true;
+    nodes.pass(400);
+    nodes.still[0] = false;
+    nodes.pass(2000);
+    assert_eq!(nodes.roles(), [Backup, Primary]);
+    nodes.pass(1000);
+    assert_eq!(nodes.roles(), [Primary, Backup]);
+}
+
+#[test]
+fn an_orderly_stop_is_taken_over_under_one_keepalive() {
+    let mut nodes = Nodes::two("");
+    nodes.pass(37);
+    let since = nodes.now;
+    nodes.give(0, Input::Stop);
+    nodes.pass(200);
+    assert_eq!(nodes.took_after(1, since), 0);
+    assert_eq!(nodes.roles(), [Stopped, Primary]);
+    assert!(
+        nodes
+            .done
+            .iter()
+            .any(|(_, node, action)| *node == 0 && *action == Action::Stopped)
+    );
+    assert!(
+        nodes
+            .alerts(1)
+            .contains(&&Alert::NodeLeft("lb1".to_owned()))
+    );
+    assert_eq!(
+        nodes
+            .alerts(1)
+            .iter()
+            .filter(|alert| matches!(alert, Alert::NodeDead(_)))
+            .count(),
+        0
+    );
+    // The first messages are lost.
+    let mut nodes = Nodes::two("");
+    let since = nodes.now;
+    nodes.cut.push((0, 1));
+    nodes.give(0, Input::Stop);
+    nodes.cut.clear();
+    nodes.pass(100);
+    assert!(nodes.took_after(1, since) < 100);
+}
+
+#[test]
+fn operators_orders() {
+    let mut nodes = Nodes::two("");
+    nodes.order(0, Command::Standby);
+    nodes.pass(1);
+    assert_eq!(nodes.roles(), [Backup, Primary]);
+    nodes.pass(3000);
+    assert_eq!(nodes.roles(), [Backup, Primary]);
+    // A node on standby serves if nobody else can.
+    nodes.fit(1, 0, Some("no carrier"));
+    nodes.pass(1);
+    assert_eq!(nodes.roles(), [Primary, Unfit]);
+    assert_eq!(nodes.reason(1), "the node is not fit: no carrier");
+    nodes.fit(1, 0, None);
+    nodes.pass(1000);
+    assert_eq!(nodes.roles(), [Backup, Primary]);
+    nodes.order(0, Command::Ready);
+    nodes.pass(5000);
+    assert_eq!(nodes.roles(), [Primary, Backup]);
+    // A takeover stays, whoever is preferred.
+    nodes.order(1, Command::Takeover);
+    nodes.pass(5000);
+    assert_eq!(nodes.roles(), [Backup, Primary]);
+    nodes.order(1, Command::Ready);
+    nodes.pass(5000);
+    assert_eq!(nodes.roles(), [Primary, Backup]);
+    nodes.fit(1, 0, Some("no carrier"));
+    nodes.order(1, Command::Takeover);
+    nodes.pass(100);
+    assert_eq!(nodes.roles(), [Primary, Unfit]);
+    let refused = |alert: &&&Alert| matches!(alert, Alert::TakeoverRefused { .. });
+    assert_eq!(nodes.alerts(1).iter().filter(refused).count(), 1);
+}
+
+#[test]
+fn split_brain_is_resolved_at_the_first_message() {
+    let mut nodes = Nodes::two("");
+    nodes.cut = vec![(0, 1), (1, 0)];
+    nodes.pass(1000);
+    assert_eq!(nodes.roles(), [Primary, Primary]);
+    nodes.cut.clear();
+    nodes.pass(101);
+    assert_eq!(nodes.roles(), [Primary, Backup]);
+    assert_eq!(nodes.reason(1), "lb1 is primary too and goes before");
+    let is_split = |alert: &&&Alert| matches!(alert, Alert::SplitBrain { stays: true, .. });
+    nodes.pass(200);
+    assert!(nodes.alerts(0).iter().filter(is_split).count() <= 1);
+}
+
+#[test]
+fn a_primary_that_is_not_heard_yields() {
+    let mut nodes = Nodes::two("");
+    nodes.cut = vec![(0, 1)];
+    nodes.pass(1000);
+    // lb2 cannot know of lb1, but lb1 of lb2.
+    assert_eq!(nodes.roles(), [Backup, Primary]);
+    assert_eq!(
+        nodes.reason(0),
+        "lb2 is primary too and does not hear this node"
+    );
+    let moves = nodes.done.len();
+    nodes.pass(5000);
+    assert!(
+        nodes.done[moves..]
+            .iter()
+            .all(|(.., action)| !matches!(action, Action::Take(_)))
+    );
+    nodes.cut.clear();
+    nodes.pass(1000);
+    assert_eq!(nodes.roles(), [Primary, Backup]);
+}
+
+#[test]
+fn nodes_learn_of_each_other_from_those_between() {
+    let priorities = "{ lb1: 150, lb2: 100, lb3: 120 }";
+    let configs = ["lb1", "lb2", "lb3"].map(|node| config(node, priorities, ""));
+    let mut nodes = Nodes::start(configs.to_vec());
+    nodes.cut = vec![(0, 2), (2, 0)];
+    nodes.pass(5000);
+    assert_eq!(nodes.roles(), [Primary, Backup, Backup]);
+    let status = nodes.machines[2].status();
+    assert!(status.nodes[0].is_relayed && status.nodes[0].hears_us);
+    assert_eq!(status.groups[0].primary.as_deref(), Some("lb1"));
+    nodes.still[0] = true;
+    nodes.pass(1000);
+    assert_eq!(nodes.roles()[1..], [Backup, Primary]);
+}
+
+#[test]
+fn fencing_comes_before_the_takeover() {
+    for (required, result, expected) in [
+        (true, FenceResult::Done, Primary),
+        (true, FenceResult::Failed, Backup),
+        (false, FenceResult::Failed, Primary),
+    ] {
+        let mut nodes = Nodes::two(&format!(
+            "fence: {{ command: [/sbin/fence], required: {required} }}"
+        ));
+        nodes.still[0] = true;
+        nodes.pass(1000);
+        assert_eq!(nodes.roles()[1], Backup);
+        let fences = nodes
+            .done
+            .iter()
+            .filter(|(.., action)| *action == Action::Fence("lb1".to_owned()));
+        assert_eq!(fences.count(), 1);
+        nodes.give(
+            1,
+            Input::Fenced {
+                node: "lb1".to_owned(),
+                result,
+            },
+        );
+        assert_eq!(nodes.roles()[1], expected, "{required} {result:?}");
+    }
+}
+
+#[test]
+fn a_node_whose_fitness_changes_all_the_time_does_not_move_the_group_each_time() {
+    let mut nodes = Nodes::two("");
+    let before = nodes.done.len();
+    for _ in 0..40 {
+        nodes.fit(0, 100, None);
+        nodes.pass(250);
+        nodes.fit(0, 0, None);
+        nodes.pass(250);
+    }
+    let moves = nodes.done[before..]
+        .iter()
+        .filter(|(.., action)| matches!(action, Action::Take(_)));
+    let moves = moves.count();
+    assert!(moves <= 16, "{moves} moves in 80 changes");
+}
+
+#[test]
+fn a_node_that_starts_waits_for_the_others() {
+    let mut nodes = Nodes::start(vec![config("lb1", "{ lb1: 150, lb2: 100 }", "")]);
+    let since = nodes.now;
+    nodes.pass(2000);
+    let after = nodes.took_after(0, since);
+    assert!((1000..=1050).contains(&after), "{after}");
+}
+
+#[test]
+fn no_other_node_means_no_standby() {
+    let mut nodes = Nodes::two("");
+    nodes.still[1] = true;
+    nodes.pass(1000);
+    nodes.order(0, Command::Standby);
+    nodes.pass(1000);
+    assert_eq!(nodes.roles()[0], Primary);
+    assert!(
+        nodes
+            .alerts(0)
+            .contains(&&Alert::NobodyElse("web".to_owned()))
+    );
+    nodes.still[1] = false;
+    nodes.pass(2000);
+    assert_eq!(nodes.roles(), [Backup, Primary]);
+}
+
+// ---- VRRP alone: RFC 9568 section 6.4 ----
+
+/// One router that hears adverts of 10.0.0.9; this is 10.0.0.5.
+fn router(priority: u8, auto_failback: &str) -> Nodes {
+    let text = format!(
+        "
+node: lb1
+keepalive: 100ms
+deadtime: 300ms
+auto_failback: {auto_failback}
+links: [{{ vrrp: {{ interface: eth0 }} }}]
+groups: [{{ name: web, interface: eth0, addresses: [198.51.100.10/24], priority: {priority}, vrid: 7 }}]"
+    );
+    let mut nodes = Nodes::start(vec![Arc::new(
+        config::parse("test", &text, "host").unwrap(),
+    )]);
+    let v4 = Some(Ipv4Addr::new(10, 0, 0, 5));
+    nodes.give(
+        0,
+        Input::Addresses {
+            link: LinkId(0),
+            v4,
+            v6: None,
+        },
+    );
+    nodes
+}
+
+fn advert(priority: u8, interval_ms: u64) -> Advert {
+    Advert {
+        version: Version::V3,
+        vrid: 7,
+        priority,
+        interval: Duration::from_millis(interval_ms),
+        addresses: Addresses::V4(vec![Ipv4Addr::new(198, 51, 100, 10)]),
+        password: None,
+    }
+}
+
+impl Nodes {
+    fn advertise(&mut self, from: u8, priority: u8, interval_ms: u64) {
+        let from = IpAddr::from([10, 0, 0, from]);
+        let advert = advert(priority, interval_ms);
+        self.give(
+            0,
+            Input::Advert {
+                link: LinkId(0),
+                from,
+                advert,
+            },
+        );
+    }
+
+    /// A foreign primary advertises for so long, every 100 ms.
+    fn advertised(&mut self, priority: u8, milliseconds: u32) {
+        for _ in 0..milliseconds / 100 {
+            self.advertise(9, priority, 100);
+            self.pass(100);
+        }
+    }
+
+    fn priorities_sent(&self, since: Duration) -> Vec<u8> {
+        let sent = self.done.iter().filter_map(|(at, _, action)| match action {
+            Action::Advertise { advert, .. } if *at >= since => Some(advert.priority),
+            _ => None,
+        });
+        sent.collect()
+    }
+}
+
+#[test]
+fn vrrp_waits_three_intervals_and_the_skew() {
+    // Priority, and 300 ms + (256 - priority) / 256 * 100 ms.
+    for (priority, expected) in [(100, 360), (200, 321), (254, 300)] {
+        let mut nodes = router(priority, "true");
+        let since = nodes.now;
+        nodes.pass(1000);
+        let after = nodes.took_after(0, since);
+        assert!(
+            (expected..=expected + 2).contains(&after),
+            "{priority}: {after}"
+        );
+    }
+    // The owner asks nobody.
+    let nodes = router(255, "true");
+    assert_eq!(nodes.roles(), [Primary]);
+    assert_eq!(nodes.priorities_sent(Duration::ZERO), [255]);
+}
+
+#[test]
+fn vrrp_follows_the_primarys_interval_and_priority_0() {
+    let mut nodes = router(100, "true");
+    nodes.advertise(9, 150, 500);
+    let since = nodes.now;
+    nodes.pass(3000);
+    // 3 * 500 ms and 156 / 256 of 500 ms.
+    let after = nodes.took_after(0, since);
+    assert!((1804..=1806).contains(&after), "{after}");
+    assert_eq!(nodes.reason(0), "the VRRP router 10.0.0.9 is silent");
+
+    let mut nodes = router(100, "true");
+    nodes.advertised(150, 1000);
+    let since = nodes.now;
+    nodes.advertise(9, 0, 100);
+    nodes.pass(500);
+    let after = nodes.took_after(0, since);
+    assert!((60..=62).contains(&after), "{after}");
+    assert_eq!(nodes.reason(0), "the VRRP router 10.0.0.9 released it");
+}
+
+#[test]
+fn vrrp_preempts_or_not() {
+    for (auto_failback, expected) in [
+        ("true", Primary),
+        ("false", Backup),
+        ("500ms", Primary),
+        ("1h", Backup),
+    ] {
+        let mut nodes = router(100, auto_failback);
+        nodes.advertised(90, 2000);
+        assert_eq!(nodes.roles(), [expected], "{auto_failback}");
+    }
+    // Equal is no reason to preempt.
+    let mut nodes = router(100, "true");
+    nodes.advertised(100, 2000);
+    assert_eq!(nodes.roles(), [Backup]);
+}
+
+#[test]
+fn vrrp_primary_yields_to_priority_then_address() {
+    // From 10.0.0.x with this priority; what becomes of a primary with priority 100 and 10.0.0.5.
+    for (from, priority, expected) in [
+        (9, 101, Backup),
+        (1, 101, Backup),
+        (9, 100, Backup),
+        (1, 100, Primary),
+        (9, 99, Primary),
+        (9, 0, Primary),
+    ] {
+        let mut nodes = router(100, "true");
+        nodes.pass(1000);
+        assert_eq!(nodes.roles(), [Primary]);
+        nodes.pass(33);
+        let since = nodes.now;
+        nodes.advertise(from, priority, 100);
+        assert_eq!(nodes.roles(), [expected], "{from} {priority}");
+        // One that stays says so at once.
+        let sent = nodes.priorities_sent(since);
+        assert_eq!(!sent.is_empty(), expected == Primary, "{from} {priority}");
+    }
+}
+
+#[test]
+fn vrrp_says_priority_0_when_it_stops_or_is_not_fit() {
+    let mut nodes = router(100, "true");
+    nodes.pass(1000);
+    let since = nodes.now;
+    nodes.give(0, Input::Stop);
+    assert_eq!(nodes.priorities_sent(since), [0]);
+
+    let mut nodes = router(100, "true");
+    nodes.pass(1000);
+    let since = nodes.now;
+    nodes.fit(0, 0, Some("no carrier"));
+    nodes.pass(500);
+    assert_eq!(nodes.priorities_sent(since), [0]);
+    nodes.fit(0, 30, None);
+    nodes.pass(1000);
+    assert_eq!(nodes.roles(), [Primary]);
+    assert_eq!(nodes.priorities_sent(since)[1..3], [70, 70]);
+    // After standing still it says nothing, and listens.
+    let since = nodes.now + MILLISECOND;
+    nodes.still[0] = true;
+    nodes.pass(1000);
+    nodes.still[0] = false;
+    nodes.pass(100);
+    assert!(nodes.priorities_sent(since).is_empty());
+    assert_eq!(nodes.roles(), [Listening]);
+}
+
+#[test]
+fn the_lease_ends_before_anybody_takes_over() {
+    let nodes = Nodes::two("");
+    let config = config("lb1", "{ lb1: 150, lb2: 100 }", "");
+    let timing = config.timing;
+    assert!(config.lease() + timing.keepalive < timing.deadtime);
+    // And is renewed long before it ends.
+    let mut last = None;
+    for (at, node, action) in &nodes.done {
+        let Action::Lease(until) = action else {
+            continue;
+        };
+        assert_eq!(*node, 0);
+        assert_eq!(*until, *at + config.lease());
+        if let Some(last) = last {
+            assert!(*at + config.lease() / 2 < last, "{at:?}");
+        }
+        last = Some(*until);
+    }
+    assert!(last.is_some());
+}
