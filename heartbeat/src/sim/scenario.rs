@@ -243,7 +243,7 @@ pub(super) fn run(seed: u64, tells: bool) -> Result<(), String> {
     // Most runs are over long before the bounds. One of five waits for what may come later.
     let initdead = setting.timing.initdead.as_micros() as Micros;
     world.run(judge.last_fault + initdead + 10 * deadtime, &mut judge);
-    if seed % 5 == 0 || finish(&judge, &world).is_some() {
+    if seed.is_multiple_of(5) || finish(&judge, &world).is_some() {
         let settled = judge.last_fault + bounds.preferred.max(bounds.primary);
         world.run(settled + 20 * keepalive, &mut judge);
     }

@@ -476,7 +476,14 @@ impl World {
             }
             Action::Release(group) => self.nodes[index].has[group] = false,
             Action::Lease(until) => {
+                let now = self.now;
                 let node = &mut self.nodes[index];
+                // Others may have taken over. What is taken anew is not here yet: the lease comes first.
+                if node.has.contains(&true) && node.served_until < now {
+                    judge.wrong(now, || {
+                        format!("node {index} serves again, though its lease had ended")
+                    });
+                }
                 node.served_until = node.true_time(until);
             }
             Action::Fence(peer) => {
