@@ -20,3 +20,5 @@ pub mod wire;
 
 #[cfg(test)]
 mod sim;
+mod netlink;
+pub mod takeover;

@@ -1,0 +1,6 @@
+//! The edge against a real kernel: each test makes network namespaces of its own.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod namespace;
+mod takeover;
