@@ -20,5 +20,7 @@ pub mod wire;
 
 #[cfg(test)]
 mod sim;
+// The edge: sockets, netlink, programs.
+pub mod link;
 mod netlink;
 pub mod takeover;

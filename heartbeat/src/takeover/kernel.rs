@@ -132,7 +132,7 @@ impl Kernel {
                     LinkAttribute::LinkInfo(vec![
                         LinkInfo::Kind(InfoKind::MacVlan),
                         LinkInfo::Data(InfoData::MacVlan(vec![InfoMacVlan::Mode(
-                            MacVlanMode::Private,
+                            MacVlanMode::Bridge,
                         )])),
                     ]),
                 ];
@@ -224,28 +224,33 @@ impl Network for Kernel {
     }
 
     fn send(&mut self, index: u32, frame: &[u8]) -> io::Result<()> {
-        let to = libc::sockaddr_ll {
-            sll_family: libc::AF_PACKET as u16,
-            sll_protocol: 0,
-            sll_ifindex: index as libc::c_int,
-            sll_hatype: 0,
-            sll_pkttype: 0,
-            sll_halen: 0,
-            sll_addr: [0; 8],
-        };
-        // SAFETY: the buffer and the address live until the call returns, and their lengths are given.
-        let sent = unsafe {
-            libc::sendto(
-                self.packets.as_raw_fd(),
-                frame.as_ptr().cast(),
-                frame.len(),
-                libc::MSG_DONTWAIT,
-                (&raw const to).cast(),
-                mem::size_of_val(&to) as libc::socklen_t,
-            )
-        };
-        Errno::result(sent).map(drop).map_err(io::Error::from)
+        send_frame(&self.packets, index, frame)
     }
+}
+
+/// Sends a frame by a packet socket.
+pub(crate) fn send_frame(socket: &Socket, index: u32, frame: &[u8]) -> io::Result<()> {
+    let to = libc::sockaddr_ll {
+        sll_family: libc::AF_PACKET as u16,
+        sll_protocol: 0,
+        sll_ifindex: index as libc::c_int,
+        sll_hatype: 0,
+        sll_pkttype: 0,
+        sll_halen: 0,
+        sll_addr: [0; 8],
+    };
+    // SAFETY: the buffer and the address live until the call returns, and their lengths are given.
+    let sent = unsafe {
+        libc::sendto(
+            socket.as_raw_fd(),
+            frame.as_ptr().cast(),
+            frame.len(),
+            libc::MSG_DONTWAIT,
+            (&raw const to).cast(),
+            mem::size_of_val(&to) as libc::socklen_t,
+        )
+    };
+    Errno::result(sent).map(drop).map_err(io::Error::from)
 }
 
 fn address_message(index: u32, address: &IpNet) -> AddressMessage {

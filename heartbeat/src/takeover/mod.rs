@@ -26,6 +26,7 @@ use nix::libc;
 
 pub use announce::{Announce, Schedule};
 pub use frames::{Mac, announcement};
+pub(crate) use kernel::send_frame;
 pub use kernel::{Kernel, MARK};
 pub use network::{Change, Held, Interface, Network, TakeoverError};
 

@@ -1,7 +1,9 @@
 //! The virtual MAC of a group (RFC 9568 section 7.3), on a macvlan of its own.
 //!
 //! With it a takeover changes nothing in the neighbours' caches: the address moves with the MAC, and the switch learns
-//! its new port from the first frame. The macvlan is in private mode, as keepalived's: its frames go to the wire only.
+//! its new port from the first frame. The macvlan is in bridge mode: in private mode (keepalived's) the kernel hands
+//! a multicast frame that comes from the same MAC to the macvlan alone (`macvlan_handle_frame` in
+//! drivers/net/macvlan.c), and the interface below would not hear the adverts of another node that is primary too.
 //!
 //! What else is needed, as in keepalived's `NOTE_vrrp_vmac.txt`:
 //!
