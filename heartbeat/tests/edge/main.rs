@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod fitness;
 mod link;
 mod namespace;
 mod takeover;
