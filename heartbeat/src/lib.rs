@@ -24,5 +24,6 @@ mod sim;
 pub mod fitness;
 pub mod link;
 mod netlink;
+pub mod node;
 pub mod program;
 pub mod takeover;

@@ -110,10 +110,11 @@ impl<T> Ended<T> {
 #[derive(Debug)]
 struct Orders<T> {
     waiting: BTreeMap<String, VecDeque<Job<T>>>,
-    running: Vec<String>,
+    /// Order and purpose of each that runs.
+    running: Vec<(String, T)>,
 }
 
-impl<T> Orders<T> {
+impl<T: Clone> Orders<T> {
     /// Adds a job; the one that it overtakes.
     fn add(&mut self, job: Job<T>) -> Option<Job<T>> {
         let queue = self.waiting.entry(job.order.clone()).or_default();
@@ -131,16 +132,18 @@ impl<T> Orders<T> {
             return None;
         }
         let running = &self.running;
-        let (order, queue) = self
+        let is_running = |order: &String| running.iter().any(|(running, _)| running == order);
+        let (_, queue) = self
             .waiting
             .iter_mut()
-            .find(|(order, queue)| !queue.is_empty() && !running.contains(order))?;
-        self.running.push(order.clone());
-        queue.pop_front()
+            .find(|(order, queue)| !queue.is_empty() && !is_running(order))?;
+        let job = queue.pop_front()?;
+        self.running.push((job.order.clone(), job.tag.clone()));
+        Some(job)
     }
 
     fn ended(&mut self, order: &str) {
-        self.running.retain(|running| running != order);
+        self.running.retain(|(running, _)| running != order);
         self.waiting.retain(|_, queue| !queue.is_empty());
     }
 }
@@ -155,7 +158,7 @@ pub struct Runner<T> {
     overtaken: Vec<Ended<T>>,
 }
 
-impl<T: Send + 'static> Runner<T> {
+impl<T: Clone + Send + 'static> Runner<T> {
     /// Nothing runs yet.
     ///
     /// # Errors
@@ -213,6 +216,13 @@ impl<T: Send + 'static> Runner<T> {
     #[must_use]
     pub fn is_idle(&self) -> bool {
         self.orders.running.is_empty() && self.orders.waiting.values().all(VecDeque::is_empty)
+    }
+
+    /// Whether any that runs or waits is for such a purpose.
+    pub fn has(&self, is_meant: impl Fn(&T) -> bool) -> bool {
+        let waiting = self.orders.waiting.values().flatten().map(|job| &job.tag);
+        let running = self.orders.running.iter().map(|(_, tag)| tag);
+        waiting.chain(running).any(is_meant)
     }
 
     fn go_on(&mut self) {

@@ -160,7 +160,7 @@ impl Fitness {
                 Change::LinkGone { index } => {
                     self.links.remove(index);
                 }
-                Change::AddressGone { .. } => {}
+                Change::AddressGone { .. } | Change::AddressNew { .. } => {}
             }
         }
         let mut has_changed = false;

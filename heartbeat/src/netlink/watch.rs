@@ -42,6 +42,11 @@ pub(crate) enum Change {
         /// Its index.
         index: u32,
     },
+    /// An address was added or changed.
+    AddressNew {
+        /// The interface that has it.
+        index: u32,
+    },
     /// An address of this node's is gone.
     AddressGone {
         /// The interface that had it.
@@ -140,6 +145,9 @@ fn understood(message: &RouteNetlinkMessage) -> Option<Change> {
                 index: message.header.index,
             })
         }
+        RouteNetlinkMessage::NewAddress(message) => Some(Change::AddressNew {
+            index: message.header.index,
+        }),
         RouteNetlinkMessage::DelAddress(message) => Some(Change::AddressGone {
             index: message.header.index,
             address: address(message)?,

@@ -29,9 +29,12 @@ pub use frames::{Mac, announcement};
 pub(crate) use kernel::send_frame;
 pub use kernel::{Kernel, MARK};
 pub use network::{Change, Held, Interface, Network, TakeoverError};
+pub use virtual_mac::mac as virtual_mac;
 
 /// Time between two tries of what failed.
 pub const RETRY: Duration = Duration::from_secs(1);
+/// How long the macvlan of a virtual MAC stays when its addresses have been given up.
+const LINGER: Duration = Duration::from_millis(250);
 /// Shortest time between two tries, whatever happens to the interface.
 const LEAST_RETRY: Duration = Duration::from_millis(50);
 
@@ -190,9 +193,8 @@ impl<N: Network> Takeover<N> {
         self.attempt(group, now)
     }
 
-    /// Gives a group up. Doing so twice is fine. The macvlan of a virtual MAC, without addresses now, is left to the
-    /// next [`Takeover::step`]: removing it takes the kernel some tens of milliseconds, in which the other nodes should
-    /// hear already that it is theirs.
+    /// Gives a group up. Doing so twice is fine. The macvlan of a virtual MAC, without addresses now, is removed a
+    /// little later: that takes the kernel some tens of milliseconds, and there is better to do in this moment.
     ///
     /// # Errors
     /// Not all addresses are gone; trying goes on.
@@ -207,7 +209,7 @@ impl<N: Network> Takeover<N> {
         if !has_macvlans {
             return self.attempt(group, now);
         }
-        left.retry = Some(now);
+        left.retry = Some(now + LINGER);
         self.remove(group, false)
     }
 
@@ -224,6 +226,18 @@ impl<N: Network> Takeover<N> {
         if held.schedule.due(now) {
             self.send(group);
         }
+    }
+
+    /// Gives up what is held, and removes at once what would be removed later.
+    pub fn finish(&mut self, now: Duration) -> Vec<Outcome> {
+        for group in &mut self.groups {
+            group.is_wanted = false;
+            group.schedule.end();
+            if !group.stands.is_empty() {
+                group.retry = Some(now);
+            }
+        }
+        self.step(now)
     }
 
     /// Does what is due: announcements, and tries of what failed.
@@ -283,6 +297,12 @@ impl<N: Network> Takeover<N> {
     pub fn is_held(&self, group: usize) -> bool {
         let group = self.groups.get(group);
         group.is_some_and(|group| group.is_wanted && group.is_done)
+    }
+
+    /// Whether a group is to be here.
+    #[must_use]
+    pub fn is_wanted(&self, group: usize) -> bool {
+        self.groups.get(group).is_some_and(|group| group.is_wanted)
     }
 
     /// How many announcements the kernel did not send.

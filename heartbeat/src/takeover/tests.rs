@@ -358,13 +358,13 @@ fn virtual_mac() {
     assert_eq!(setting(&mut takeover, "ipv4/conf/eth0/arp_ignore"), "1");
     takeover.release(1, ms(20)).unwrap();
     assert!(takeover.network.held.is_empty());
-    assert_eq!(takeover.deadline(), Some(ms(20)));
+    assert_eq!(takeover.deadline(), Some(ms(20) + LINGER));
     // Taken back before it was gone.
     takeover.take(1, ms(20)).unwrap();
     assert_eq!(takeover.network.held.len(), 1);
     takeover.release(1, ms(20)).unwrap();
     assert!(matches!(
-        takeover.step(ms(20))[..],
+        takeover.step(ms(20) + LINGER)[..],
         [
             Outcome::Released { group: 0 },
             Outcome::Released { group: 1 }
@@ -373,6 +373,33 @@ fn virtual_mac() {
     assert_eq!(takeover.network.interfaces.len(), 1);
     assert_eq!(setting(&mut takeover, "ipv4/conf/eth0/arp_ignore"), "0");
     assert_eq!(setting(&mut takeover, "ipv4/conf/eth0/arp_announce"), "1");
+}
+
+#[test]
+fn the_end() {
+    let mut takeover = takeover(vec![
+        movable("web", &["198.51.100.10/24"], Some(51)),
+        movable("mail", &["198.51.100.20/24"], None),
+        movable("news", &["198.51.100.30/24"], None),
+    ]);
+    for group in 0..2 {
+        takeover.take(group, ms(0)).unwrap();
+    }
+    takeover.release(0, ms(10)).unwrap();
+    let outcomes = takeover.finish(ms(10));
+    assert!(
+        matches!(
+            outcomes[..],
+            [
+                Outcome::Released { group: 0 },
+                Outcome::Released { group: 1 }
+            ]
+        ),
+        "{outcomes:?}"
+    );
+    assert!(takeover.network.held.is_empty());
+    assert_eq!(takeover.network.interfaces.len(), 1);
+    assert_eq!(takeover.deadline(), None);
 }
 
 #[test]

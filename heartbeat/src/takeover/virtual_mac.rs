@@ -28,7 +28,8 @@ pub(super) const METRIC: u32 = 1 << 20;
 pub(super) const BELOW: [(&str, &str); 2] = [("arp_ignore", "1"), ("arp_announce", "2")];
 
 /// The virtual MAC of a virtual router (RFC 9568 section 7.3).
-pub(super) const fn mac(router: u8, is_ipv6: bool) -> Mac {
+#[must_use]
+pub const fn mac(router: u8, is_ipv6: bool) -> Mac {
     [0, 0, 0x5e, 0, if is_ipv6 { 2 } else { 1 }, router]
 }
 

@@ -5,4 +5,5 @@
 mod fitness;
 mod link;
 mod namespace;
+mod node;
 mod takeover;

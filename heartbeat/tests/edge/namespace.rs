@@ -122,6 +122,33 @@ pub(crate) fn cable(one: &Namespace, one_has: &[&str], other: &Namespace, other_
     }
 }
 
+/// A segment: `eth0` in each, with these addresses, on one switch, which must be kept as long as it lasts.
+pub(crate) fn segment(hosts: &[(&Namespace, &[&str])]) -> Namespace {
+    let switch = Namespace::new();
+    switch.ip("link add br0 type bridge");
+    switch.ip("link set br0 up");
+    for (nth, (host, addresses)) in hosts.iter().enumerate() {
+        let port = format!("port{nth}");
+        host.ip(&format!(
+            "link add eth0 type veth peer name {port} netns {}",
+            switch.holder()
+        ));
+        host.set("ipv6/conf/eth0/accept_dad", "0");
+        host.set("ipv6/conf/eth0/dad_transmits", "0");
+        for address in *addresses {
+            host.ip(&format!("address add {address} dev eth0"));
+        }
+        host.ip("link set eth0 up");
+        switch.ip(&format!("link set {port} master br0 up"));
+    }
+    for (host, _) in hosts {
+        eventually("the cable has a carrier", || {
+            host.ip("-o link show eth0").contains("state UP")
+        });
+    }
+    switch
+}
+
 /// Waits for what the kernel does on its own time.
 pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let begun = Instant::now();

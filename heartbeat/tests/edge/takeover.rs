@@ -152,7 +152,7 @@ fn a_virtual_mac_answers_alone() {
     one.run(|| takeover.release(0, Duration::ZERO)).unwrap();
     println!("given up with a virtual MAC in {:?}", begun.elapsed());
     assert!(!client.reaches("198.51.100.10"));
-    one.run(|| takeover.step(Duration::ZERO));
+    one.run(|| takeover.finish(Duration::ZERO));
     let links = one.ip("-o link show");
     assert!(!links.contains("hb4") && !links.contains("hb6"), "{links}");
     assert_eq!(one.setting("ipv4/conf/eth0/arp_ignore"), before);

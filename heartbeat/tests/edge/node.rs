@@ -1,0 +1,223 @@
+//! Whole nodes, each in a namespace, and a client beside them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use heartbeat::config::{
+    self, Announce, AutoFailback, Config, Group, InterfaceTracked, Link, LinkKind, Program, Timing,
+    UdpLink, UdpTo,
+};
+use heartbeat::machine::{Command, Role, Scope};
+use heartbeat::node::realtime::Lock;
+use heartbeat::node::{Node, Snapshot, Start, clock};
+use heartbeat::takeover::MARK;
+use heartbeat::wire::auth::{Key, Keyring};
+
+use crate::namespace::{Namespace, eventually, segment};
+
+const NAMES: [&str; 2] = ["lb1", "lb2"];
+const OWN: [&str; 2] = ["192.0.2.1", "192.0.2.2"];
+const VIRTUAL: &str = "192.0.2.100";
+
+fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+/// Two nodes of which the first is preferred.
+fn configuration(own: usize, is_virtual_mac: bool) -> Config {
+    let program = |role: &str| Program {
+        command: vec![
+            "/bin/sh".to_owned(),
+            "-c".to_owned(),
+            format!("echo {role} $HEARTBEAT_NODE $HEARTBEAT_GROUP $HEARTBEAT_ROLE"),
+        ],
+        timeout: ms(5000),
+    };
+    Config {
+        node: NAMES[own].to_owned(),
+        nodes: NAMES.iter().map(|name| (*name).to_owned()).collect(),
+        timing: Timing {
+            keepalive: ms(100),
+            warntime: ms(200),
+            deadtime: ms(400),
+            initdead: ms(1500),
+        },
+        auto_failback: AutoFailback::On,
+        keys: None,
+        links: vec![Link {
+            name: "udp eth0".to_owned(),
+            kind: LinkKind::Udp(UdpLink {
+                interface: "eth0".to_owned(),
+                port: 694,
+                to: UdpTo::Unicast(vec![OWN[1 - own].parse().unwrap()]),
+            }),
+        }],
+        groups: vec![Group {
+            name: "web".to_owned(),
+            interface: "eth0".to_owned(),
+            addresses: vec![
+                format!("{VIRTUAL}/24").parse().unwrap(),
+                "2001:db8::100/64".parse().unwrap(),
+            ],
+            priorities: BTreeMap::from([("lb1".to_owned(), 150), ("lb2".to_owned(), 100)]),
+            vrid: Some(51),
+            virtual_mac: is_virtual_mac,
+            announce: Announce {
+                count: 5,
+                interval: ms(200),
+                refresh: Duration::ZERO,
+            },
+            on_primary: Some(program("on_primary")),
+            on_backup: Some(program("on_backup")),
+        }],
+        units: vec![vec![0]],
+        fitness: config::Fitness {
+            interfaces: vec![InterfaceTracked {
+                name: "eth0".to_owned(),
+                lowers: None,
+            }],
+            ..config::Fitness::default()
+        },
+        fence: None,
+    }
+}
+
+fn start(namespace: &Namespace, config: Config, unfit: Vec<(String, String)>) -> Node {
+    let key = Key::new(1, b"a key for tests only").unwrap();
+    let start = Start {
+        config: Arc::new(config),
+        keyring: Keyring::new(key, []).unwrap(),
+        incarnation: clock::incarnation(),
+        mark: MARK,
+        lock: Lock::Touched,
+        unfit,
+        observer: (),
+    };
+    namespace.run(|| Node::start(start)).unwrap()
+}
+
+fn role(node: &Node) -> Role {
+    node.snapshot().unwrap().status.groups[0].role
+}
+
+fn shown(snapshot: &Snapshot) -> String {
+    let history = snapshot.status.history.iter();
+    let lines = history.map(|change| {
+        format!(
+            "{:?}: {:?} to {:?}: {}",
+            change.at, change.from, change.to, change.reason
+        )
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// Until an address answers, by a client that knows nothing.
+fn answers_again(client: &Namespace, address: &str) -> Duration {
+    let begun = Instant::now();
+    let to = std::net::SocketAddr::new(address.parse().unwrap(), 9);
+    client.run(|| {
+        loop {
+            match std::net::TcpStream::connect_timeout(&to, ms(10)) {
+                Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => break,
+                _ => assert!(begun.elapsed() < ms(20_000), "{address} does not answer"),
+            }
+        }
+    });
+    begun.elapsed()
+}
+
+fn site() -> (Namespace, [Namespace; 2], Namespace) {
+    let nodes = [Namespace::new(), Namespace::new()];
+    let client = Namespace::new();
+    let switch = segment(&[
+        (&nodes[0], &["192.0.2.1/24", "2001:db8::1/64"]),
+        (&nodes[1], &["192.0.2.2/24", "2001:db8::2/64"]),
+        (&client, &["192.0.2.99/24", "2001:db8::99/64"]),
+    ]);
+    (switch, nodes, client)
+}
+
+#[test]
+#[ignore = "needs root: network namespaces"]
+fn two_nodes_hand_over_in_order() {
+    for is_virtual_mac in [false, true] {
+        let (_switch, spaces, client) = site();
+        let one = start(&spaces[0], configuration(0, is_virtual_mac), Vec::new());
+        let other = start(&spaces[1], configuration(1, is_virtual_mac), Vec::new());
+        eventually("the preferred node serves", || role(&one) == Role::Primary);
+        answers_again(&client, VIRTUAL);
+        answers_again(&client, "2001:db8::100");
+        let snapshot = one.snapshot().unwrap();
+        assert!(snapshot.takeover[0].is_held, "{snapshot:?}");
+        assert_eq!(snapshot.links[0].fault, None);
+        assert_eq!(
+            role(&other),
+            Role::Backup,
+            "{}",
+            shown(&other.snapshot().unwrap())
+        );
+
+        // Standby: the other takes it, and gives it back.
+        one.order(Command::Standby, Scope::All).unwrap();
+        let gap = answers_again(&client, VIRTUAL);
+        eventually("the other serves", || role(&other) == Role::Primary);
+        println!("virtual MAC {is_virtual_mac}: standby, gap {gap:?}");
+        one.order(Command::Ready, Scope::All).unwrap();
+        eventually("the preferred node serves again", || {
+            role(&one) == Role::Primary
+        });
+        answers_again(&client, VIRTUAL);
+
+        // Not fit, by somebody's word.
+        one.unfit("data path", Some("not loaded".to_owned()))
+            .unwrap();
+        eventually("the other serves", || role(&other) == Role::Primary);
+        let status = one.snapshot().unwrap().status;
+        assert_eq!(status.unfit.as_deref(), Some("data path: not loaded"));
+        one.unfit("data path", None).unwrap();
+        eventually("the preferred node serves again", || {
+            role(&one) == Role::Primary
+        });
+
+        // Stopped in order.
+        eventually("the addresses are here", || {
+            one.snapshot().unwrap().takeover[0].is_held
+        });
+        answers_again(&client, VIRTUAL);
+        one.stop().unwrap();
+        let gap = answers_again(&client, VIRTUAL);
+        println!("virtual MAC {is_virtual_mac}: orderly stop, gap {gap:?}");
+        assert!(one.join(), "an orderly end");
+        assert_eq!(role(&other), Role::Primary);
+        let left = spaces[0].ip("address show");
+        assert!(!left.contains(VIRTUAL) && !left.contains("hb4"), "{left}");
+        println!("{}", shown(&other.snapshot().unwrap()));
+        drop(other);
+        let left = spaces[1].ip("address show");
+        assert!(!left.contains(VIRTUAL) && !left.contains("hb4"), "{left}");
+    }
+}
+
+#[test]
+#[ignore = "needs root: network namespaces"]
+fn carrier_loss_makes_unfit() {
+    let (switch, spaces, client) = site();
+    let one = start(&spaces[0], configuration(0, false), Vec::new());
+    let other = start(&spaces[1], configuration(1, false), Vec::new());
+    eventually("the preferred node serves", || role(&one) == Role::Primary);
+    answers_again(&client, VIRTUAL);
+    switch.ip("link set port0 down");
+    let gap = answers_again(&client, VIRTUAL);
+    println!("carrier loss, gap {gap:?}");
+    eventually("the first is not fit", || role(&one) == Role::Unfit);
+    let left = spaces[0].ip("address show");
+    assert!(!left.contains(VIRTUAL), "{left}");
+    assert_eq!(role(&other), Role::Primary);
+    switch.ip("link set port0 up");
+    eventually("the preferred node serves again", || {
+        role(&one) == Role::Primary
+    });
+    eventually("the other does not", || role(&other) == Role::Backup);
+    answers_again(&client, VIRTUAL);
+}
