@@ -21,6 +21,8 @@ pub mod wire;
 #[cfg(test)]
 mod sim;
 // The edge: sockets, netlink, programs.
+pub mod cli;
+pub mod control;
 pub mod fitness;
 pub mod link;
 mod netlink;

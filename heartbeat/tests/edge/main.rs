@@ -6,4 +6,5 @@ mod fitness;
 mod link;
 mod namespace;
 mod node;
+mod process;
 mod takeover;

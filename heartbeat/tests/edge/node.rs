@@ -112,8 +112,8 @@ fn shown(snapshot: &Snapshot) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
-/// Until an address answers, by a client that knows nothing.
-fn answers_again(client: &Namespace, address: &str) -> Duration {
+/// Until an address answers.
+pub(crate) fn answers_again(client: &Namespace, address: &str) -> Duration {
     let begun = Instant::now();
     let to = std::net::SocketAddr::new(address.parse().unwrap(), 9);
     client.run(|| {
@@ -127,7 +127,8 @@ fn answers_again(client: &Namespace, address: &str) -> Duration {
     begun.elapsed()
 }
 
-fn site() -> (Namespace, [Namespace; 2], Namespace) {
+/// Two nodes and a client on a switch, whose ports have their numbers.
+pub(crate) fn site() -> (Namespace, [Namespace; 2], Namespace) {
     let nodes = [Namespace::new(), Namespace::new()];
     let client = Namespace::new();
     let switch = segment(&[

@@ -1,0 +1,111 @@
+//! The commands.
+
+mod arguments;
+mod log;
+mod run;
+mod status;
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use self::arguments::{Arguments, Command, Order};
+use crate::config::{self, Config, ConfigError};
+use crate::control::{ClientError, Question, ask};
+
+/// Something failed while running.
+const FAILED: u8 = 1;
+/// The command line or the configuration is wrong.
+const WRONG: u8 = 2;
+/// No heartbeat answers.
+const SILENT: u8 = 3;
+
+/// The whole program.
+#[must_use]
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let outcome = match arguments.command {
+        Command::Run {
+            config,
+            socket,
+            mark,
+        } => run::run(&config.config, &socket.socket, mark, arguments.log_level),
+        Command::Check { config, json } => check(&config.config, json),
+        Command::Status { socket, json } => status::status(&socket.socket, json),
+        Command::Standby { order } => give(order, "standby", |group| Question::Standby { group }),
+        Command::Takeover { order } => {
+            give(order, "takeover", |group| Question::Takeover { group })
+        }
+        Command::Ready { order } => give(order, "ready", |group| Question::Ready { group }),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("heartbeat: {error:#}");
+            ExitCode::from(code(&error))
+        }
+    }
+}
+
+fn code(error: &anyhow::Error) -> u8 {
+    if error.is::<ConfigError>() {
+        return WRONG;
+    }
+    match error.downcast_ref::<ClientError>() {
+        Some(ClientError::Silent { .. } | ClientError::Strange { .. }) => SILENT,
+        Some(ClientError::Refused(_)) | None => FAILED,
+    }
+}
+
+/// Loads the configuration of the node that this machine is.
+fn load(path: &Path) -> anyhow::Result<Config> {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    Ok(config::load(path, host.trim())?)
+}
+
+fn check(path: &Path, json: bool) -> anyhow::Result<()> {
+    let config = load(path)?;
+    config::load_keys(&config)?;
+    if json {
+        println!("{}", serde_json::to_string_pretty(&config)?);
+        return Ok(());
+    }
+    let names: Vec<&str> = config
+        .groups
+        .iter()
+        .map(|group| group.name.as_str())
+        .collect();
+    println!("{}: right", path.display());
+    println!("  node   {} of {}", config.node, config.nodes.join(", "));
+    let links: Vec<&str> = config.links.iter().map(|link| link.name.as_str()).collect();
+    println!("  links  {}", links.join(", "));
+    println!("  groups {}", names.join(", "));
+    Ok(())
+}
+
+fn give(
+    order: Order,
+    word: &str,
+    question: impl FnOnce(Option<String>) -> Question,
+) -> anyhow::Result<()> {
+    let shown = order
+        .group
+        .as_ref()
+        .map_or_else(|| "all groups".to_owned(), |group| format!("group {group}"));
+    ask(&order.socket.socket, &question(order.group))?;
+    println!("{word} ordered for {shown}; `heartbeat status` shows what comes of it");
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Arguments::command().debug_assert();
+    }
+}

@@ -1,0 +1,135 @@
+//! Answering operators. Not in the node's thread: they may be slow.
+
+use std::fs::Permissions;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+
+use super::{Answer, QUESTION_BYTES, QUESTION_PATIENCE, Question};
+use crate::config::Config;
+use crate::machine::{Command, Scope};
+use crate::node::Node;
+
+/// Why nobody can ask.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// Another one listens.
+    #[error("another heartbeat answers at {} already: stop it, or give this one another --socket", .0.display())]
+    Taken(PathBuf),
+    /// The socket cannot be made.
+    #[error("cannot listen for operators at {}: {source}", .socket.display())]
+    Listen {
+        /// The socket.
+        socket: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// The socket. It is removed with this.
+#[derive(Debug)]
+pub struct Server {
+    listener: UnixListener,
+    path: PathBuf,
+}
+
+impl Server {
+    /// Listens. What a killed run left there is replaced.
+    ///
+    /// # Errors
+    /// Another heartbeat listens there, or the socket cannot be made.
+    pub fn listen(path: &Path) -> Result<Self, ServerError> {
+        if UnixStream::connect(path).is_ok() {
+            return Err(ServerError::Taken(path.to_owned()));
+        }
+        let make = || {
+            match std::fs::remove_file(path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+            let listener = UnixListener::bind(path)?;
+            std::fs::set_permissions(path, Permissions::from_mode(0o600))?;
+            listener.set_nonblocking(true)?;
+            Ok(listener)
+        };
+        let listener = make().map_err(|source| ServerError::Listen {
+            socket: path.to_owned(),
+            source,
+        })?;
+        Ok(Self {
+            listener,
+            path: path.to_owned(),
+        })
+    }
+
+    /// Readable when somebody wants to ask.
+    #[must_use]
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.listener.as_fd()
+    }
+
+    /// Answers all who wait.
+    pub fn answer(&self, node: &Node, config: &Config) {
+        while let Ok((stream, _)) = self.listener.accept() {
+            if let Err(error) = talk(stream, node, config) {
+                tracing::debug!(%error, "an operator's question was not answered");
+            }
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Somebody may have done so already.
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+fn talk(mut stream: UnixStream, node: &Node, config: &Config) -> io::Result<()> {
+    stream.set_nonblocking(false)?;
+    stream.set_read_timeout(Some(QUESTION_PATIENCE))?;
+    stream.set_write_timeout(Some(QUESTION_PATIENCE))?;
+    let mut line = String::new();
+    BufReader::new((&stream).take(QUESTION_BYTES)).read_line(&mut line)?;
+    let answer = match serde_json::from_str(&line) {
+        Ok(question) => answer(question, node, config),
+        Err(error) => Answer::Error(format!("the question makes no sense: {error}")),
+    };
+    let mut line = serde_json::to_vec(&answer)?;
+    line.push(b'\n');
+    stream.write_all(&line)
+}
+
+fn answer(question: Question, node: &Node, config: &Config) -> Answer {
+    let (command, group) = match question {
+        Question::Status => {
+            let snapshot = node.snapshot().map_err(|error| error.to_string());
+            let value = snapshot.and_then(|snapshot| {
+                serde_json::to_value(snapshot).map_err(|error| error.to_string())
+            });
+            return value.map_or_else(Answer::Error, Answer::Ok);
+        }
+        Question::Standby { group } => (Command::Standby, group),
+        Question::Takeover { group } => (Command::Takeover, group),
+        Question::Ready { group } => (Command::Ready, group),
+    };
+    let scope = match group {
+        None => Scope::All,
+        Some(name) if config.groups.iter().any(|group| group.name == name) => Scope::Group(name),
+        Some(name) => {
+            let names: Vec<&str> = config
+                .groups
+                .iter()
+                .map(|group| group.name.as_str())
+                .collect();
+            let names = names.join(", ");
+            return Answer::Error(format!("there is no group {name}; there are {names}"));
+        }
+    };
+    match node.order(command, scope) {
+        Ok(()) => Answer::Ok(serde_json::Value::Null),
+        Err(error) => Answer::Error(error.to_string()),
+    }
+}

@@ -1,0 +1,300 @@
+//! The command: whole processes that are killed, frozen, stopped and asked.
+
+use std::fs::{File, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::namespace::{Namespace, eventually};
+use crate::node::{answers_again, site};
+
+const VIRTUAL: &str = "192.0.2.100";
+const ROUNDS: usize = 5;
+
+/// A node: its process, and where its files are. Killed when dropped.
+struct Process {
+    namespace: Namespace,
+    folder: PathBuf,
+    child: Child,
+}
+
+impl Process {
+    /// Starts node `lb1` or `lb2` with a configuration for 100 ms heartbeats and 300 ms deadtime.
+    fn start(namespace: &Namespace, own: usize, failback: &str) -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("heartbeat-{}-{number}-lb{own}", std::process::id());
+        let folder = std::env::temp_dir().join(name);
+        std::fs::create_dir_all(&folder).unwrap();
+        let key = folder.join("key");
+        std::fs::write(&key, "a key for tests only\n").unwrap();
+        std::fs::set_permissions(&key, Permissions::from_mode(0o600)).unwrap();
+        let config = format!(
+            "\
+node: lb{own}
+keepalive: 100ms
+deadtime: 300ms
+initdead: 1s
+auto_failback: {failback}
+key: {{ id: 1, file: {key} }}
+links:
+  - udp: {{ interface: eth0, peers: [192.0.2.{peer}] }}
+groups:
+  - name: web
+    interface: eth0
+    addresses: [{VIRTUAL}/24, \"2001:db8::100/64\"]
+    priority: {{ lb1: 150, lb2: 100 }}
+    on_primary: [/bin/sh, -c, 'echo $HEARTBEAT_GROUP $HEARTBEAT_ROLE >> {folder}/roles']
+    on_backup: [/bin/sh, -c, 'echo $HEARTBEAT_GROUP $HEARTBEAT_ROLE >> {folder}/roles']
+fitness:
+  interfaces: [eth0]
+",
+            key = key.display(),
+            peer = 3 - own,
+            folder = folder.display(),
+        );
+        std::fs::write(folder.join("config.yaml"), config).unwrap();
+        let child = Self::run(namespace, &folder);
+        let process = Self {
+            namespace: namespace.clone(),
+            folder,
+            child,
+        };
+        eventually("it answers", || {
+            process.command(&["status"]).status.success()
+        });
+        process
+    }
+
+    fn run(namespace: &Namespace, folder: &PathBuf) -> Child {
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(folder.join("log"))
+            .unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_heartbeat"));
+        command
+            .args(["run", "--config"])
+            .arg(folder.join("config.yaml"))
+            .arg("--socket")
+            .arg(folder.join("socket"))
+            .stdin(Stdio::null())
+            .stderr(log);
+        namespace.enter(&mut command).spawn().unwrap()
+    }
+
+    fn again(&mut self) {
+        self.child = Self::run(&self.namespace, &self.folder);
+        eventually("it answers", || self.command(&["status"]).status.success());
+    }
+
+    fn command(&self, words: &[&str]) -> std::process::Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_heartbeat"));
+        command
+            .args(words)
+            .arg("--socket")
+            .arg(self.folder.join("socket"));
+        command.output().unwrap()
+    }
+
+    fn order(&self, words: &[&str]) {
+        let output = self.command(words);
+        assert!(output.status.success(), "{output:?}");
+    }
+
+    fn shown(&self) -> String {
+        String::from_utf8(self.command(&["status"]).stdout).unwrap()
+    }
+
+    fn is_primary(&self) -> bool {
+        self.shown().contains("web              primary")
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.child.id() as i32), signal).unwrap();
+    }
+
+    fn killed(&mut self) {
+        self.signal(Signal::SIGKILL);
+        self.child.wait().unwrap();
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.join("log")).unwrap()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("---- {}\n{}", self.folder.display(), self.log());
+        }
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+fn median(mut gaps: Vec<Duration>) -> Duration {
+    gaps.sort_unstable();
+    gaps[gaps.len() / 2]
+}
+
+#[test]
+#[ignore = "needs root: network namespaces"]
+fn a_machine_that_dies() {
+    let (switch, spaces, client) = site();
+    let mut one = Process::start(&spaces[0], 1, "true");
+    let other = Process::start(&spaces[1], 2, "true");
+    let mut gaps = Vec::new();
+    for _ in 0..ROUNDS {
+        eventually("the preferred node serves", || one.is_primary());
+        answers_again(&client, VIRTUAL);
+        let begun = Instant::now();
+        // With its network: the kernel alone would go on to answer.
+        switch.ip("link set port0 down");
+        one.killed();
+        answers_again(&client, VIRTUAL);
+        gaps.push(begun.elapsed());
+        assert!(other.is_primary(), "{}", other.shown());
+        switch.ip("link set port0 up");
+        one.again();
+    }
+    println!(
+        "gaps after death: {gaps:?}, median {:?}",
+        median(gaps.clone())
+    );
+    // A generous bound: other work on this machine may hold anybody up.
+    assert!(median(gaps) < Duration::from_secs(2));
+    let log = one.log();
+    assert!(
+        log.contains("removed what an earlier run left behind: 192.0.2.100/24 on eth0"),
+        "{log}"
+    );
+}
+
+#[test]
+#[ignore = "needs root: network namespaces"]
+fn killed_while_its_kernel_goes_on() {
+    let (_switch, spaces, client) = site();
+    let mut one = Process::start(&spaces[0], 1, "true");
+    let other = Process::start(&spaces[1], 2, "true");
+    eventually("the preferred node serves", || one.is_primary());
+    one.killed();
+    eventually("the other serves", || other.is_primary());
+    // The client has learnt it by gratuitous ARP and neighbour advertisements.
+    let shown = spaces[1].ip("-o link show eth0");
+    let mac = shown
+        .split_whitespace()
+        .skip_while(|word| *word != "link/ether")
+        .nth(1)
+        .unwrap();
+    answers_again(&client, VIRTUAL);
+    eventually("the client knows", || {
+        client
+            .ip(&format!("neighbour show to {VIRTUAL}"))
+            .contains(mac)
+    });
+    one.again();
+    let held = spaces[0].ip("address show dev eth0");
+    assert!(one.is_primary() || !held.contains(VIRTUAL), "{held}");
+    eventually("the preferred node serves again", || one.is_primary());
+    eventually("the other does not", || !other.is_primary());
+}
+
+#[test]
+#[ignore = "needs root: network namespaces"]
+fn frozen_and_thawed() {
+    let (_switch, spaces, client) = site();
+    let one = Process::start(&spaces[0], 1, "false");
+    let other = Process::start(&spaces[1], 2, "false");
+    eventually("the preferred node serves", || one.is_primary());
+    one.signal(Signal::SIGSTOP);
+    eventually("the other serves", || other.is_primary());
+    one.signal(Signal::SIGCONT);
+    eventually("the thawed one does not", || {
+        one.shown().contains("web              backup")
+    });
+    assert!(other.is_primary());
+    let shown = one.shown();
+    assert!(shown.contains("stood still"), "{shown}");
+    let held = spaces[0].ip("address show dev eth0");
+    assert!(!held.contains(VIRTUAL), "{held}");
+    answers_again(&client, VIRTUAL);
+}
+
+#[test]
+#[ignore = "needs root: network namespaces"]
+fn stopped_in_order_and_ordered_about() {
+    let (_switch, spaces, client) = site();
+    let mut one = Process::start(&spaces[0], 1, "false");
+    let mut other = Process::start(&spaces[1], 2, "false");
+    let mut gaps = Vec::new();
+    for _ in 0..ROUNDS {
+        one.order(&["takeover"]);
+        eventually("the first serves", || one.is_primary());
+        eventually("the other does not", || !other.is_primary());
+        answers_again(&client, VIRTUAL);
+        one.signal(Signal::SIGTERM);
+        let begun = Instant::now();
+        let status = one.child.wait().unwrap();
+        assert!(status.success(), "{status}");
+        answers_again(&client, VIRTUAL);
+        gaps.push(begun.elapsed());
+        assert!(other.is_primary(), "{}", other.shown());
+        assert!(!one.folder.join("socket").exists());
+        one.again();
+    }
+    println!("whole stops, with the gap in them: {gaps:?}");
+    let shown = other.shown();
+    println!("{shown}");
+    for words in [
+        "node lb2, fit",
+        "lb1              alive",
+        "udp eth0: good",
+        "carrier of eth0",
+    ] {
+        assert!(shown.contains(words), "{words}: {shown}");
+    }
+
+    // Orders, and what they are not given for.
+    one.order(&["takeover", "web"]);
+    eventually("the first serves", || one.is_primary());
+    one.order(&["standby"]);
+    eventually("the other serves", || other.is_primary());
+    let refused = one.command(&["takeover", "mail"]);
+    assert_eq!(refused.status.code(), Some(1));
+    let said = String::from_utf8(refused.stderr).unwrap();
+    assert!(
+        said.contains("there is no group mail; there are web"),
+        "{said}"
+    );
+    let json = one.command(&["status", "--json"]).stdout;
+    let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
+    assert_eq!(json["groups"][0]["is_standby"], true, "{json}");
+    assert_eq!(json["takeover"][0]["is_held"], false, "{json}");
+
+    // Alone at last.
+    other.signal(Signal::SIGINT);
+    assert!(other.child.wait().unwrap().success());
+    eventually("the first serves, as nobody else does", || one.is_primary());
+    assert_eq!(other.command(&["status"]).status.code(), Some(3));
+    // A second one at the same socket is refused.
+    let second = Process::run(&spaces[0], &one.folder)
+        .wait_with_output()
+        .unwrap();
+    assert_eq!(second.status.code(), Some(1));
+    assert!(
+        one.log().contains("another heartbeat answers"),
+        "{}",
+        one.log()
+    );
+    let roles = std::fs::read_to_string(one.folder.join("roles")).unwrap();
+    assert!(roles.contains("web primary\nweb backup\n"), "{roles}");
+}
