@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod fitness;
+mod keepalived;
 mod link;
 mod namespace;
 mod node;

@@ -2,7 +2,7 @@
 
 use std::fs::{File, Permissions};
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -71,7 +71,7 @@ fitness:
         process
     }
 
-    fn run(namespace: &Namespace, folder: &PathBuf) -> Child {
+    fn run(namespace: &Namespace, folder: &Path) -> Child {
         let log = File::options()
             .create(true)
             .append(true)
