@@ -166,12 +166,13 @@ vrrp_instance web {{
     /// It says nothing any more, and gives nothing up.
     fn kill(&mut self) {
         let pid = std::fs::read_to_string(self.folder.join("vrrp.pid")).unwrap();
+        let pid = Pid::from_raw(pid.trim().parse().unwrap());
+        // Its parent would start it again, and it would stop in order when its parent dies.
+        kill(pid, Signal::SIGSTOP).unwrap();
         let mut child = self.child.take().unwrap();
-        // The parent first, or it would start the other one again.
         child.kill().unwrap();
         child.wait().unwrap();
-        // It may have ended with its parent.
-        let _ = kill(Pid::from_raw(pid.trim().parse().unwrap()), Signal::SIGKILL);
+        kill(pid, Signal::SIGKILL).unwrap();
         for file in ["pid", "vrrp.pid"] {
             let _ = std::fs::remove_file(self.folder.join(file));
         }

@@ -222,3 +222,39 @@ fn carrier_loss_makes_unfit() {
     eventually("the other does not", || role(&other) == Role::Backup);
     answers_again(&client, VIRTUAL);
 }
+
+#[test]
+#[ignore = "needs root: network namespaces"]
+fn a_partition_that_heals() {
+    let (switch, spaces, client) = site();
+    let without_fitness = |own| Config {
+        fitness: config::Fitness::default(),
+        ..configuration(own, false)
+    };
+    let one = start(&spaces[0], without_fitness(0), Vec::new());
+    let other = start(&spaces[1], without_fitness(1), Vec::new());
+    eventually("the preferred node serves", || role(&one) == Role::Primary);
+    eventually("the other is backup", || role(&other) == Role::Backup);
+    switch.ip("link set port0 down");
+    eventually("both serve", || role(&other) == Role::Primary);
+    assert_eq!(role(&one), Role::Primary);
+    answers_again(&client, VIRTUAL);
+    let shown = spaces[0].ip("-o link show eth0");
+    let mac = shown
+        .split_whitespace()
+        .skip_while(|word| *word != "link/ether")
+        .nth(1)
+        .unwrap();
+    let knows = || {
+        client
+            .ip(&format!("neighbour show to {VIRTUAL}"))
+            .contains(mac)
+    };
+    assert!(!knows());
+    switch.ip("link set port0 up");
+    eventually("the other yields", || role(&other) == Role::Backup);
+    assert_eq!(role(&one), Role::Primary);
+    // The winner announces again.
+    eventually("the client knows", knows);
+    answers_again(&client, VIRTUAL);
+}

@@ -1,13 +1,19 @@
 //! The command: whole processes that are killed, frozen, stopped and asked.
 
 use std::fs::{File, Permissions};
+use std::io::{Read, Write};
+use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
+use nix::sys::termios::{SetArg, cfmakeraw, tcgetattr, tcsetattr};
 use nix::unistd::Pid;
 
 use crate::namespace::{Namespace, eventually};
@@ -26,6 +32,12 @@ struct Process {
 impl Process {
     /// Starts node `lb1` or `lb2` with a configuration for 100 ms heartbeats and 300 ms deadtime.
     fn start(namespace: &Namespace, own: usize, failback: &str) -> Self {
+        let link = format!("udp: {{ interface: eth0, peers: [192.0.2.{}] }}", 3 - own);
+        Self::with(namespace, own, failback, &link, "")
+    }
+
+    /// The same with another link, and with something more about the group.
+    fn with(namespace: &Namespace, own: usize, failback: &str, link: &str, more: &str) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let name = format!("heartbeat-{}-{number}-lb{own}", std::process::id());
@@ -43,19 +55,18 @@ initdead: 1s
 auto_failback: {failback}
 key: {{ id: 1, file: {key} }}
 links:
-  - udp: {{ interface: eth0, peers: [192.0.2.{peer}] }}
+  - {link}
 groups:
   - name: web
     interface: eth0
     addresses: [{VIRTUAL}/24, \"2001:db8::100/64\"]
     priority: {{ lb1: 150, lb2: 100 }}
-    on_primary: [/bin/sh, -c, 'echo $HEARTBEAT_GROUP $HEARTBEAT_ROLE >> {folder}/roles']
+{more}    on_primary: [/bin/sh, -c, 'echo $HEARTBEAT_GROUP $HEARTBEAT_ROLE >> {folder}/roles']
     on_backup: [/bin/sh, -c, 'echo $HEARTBEAT_GROUP $HEARTBEAT_ROLE >> {folder}/roles']
 fitness:
   interfaces: [eth0]
 ",
             key = key.display(),
-            peer = 3 - own,
             folder = folder.display(),
         );
         std::fs::write(folder.join("config.yaml"), config).unwrap();
@@ -149,9 +160,17 @@ fn median(mut gaps: Vec<Duration>) -> Duration {
 #[test]
 #[ignore = "needs root: network namespaces"]
 fn a_machine_that_dies() {
+    dies("", "");
+    // Adverts of VRRP too, which come from the virtual MAC.
+    let vrrp = "\n  - vrrp: { interface: eth0 }";
+    dies(vrrp, "    vrid: 51\n    virtual_mac: true\n");
+}
+
+fn dies(links: &str, more: &str) {
     let (switch, spaces, client) = site();
-    let mut one = Process::start(&spaces[0], 1, "true");
-    let other = Process::start(&spaces[1], 2, "true");
+    let link = |peer| format!("udp: {{ interface: eth0, peers: [192.0.2.{peer}] }}{links}");
+    let mut one = Process::with(&spaces[0], 1, "true", &link(2), more);
+    let other = Process::with(&spaces[1], 2, "true", &link(1), more);
     let mut gaps = Vec::new();
     for _ in 0..ROUNDS {
         eventually("the preferred node serves", || one.is_primary());
@@ -174,7 +193,7 @@ fn a_machine_that_dies() {
     assert!(median(gaps) < Duration::from_secs(2));
     let log = one.log();
     assert!(
-        log.contains("removed what an earlier run left behind: 192.0.2.100/24 on eth0"),
+        log.contains("removed what an earlier run left behind: 192.0.2.100/24 on "),
         "{log}"
     );
 }
@@ -297,4 +316,137 @@ fn stopped_in_order_and_ordered_about() {
     );
     let roles = std::fs::read_to_string(one.folder.join("roles")).unwrap();
     assert!(roles.contains("web primary\nweb backup\n"), "{roles}");
+}
+
+/// A null-modem cable: two devices, and what one writes the other reads, until this is dropped.
+struct Cable {
+    devices: [PathBuf; 2],
+    is_over: Arc<AtomicBool>,
+    carriers: Vec<JoinHandle<()>>,
+}
+
+impl Cable {
+    fn new() -> Self {
+        let ends = [0, 1].map(|_| nix::pty::openpty(None, None).unwrap());
+        let devices = [0, 1].map(|end: usize| nix::unistd::ttyname(&ends[end].slave).unwrap());
+        let is_over = Arc::new(AtomicBool::new(false));
+        let [one, other] = ends.map(|end| {
+            let mut line = tcgetattr(&end.slave).unwrap();
+            cfmakeraw(&mut line);
+            tcsetattr(&end.slave, SetArg::TCSANOW, &line).unwrap();
+            // The slave's descriptor is kept: without it the line hangs up while no node has it open.
+            (File::from(end.master), end.slave)
+        });
+        let carriers = [
+            (one.0.try_clone().unwrap(), other.0.try_clone().unwrap()),
+            (other.0.try_clone().unwrap(), one.0.try_clone().unwrap()),
+        ]
+        .map(|(mut from, mut to)| {
+            let is_over = Arc::clone(&is_over);
+            std::thread::spawn(move || {
+                let mut buffer = [0; 1024];
+                while !is_over.load(Ordering::Relaxed) {
+                    let mut waits = [PollFd::new(from.as_fd(), PollFlags::POLLIN)];
+                    if poll(&mut waits, PollTimeout::from(50_u16)).unwrap_or(0) > 0 {
+                        let length = from.read(&mut buffer).unwrap_or(0);
+                        let _ = to.write_all(&buffer[..length]);
+                    }
+                }
+            })
+        });
+        // Both ends, as long as the carriers live.
+        let mut carriers = Vec::from(carriers);
+        let over = Arc::clone(&is_over);
+        carriers.push(std::thread::spawn(move || {
+            let _ends = (one, other);
+            while !over.load(Ordering::Relaxed) {
+                std::thread::park_timeout(Duration::from_millis(50));
+            }
+        }));
+        Self {
+            devices,
+            is_over,
+            carriers,
+        }
+    }
+}
+
+impl Drop for Cable {
+    fn drop(&mut self) {
+        self.is_over.store(true, Ordering::Relaxed);
+        for carrier in self.carriers.drain(..) {
+            let _ = carrier.join();
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs root: network namespaces"]
+fn a_serial_line_only() {
+    let (_switch, spaces, client) = site();
+    let cable = Cable::new();
+    let link = |end: usize| format!("serial: {{ device: {} }}", cable.devices[end].display());
+    let mut one = Process::with(&spaces[0], 1, "true", &link(0), "");
+    let other = Process::with(&spaces[1], 2, "true", &link(1), "");
+    eventually("the preferred node serves", || one.is_primary());
+    eventually("they hear each other", || {
+        other.shown().contains("lb1              alive")
+    });
+    assert!(!other.is_primary());
+    one.killed();
+    eventually("the other serves", || other.is_primary());
+    one.again();
+    eventually("the preferred node serves again", || one.is_primary());
+    eventually("the other does not", || !other.is_primary());
+    answers_again(&client, VIRTUAL);
+}
+
+/// In order, as many changes of role as a node remembers.
+fn changes(process: &Process) -> usize {
+    let json = process.command(&["status", "--json"]).stdout;
+    let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
+    json["history"].as_array().unwrap().len()
+}
+
+#[test]
+#[ignore = "needs root: network namespaces"]
+fn load_fakes_no_death() {
+    let (_switch, spaces, _client) = site();
+    let one = Process::start(&spaces[0], 1, "true");
+    let other = Process::start(&spaces[1], 2, "true");
+    eventually("the preferred node serves", || one.is_primary());
+    eventually("the other is backup", || {
+        other.shown().contains("web              backup")
+    });
+    let before = (changes(&one), changes(&other));
+    let is_over = AtomicBool::new(false);
+    let heard = || {
+        let json = other.command(&["status", "--json"]).stdout;
+        let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
+        json["links"][0]["heard"].as_u64().unwrap()
+    };
+    let begun = heard();
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().unwrap().get() * 4 {
+            scope.spawn(|| {
+                let mut number = 1_u64;
+                while !is_over.load(Ordering::Relaxed) {
+                    number = std::hint::black_box(number.wrapping_mul(3));
+                }
+            });
+        }
+        // Ended whatever happens: a failure must not leave the threads running.
+        let waited = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            eventually("50 heartbeats were heard", || heard() > begun + 50);
+        }));
+        is_over.store(true, Ordering::Relaxed);
+        waited.unwrap();
+    });
+    assert!(one.is_primary());
+    assert_eq!(
+        (changes(&one), changes(&other)),
+        before,
+        "{}",
+        other.shown()
+    );
 }
