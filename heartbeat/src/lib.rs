@@ -8,24 +8,24 @@
 //!
 //! * `wire`: VRRP version 2 and 3 (RFC 3768, RFC 9568) and Director's own heartbeats as codecs without I/O.
 //! * `machine`: the failover rules. They take a message or the time and return what to do.
-//! * `link`: sockets and the serial line.
 //! * `config`: nodes, links, groups of virtual addresses.
+//! * `link`, `takeover`, `fitness`, `program`: sockets and the serial line, addresses and their announcement, what this
+//!   node itself needs, programs.
+//! * `node`: the thread that joins them. `control` and `cli`: operators.
 //!
 //! It does **not** know about packets of virtual services, BPF, health checks or the director's
 //! configuration file: it must be usable alone.
 
-pub mod config;
-pub mod machine;
-pub mod wire;
-
-#[cfg(test)]
-mod sim;
-// The edge: sockets, netlink, programs.
 pub mod cli;
+pub mod config;
 pub mod control;
 pub mod fitness;
 pub mod link;
+pub mod machine;
 mod netlink;
 pub mod node;
 pub mod program;
+#[cfg(test)]
+mod sim;
 pub mod takeover;
+pub mod wire;

@@ -113,7 +113,7 @@ impl Program {
 const CHECKS: &str = "health checks are tried against it";
 
 /// All programs, in the order of installation.
-pub(crate) const PROGRAMS: [Program; 13] = [
+pub(crate) const PROGRAMS: [Program; 14] = [
     Program::new(
         "ip",
         "iproute2",
@@ -148,6 +148,12 @@ pub(crate) const PROGRAMS: [Program; 13] = [
     Program::server("postgres", "postgresql", "postgresql", CHECKS),
     Program::server("redis-server", "redis-server", "redis-server", CHECKS),
     Program::server("slapd", "slapd", "slapd", CHECKS),
+    Program::server(
+        "keepalived",
+        "keepalived",
+        "keepalived",
+        "failover is tried against it",
+    ),
 ];
 
 /// rustup components of which the tests need the programs, and what for.
@@ -464,6 +470,7 @@ mod tests {
                 "postgres (postgresql): apt-get install --no-install-recommends postgresql",
                 "redis-server: apt-get install --no-install-recommends redis-server",
                 "slapd: apt-get install --no-install-recommends slapd",
+                "keepalived: apt-get install --no-install-recommends keepalived",
             ],
         );
         check(
