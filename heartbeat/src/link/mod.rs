@@ -31,7 +31,7 @@ pub const REOPEN: Duration = Duration::from_secs(1);
 /// Largest datagram that is received; what is longer is cut, and refused as damaged.
 const LARGEST_DATAGRAM: usize = 2048;
 /// Most messages read from a link in one go, so that a flood on one does not keep the loop from the others.
-const AT_ONCE: usize = 64;
+pub const AT_ONCE: usize = 64;
 
 /// Something heard on a link.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,6 +1,6 @@
 //! The loop of the node's thread.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use super::report::{LinkReport, Snapshot, TakeoverReport};
 use super::{NodeError, Observer, Order, Start, clock};
 use crate::config::{Config, LinkKind};
 use crate::fitness::{Fitness, Verdict};
-use crate::link::{Event, Link, Received};
+use crate::link::{self, Event, Link, Received};
 use crate::machine::{Action, Alert, FenceResult, Input, LinkId, Machine, Note, Role, Run};
 use crate::netlink::{Change, LinkState, Watch};
 use crate::program::{Ended, Job, Outcome, Runner};
@@ -26,6 +26,10 @@ use crate::wire::vrrp::{Advert, ChecksumRule, Envelope, VrrpError};
 
 /// Longest wait, whatever is due: an error in the reckoning of deadlines does not stop the node.
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
+/// Shortest one while nothing can be read: such an error does not take a processor away, either.
+const SHORTEST_WAIT: Duration = Duration::from_micros(50);
+/// Pause after a link had more than is read in one go.
+const FLOOD_PAUSE: Duration = Duration::from_millis(1);
 /// How long programs are waited for at the end beyond their own timeouts.
 const LAST_WAIT: Duration = Duration::from_secs(1);
 
@@ -64,6 +68,8 @@ pub(super) struct Running<O: Observer> {
     wake: Arc<EventFd>,
     realtime: Vec<String>,
     observer: O,
+    /// A link had more than is read in one go.
+    is_flooded: bool,
     is_stopped: bool,
 }
 
@@ -119,6 +125,7 @@ impl<O: Observer> Running<O> {
             wake,
             realtime,
             observer: start.observer,
+            is_flooded: false,
             is_stopped: false,
             config,
         })
@@ -147,7 +154,11 @@ impl<O: Observer> Running<O> {
         self.end();
     }
 
-    fn wait(&self) {
+    fn wait(&mut self) {
+        if std::mem::take(&mut self.is_flooded) {
+            // Anybody can send anything. With real-time priority, reading it all would keep everybody else from working.
+            std::thread::sleep(FLOOD_PAUSE);
+        }
         let deadlines = [
             Some(self.machine.wake_at()),
             self.takeover.deadline(),
@@ -161,7 +172,7 @@ impl<O: Observer> Running<O> {
         let left = if self.watch.is_stale() {
             Duration::ZERO
         } else {
-            left.min(LONGEST_WAIT)
+            left.clamp(SHORTEST_WAIT, LONGEST_WAIT)
         };
         let fixed = [self.wake.as_fd(), self.watch.fd(), self.runner.fd()];
         let fds = fixed.into_iter().chain(self.fitness.fds());
@@ -305,28 +316,43 @@ impl<O: Observer> Running<O> {
                 return;
             }
         };
+        // Once for each interface, however much happened there: who adds a thousand addresses must not keep this
+        // thread busy a thousand times.
+        let mut touched = BTreeSet::new();
         for change in &changes {
             match change {
                 Change::All(all) => {
                     let known = std::mem::take(&mut self.interfaces);
                     for link in all {
                         let was_up = known.get(&link.index).is_some_and(|known| known.is_up);
+                        touched.insert(link.index);
                         self.interface(link.clone(), was_up, now);
                     }
                 }
                 Change::Link(link) => {
                     let known = self.interfaces.get(&link.index);
                     let was_up = known.is_some_and(|known| known.is_up);
+                    touched.insert(link.index);
                     self.interface(link.clone(), was_up, now);
                 }
                 Change::LinkGone { index } => {
                     self.interfaces.remove(index);
                 }
                 Change::AddressGone { index, address } => {
+                    touched.insert(*index);
                     self.takeover.address_gone(*index, *address, now);
-                    self.readdress(*index, now);
                 }
-                Change::AddressNew { index } => self.readdress(*index, now),
+                Change::AddressNew { index } => {
+                    touched.insert(*index);
+                }
+            }
+        }
+        let names = touched
+            .iter()
+            .filter_map(|index| self.interfaces.get(index));
+        for name in names.map(|interface| &interface.name) {
+            for link in &mut self.links {
+                link.interface_changed(name, now);
             }
         }
         self.fitness.network(&changes);
@@ -336,25 +362,14 @@ impl<O: Observer> Running<O> {
         if link.is_up && !was_up {
             self.takeover.interface_up(&link.name, now);
         }
-        for own in &mut self.links {
-            own.interface_changed(&link.name, now);
-        }
         self.interfaces.insert(link.index, link);
-    }
-
-    /// Addresses that adverts are sent from may have changed.
-    fn readdress(&mut self, index: u32, now: Duration) {
-        if let Some(interface) = self.interfaces.get(&index) {
-            for link in &mut self.links {
-                link.interface_changed(&interface.name, now);
-            }
-        }
     }
 
     fn hear(&mut self) {
         for number in 0..self.links.len() {
             let (heard, event) = self.links[number].receive(clock::now());
             self.tell_link(number, event);
+            self.is_flooded |= heard.len() >= link::AT_ONCE;
             // Links are numbered by a byte.
             let link = LinkId(number as u8);
             for received in heard {
