@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, Instant};
 
 use heartbeat::config::{
@@ -10,9 +11,11 @@ use heartbeat::config::{
 };
 use heartbeat::machine::{Command, Role, Scope};
 use heartbeat::node::realtime::Lock;
-use heartbeat::node::{Node, Snapshot, Start, clock};
+use heartbeat::node::{Node, Observer, Snapshot, Start, clock};
 use heartbeat::takeover::MARK;
 use heartbeat::wire::auth::{Key, Keyring};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::namespace::{Namespace, eventually, segment};
 
@@ -84,6 +87,15 @@ fn configuration(own: usize, is_virtual_mac: bool) -> Config {
 }
 
 fn start(namespace: &Namespace, config: Config, unfit: Vec<(String, String)>) -> Node {
+    observed(namespace, config, unfit, ())
+}
+
+fn observed(
+    namespace: &Namespace,
+    config: Config,
+    unfit: Vec<(String, String)>,
+    observer: impl Observer + 'static,
+) -> Node {
     let key = Key::new(1, b"a key for tests only").unwrap();
     let start = Start {
         config: Arc::new(config),
@@ -92,7 +104,7 @@ fn start(namespace: &Namespace, config: Config, unfit: Vec<(String, String)>) ->
         mark: MARK,
         lock: Lock::Touched,
         unfit,
-        observer: (),
+        observer,
     };
     namespace.run(|| Node::start(start)).unwrap()
 }
@@ -257,4 +269,105 @@ fn a_partition_that_heals() {
     // The winner announces again.
     eventually("the client knows", knows);
     answers_again(&client, VIRTUAL);
+}
+
+/// Tells what it is told.
+struct Told(Sender<String>);
+
+impl Observer for Told {
+    fn lease(&mut self, until: Duration) {
+        let left = until.saturating_sub(clock::now());
+        assert!(left > Duration::ZERO && left < ms(400), "{left:?}");
+        let _ = self.0.send("lease".to_owned());
+    }
+
+    fn take(&mut self, group: usize) {
+        let _ = self.0.send(format!("take {group}"));
+    }
+
+    fn release(&mut self, group: usize) {
+        let _ = self.0.send(format!("release {group}"));
+    }
+}
+
+#[test]
+#[ignore = "needs root: network namespaces"]
+fn who_observes_hears_of_the_lease_first() {
+    let (_switch, spaces, _client) = site();
+    let (tells, told) = channel();
+    let unfit = vec![("data path".to_owned(), "not loaded yet".to_owned())];
+    let one = observed(&spaces[0], configuration(0, false), unfit, Told(tells));
+    let other = start(&spaces[1], configuration(1, false), Vec::new());
+    // Not before its data path is there.
+    eventually("the other serves", || role(&other) == Role::Primary);
+    assert_eq!(role(&one), Role::Unfit);
+    assert!(told.try_recv().is_err());
+    one.unfit("data path", None).unwrap();
+    eventually("the preferred node serves", || role(&one) == Role::Primary);
+    assert_eq!(told.recv().unwrap(), "lease");
+    assert_eq!(told.recv().unwrap(), "take 0");
+    for _ in 0..5 {
+        assert_eq!(told.recv().unwrap(), "lease");
+    }
+    one.stop().unwrap();
+    assert!(one.join());
+    let last = told.iter().last();
+    assert_eq!(last.as_deref(), Some("release 0"));
+}
+
+#[test]
+#[ignore = "needs root: network namespaces"]
+fn an_address_that_somebody_removes_is_put_back() {
+    let (_switch, spaces, client) = site();
+    let one = start(&spaces[0], configuration(0, false), Vec::new());
+    eventually("it serves", || role(&one) == Role::Primary);
+    for address in ["192.0.2.100/24", "2001:db8::100/64"] {
+        answers_again(&client, address.split_once('/').unwrap().0);
+        spaces[0].ip(&format!("address delete {address} dev eth0"));
+        eventually("it is back", || {
+            spaces[0].ip("address show").contains(address)
+        });
+    }
+    // With the interface the kernel removes IPv6 addresses by itself.
+    spaces[0].ip("link set eth0 down");
+    spaces[0].ip("link set eth0 up");
+    eventually("it serves again", || {
+        role(&one) == Role::Primary && one.snapshot().unwrap().takeover[0].is_held
+    });
+    answers_again(&client, "2001:db8::100");
+}
+
+/// Breaks when it is told of a lease.
+struct Breaks;
+
+impl Observer for Breaks {
+    fn lease(&mut self, _until: Duration) {
+        panic!("as a test wants it");
+    }
+}
+
+#[test]
+#[ignore = "needs root: network namespaces"]
+fn a_thread_that_panics_holds_nothing() {
+    /// As before, but only once the addresses are there.
+    struct Later(u32);
+    impl Observer for Later {
+        fn lease(&mut self, _until: Duration) {
+            self.0 += 1;
+            assert!(self.0 < 10, "as a test wants it");
+        }
+    }
+    let (_switch, spaces, _client) = site();
+    let nodes = [
+        observed(&spaces[0], configuration(0, true), Vec::new(), Breaks),
+        observed(&spaces[1], configuration(1, true), Vec::new(), Later(0)),
+    ];
+    for (node, space) in nodes.into_iter().zip(&spaces) {
+        let mut waits = [PollFd::new(node.ended(), PollFlags::POLLIN)];
+        assert_eq!(poll(&mut waits, PollTimeout::from(20_000_u16)), Ok(1));
+        assert!(node.snapshot().is_err());
+        assert!(!node.join(), "no orderly end");
+        let left = space.ip("address show");
+        assert!(!left.contains(VIRTUAL) && !left.contains("hb4"), "{left}");
+    }
 }
