@@ -21,5 +21,5 @@ pub use render::{render, render_checks, render_services};
 pub use server::{Control, ControlError, Question};
 pub use status::{
     ConfigStatus, ConnectionsStatus, Health, InterfaceStatus, RateStatus, RealServerStatus,
-    ReasonStatus, ServerHealth, ServiceStatus, Status, TableStatus,
+    ReasonStatus, ServerHealth, ServiceStatus, Status, TableStatus, VerdictsStatus,
 };

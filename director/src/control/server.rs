@@ -8,8 +8,10 @@ use std::path::{Path, PathBuf};
 
 use axum::extract::{DefaultBodyLimit, State};
 use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use serde::Serialize;
 use tokio::net::UnixListener;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -181,33 +183,30 @@ async fn done(
     }
 }
 
-async fn status(
-    State(questions): State<mpsc::Sender<Question>>,
-) -> Result<Json<Status>, StatusCode> {
+async fn status(State(questions): State<mpsc::Sender<Question>>) -> Result<Response, StatusCode> {
     told(&questions, Question::Status).await
 }
 
-async fn checks(
-    State(questions): State<mpsc::Sender<Question>>,
-) -> Result<Json<Vec<CheckStatus>>, StatusCode> {
+async fn checks(State(questions): State<mpsc::Sender<Question>>) -> Result<Response, StatusCode> {
     told(&questions, Question::Checks).await
 }
 
-/// Asks for something.
-async fn told<T>(
+/// Asks for something. It becomes text on another thread: that of thousands of real servers would hold up the run loop,
+/// which shares its own with this.
+async fn told<T: Serialize + Send + 'static>(
     questions: &mpsc::Sender<Question>,
     question: impl FnOnce(oneshot::Sender<T>) -> Question,
-) -> Result<Json<T>, StatusCode> {
+) -> Result<Response, StatusCode> {
     let (sender, answer) = oneshot::channel();
     // Both fail only while the director stops.
     questions
         .send(question(sender))
         .await
         .map_err(|_| StatusCode::SERVICE_UNAVAILABLE)?;
-    answer
+    let answer = answer.await.map_err(|_| StatusCode::SERVICE_UNAVAILABLE)?;
+    tokio::task::spawn_blocking(move || Json(answer).into_response())
         .await
-        .map(Json)
-        .map_err(|_| StatusCode::SERVICE_UNAVAILABLE)
+        .map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)
 }
 
 #[cfg(test)]

@@ -21,6 +21,9 @@ pub struct Status {
     pub config: ConfigStatus,
     /// The interfaces of the configuration.
     pub interfaces: Vec<InterfaceStatus>,
+    /// How fast verdicts of health checks reach the packet path.
+    #[serde(default)]
+    pub verdicts: VerdictsStatus,
     /// The connection tables.
     pub connections: ConnectionsStatus,
     /// The services of the configuration, in its order.
@@ -38,8 +41,24 @@ pub struct ConfigStatus {
     pub file: String,
     /// When it was loaded, in seconds since 1970.
     pub loaded_at_s: u64,
+    /// How long it took to load: from its text until the packet path had it, in milliseconds.
+    #[serde(default)]
+    pub took_ms: u64,
     /// Why the last reload was refused; none if it was not.
     pub reload_error: Option<String>,
+}
+
+/// How long it took from a verdict of a health check until the packet path had what follows from it, in microseconds.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VerdictsStatus {
+    /// How often verdicts changed the packet path's tables so far.
+    pub written: u64,
+    /// The last time.
+    pub last_us: u64,
+    /// The median of the last ones.
+    pub median_us: u64,
+    /// The longest so far.
+    pub worst_us: u64,
 }
 
 /// An interface.

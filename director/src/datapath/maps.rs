@@ -158,6 +158,11 @@ impl Maps {
         })
     }
 
+    /// Possible CPUs: as many values has an element of a map that has one for each.
+    pub(super) fn cpus(&self) -> usize {
+        self.cpus
+    }
+
     /// Writes what of a load is the director's, and leaves its counts.
     fn share(&self, id: u32, share: Share) {
         if let Some(load) = self.loads.as_slice().get(id as usize) {

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::mem::offset_of;
+use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use aya::maps::lpm_trie::LpmTrie;
-use aya::maps::{HashMap, MapData, MapError};
+use aya::maps::{HashMap, IterableMap, MapData, MapError};
 use xdp_ebpf::layout::{
     Counters, Fragment, FragmentKey4, FragmentKey6, Locality, LocalityKey, NextHop, Reason, Route,
     Served, Template, TemplateKey, limits, maps, own_mac,
@@ -14,7 +15,11 @@ use xdp_ebpf::layout::{
 use super::error::DatapathError;
 use super::maps::{LocalityWords, Maps, failed};
 use super::plain::Plain;
+use super::sys;
 use crate::plan::{Share, Tables};
+
+/// Destinations whose counters are read by one call of the kernel.
+const COUNTERS_AT_ONCE: usize = 1024;
 
 impl Maps {
     /// Reads everything back that the director writes.
@@ -241,15 +246,38 @@ impl Maps {
             .counters
             .get(&destination, 0)
             .map_err(failed("read", maps::COUNTERS))?;
-        let mut sum = Counters::default();
-        for Plain(value) in values.iter() {
-            sum.connections += value.connections;
-            sum.in_packets += value.in_packets;
-            sum.in_bytes += value.in_bytes;
-            sum.out_packets += value.out_packets;
-            sum.out_bytes += value.out_bytes;
+        Ok(sum(values.iter().map(|it| it.0)))
+    }
+
+    /// Traffic of all destinations below `end`, over all CPUs, by their ids. A few calls of the kernel: one for each of
+    /// thousands would hold up what else the main loop does.
+    ///
+    /// # Errors
+    /// When the kernel refuses a read.
+    pub fn all_counters(&self, end: u32) -> Result<Vec<Counters>, DatapathError> {
+        let cpus = self.cpus();
+        let mut values = vec![Plain(Counters::default()); COUNTERS_AT_ONCE * cpus];
+        let mut all = Vec::with_capacity(end as usize);
+        while all.len() < end as usize {
+            let first = all.len() as u32;
+            let read = sys::read_batch(
+                IterableMap::map(&self.counters).fd().as_fd(),
+                first,
+                cpus,
+                &mut values,
+            )
+            .map_err(|source| failed("read", maps::COUNTERS)(MapError::IoError(source)))?;
+            if read == 0 {
+                break;
+            }
+            all.extend(
+                values
+                    .chunks(cpus)
+                    .take(read)
+                    .map(|each| sum(each.iter().map(|it| it.0))),
+            );
         }
-        Ok(sum)
+        Ok(all)
     }
 
     /// Packets counted under each reason, over all CPUs.
@@ -282,6 +310,17 @@ impl Maps {
         let known = self.fragments6.get(&Plain(*key), 0);
         known.is_ok_and(|known| holds(&known.0, now_ns))
     }
+}
+
+fn sum(each: impl Iterator<Item = Counters>) -> Counters {
+    each.fold(Counters::default(), |sum, value| Counters {
+        connections: sum.connections + value.connections,
+        in_packets: sum.in_packets + value.in_packets,
+        in_bytes: sum.in_bytes + value.in_bytes,
+        out_packets: sum.out_packets + value.out_packets,
+        out_bytes: sum.out_bytes + value.out_bytes,
+        ..sum
+    })
 }
 
 /// Whether the packet path still follows this. One that is over stands in the map until its room is needed; a fragment

@@ -15,13 +15,17 @@ const BPF_MAP_DELETE_ELEM: libc::c_int = 3;
 const BPF_OBJ_GET: libc::c_int = 7;
 const BPF_PROG_TEST_RUN: libc::c_int = 10;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
+const BPF_MAP_LOOKUP_BATCH: libc::c_int = 24;
 const BPF_LINK_DETACH: libc::c_int = 34;
 /// Types of maps (`enum bpf_map_type`).
 const BPF_MAP_TYPE_ARRAY: u32 = 2;
 const BPF_MAP_TYPE_ARRAY_OF_MAPS: u32 = 12;
 
 /// The start of `union bpf_attr`, as words of 8 bytes; the kernel takes what is not given as zero.
-fn bpf(command: libc::c_int, attributes: &mut [u64; 4]) -> io::Result<libc::c_long> {
+fn bpf<const WORDS: usize>(
+    command: libc::c_int,
+    attributes: &mut [u64; WORDS],
+) -> io::Result<libc::c_long> {
     // SAFETY: the attributes are valid for their size, and what they point to is the callers' business.
     let result = unsafe {
         libc::syscall(
@@ -49,6 +53,41 @@ fn pair(first: u32, second: u32) -> u64 {
 fn number(fd: BorrowedFd<'_>) -> u32 {
     // Descriptors are never negative.
     fd.as_raw_fd().cast_unsigned()
+}
+
+/// Reads as many elements of an array map, from `first` on, as there is room for in `values`; how many that were.
+/// `each`: values of an element, as many as there are possible CPUs in a map that has one for each.
+pub(super) fn read_batch<V: aya::Pod>(
+    map: BorrowedFd<'_>,
+    first: u32,
+    each: usize,
+    values: &mut [V],
+) -> io::Result<usize> {
+    // The kernel pads the values of a map that has one for each CPU to 8 bytes.
+    debug_assert!(size_of::<V>().is_multiple_of(8));
+    let room = values.len() / each.max(1);
+    let mut keys = vec![0_u32; room];
+    // What the kernel goes on after. After a key that no array has it begins (`array_map_get_next_key`).
+    let before = first.wrapping_sub(1);
+    let mut after = 0_u32;
+    let room = u32::try_from(room).map_err(io::Error::other)?;
+    let mut attributes = [
+        (&raw const before) as u64,
+        (&raw mut after) as u64,
+        keys.as_mut_ptr() as u64,
+        values.as_mut_ptr() as u64,
+        pair(room, number(map)),
+        0,
+        0,
+    ];
+    let read = match bpf(BPF_MAP_LOOKUP_BATCH, &mut attributes) {
+        Ok(_) => Ok(()),
+        // The end of the map; what was read until then is there.
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+        Err(error) => Err(error),
+    };
+    let [a, b, c, d, ..] = attributes[4].to_ne_bytes();
+    read.map(|()| u32::from_ne_bytes([a, b, c, d]) as usize)
 }
 
 /// Removes an element of a map with `u32` keys. One that is not there is no error.

@@ -31,6 +31,8 @@ pub struct Change {
     pub subject: Subject,
     /// What it is now.
     pub verdict: Verdict,
+    /// When it was reached.
+    pub reached: Instant,
 }
 
 /// One check as an operator is told of it.
@@ -157,9 +159,10 @@ async fn work(mut orders: UnboundedReceiver<Order>, told: UnboundedSender<Change
                     ))),
                 };
                 let Some((id, started)) = runs.remove(&task) else { continue };
-                if let Some((subject, verdict)) = machine.finished(id, &result, started, Instant::now()) {
+                let reached = Instant::now();
+                if let Some((subject, verdict)) = machine.finished(id, &result, started, reached) {
                     // The main loop may have gone away.
-                    drop(told.send(Change { subject, verdict }));
+                    drop(told.send(Change { subject, verdict, reached }));
                 }
             },
             () = until(due), if due.is_some() => {}

@@ -303,9 +303,14 @@ impl Node {
 
     /// Takes in a new verdict, and those that came with it.
     pub(super) fn on_verdict(&mut self, first: Change) {
+        // Those that came with it are later.
+        let first_reached = first.reached;
         let mut affected = BTreeSet::new();
         let mut next = Some(first);
-        while let Some(Change { subject, verdict }) = next {
+        while let Some(Change {
+            subject, verdict, ..
+        }) = next
+        {
             let Some(places) = self.health.wanted_by.get(&subject) else {
                 next = self.health.engine.next_now();
                 continue;
@@ -318,7 +323,9 @@ impl Node {
             self.health.verdicts.insert(subject, verdict);
             next = self.health.engine.next_now();
         }
-        self.judge_services(affected);
+        if self.judge_services(affected) {
+            self.times.verdicts.took(first_reached.elapsed());
+        }
     }
 
     /// What is due by time alone: slow starts.
@@ -329,11 +336,11 @@ impl Node {
         }
     }
 
-    /// Judges services and writes what follows from it.
-    fn judge_services(&mut self, affected: BTreeSet<usize>) {
+    /// Judges services and writes what follows from it. Whether that was anything.
+    fn judge_services(&mut self, affected: BTreeSet<usize>) -> bool {
         let changed = self.health.judge(&self.config, &self.overrides, affected);
         if changed.is_empty() {
-            return;
+            return false;
         }
         let written = if changed.len() > SERVICES_ONE_BY_ONE {
             let config = self.config.clone();
@@ -345,7 +352,9 @@ impl Node {
         };
         if let Err(error) = written {
             tracing::error!("cannot write what health checks found: {error:#}");
+            return false;
         }
+        true
     }
 
     fn reweigh_service(&mut self, place: usize) -> anyhow::Result<()> {

@@ -22,6 +22,7 @@ mod resize;
 mod seldom;
 mod system;
 mod templates;
+mod times;
 mod watch;
 
 pub use event_loop::{RunOptions, run};

@@ -15,6 +15,7 @@ use super::rates::Rates;
 use super::resize::Resize;
 use super::seldom::Seldom;
 use super::system;
+use super::times::{Times, milliseconds};
 use super::watch::{Stamp, Watch};
 use crate::config::{self, Config};
 use crate::datapath::{Datapath, Options, Waiting, check_privileges, online_cpus};
@@ -87,6 +88,7 @@ pub(super) struct Node {
     pub(super) resize_error: Option<String>,
     pub(super) overflow_told: bool,
     pub(super) troubles: Troubles,
+    pub(super) times: Times,
 }
 
 /// Messages that somebody outside could cause any number of, by their kind.
@@ -104,7 +106,9 @@ impl Node {
         let file = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
         let mut watch = Watch::default();
         watch.loaded(Stamp::of(&file));
+        let began = Instant::now();
         let config = config::load(&file)?;
+        let read_in = began.elapsed();
         // Asked again when it is loaded. Here because whoever may not run it at all has no use for what else is wrong.
         check_privileges()?;
         // Asked again when it is attached to. Here because loading takes the kernel seconds of verification, and
@@ -173,13 +177,25 @@ impl Node {
             resize_error: None,
             overflow_told: false,
             troubles: Troubles::default(),
+            times: Times {
+                loaded: read_in,
+                ..Times::default()
+            },
         })
     }
 
     /// Fills the maps and attaches the programs. The network must have been told once.
     pub(super) fn start(&mut self) -> anyhow::Result<()> {
         let config = self.config.clone();
+        let began = Instant::now();
         self.configure(config)?;
+        // The kernel's verification of the programs, which lies between, has nothing to do with the configuration.
+        self.times.loaded += began.elapsed();
+        tracing::info!(
+            services = self.config.services.len(),
+            took_ms = milliseconds(self.times.loaded),
+            "loaded"
+        );
         self.begin_upkeep();
         system::warn_of_forwarding(&self.config);
         // Those that a director before this one was making, or had just replaced, when it was killed.

@@ -7,6 +7,7 @@ use xdp_ebpf::layout::Counters;
 
 use super::node::Node;
 use crate::control::RateStatus;
+use crate::datapath::DatapathError;
 
 /// How often counters are looked at (`net/netfilter/ipvs/ip_vs_est.c`).
 const PERIOD: Duration = Duration::from_secs(2);
@@ -103,13 +104,24 @@ impl Node {
         if !self.rates.is_due(now) {
             return;
         }
-        let maps = &self.datapath.maps;
-        let counted = self
-            .tables
-            .destinations
-            .keys()
-            .filter_map(|id| Some((*id, maps.counters(*id).ok()?)));
+        let all = match self.all_counters() {
+            Ok(all) => all,
+            Err(error) => {
+                tracing::debug!("{error}");
+                return;
+            }
+        };
+        let ids = self.tables.destinations.keys();
+        let counted = ids.filter_map(|id| Some((*id, *all.get(*id as usize)?)));
         self.rates.sample(now, counted);
+    }
+
+    /// Traffic of all destinations, by their ids.
+    pub(super) fn all_counters(&self) -> Result<Vec<Counters>, DatapathError> {
+        let last = self.tables.destinations.last_key_value();
+        self.datapath
+            .maps
+            .all_counters(last.map_or(0, |(id, _)| id + 1))
     }
 }
 

@@ -10,6 +10,7 @@ use xdp_ebpf::layout::destination;
 use super::health::is_remote;
 use super::node::Node;
 use super::system;
+use super::times::milliseconds;
 use super::watch::Stamp;
 use crate::config::{self, Config, Interface, VirtualService};
 use crate::control::Refusal;
@@ -21,7 +22,9 @@ impl Node {
     pub(super) fn configure(&mut self, config: Config) -> anyhow::Result<()> {
         match self.try_configure(&config) {
             Ok(()) => {
+                let began = Instant::now();
                 self.health.in_force(&config);
+                tracing::debug!(took_ms = milliseconds(began.elapsed()), "checks are told");
                 self.config = config;
                 self.in_force = true;
                 self.tell_ways();
@@ -43,8 +46,18 @@ impl Node {
     fn try_configure(&mut self, config: &Config) -> anyhow::Result<()> {
         let slots = self.slots(&config.interfaces)?;
         self.tell_network(config, &slots);
+        let mut part = Instant::now();
+        let mut done = |what: &str| {
+            tracing::debug!(
+                took_ms = milliseconds(part.elapsed()),
+                "configuring: {what}"
+            );
+            part = Instant::now();
+        };
         let view = self.view(config, &slots);
+        done("the network is asked");
         self.health.judge_all(config, &self.overrides);
+        done("services are judged");
         let desired = plan::desired(
             &self.tables,
             &Inputs {
@@ -57,7 +70,9 @@ impl Node {
                 seed: system::random().context("cannot make a secret for the connection tables")?,
             },
         )?;
+        done("tables are planned");
         self.write(&desired)?;
+        done("tables are written");
         self.drain_deadline_s = self.overrides.next_deadline_s(system::unix_s());
         self.upkeep.set_rules(self.rules(config));
         self.datapath.attach(&config.interfaces)?;
@@ -195,11 +210,18 @@ impl Node {
     pub(super) fn reload(&mut self) {
         // Before it is read: what is written after that is a change.
         self.watch.loaded(Stamp::of(&self.file));
+        let began = Instant::now();
         match self.try_reload() {
             Ok(()) => {
+                self.times.loaded = began.elapsed();
                 self.reload_error = None;
                 self.loaded_at = SystemTime::now();
-                tracing::info!(file = %self.file.display(), services = self.config.services.len(), "reloaded");
+                tracing::info!(
+                    file = %self.file.display(),
+                    services = self.config.services.len(),
+                    took_ms = milliseconds(self.times.loaded),
+                    "reloaded"
+                );
             }
             Err(error) => {
                 tracing::error!(
@@ -215,9 +237,10 @@ impl Node {
         self.reload();
         match &self.reload_error {
             None => Ok(format!(
-                "{}: {} services in force",
+                "{}: {} services in force\nreload: {} ms",
                 self.file.display(),
-                self.config.services.len()
+                self.config.services.len(),
+                milliseconds(self.times.loaded)
             )),
             Some(error) => Err(Refusal::Wrong(error.clone())),
         }
@@ -232,7 +255,9 @@ impl Node {
     }
 
     fn try_reload(&mut self) -> anyhow::Result<()> {
+        let began = Instant::now();
         let mut config = config::load(&self.file)?;
+        tracing::debug!(took_ms = milliseconds(began.elapsed()), "the file is read");
         if config.instance != self.config.instance {
             tracing::warn!(
                 instance = self.config.instance,

@@ -1,5 +1,6 @@
 //! The status that an operator is told.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::UNIX_EPOCH;
 
@@ -8,7 +9,8 @@ use xdp_ebpf::layout::{Counters, Destination, destination, load, method};
 
 use super::node::Node;
 use super::system;
-use crate::config::{RealServer, VirtualService};
+use super::times::milliseconds;
+use crate::config::{Endpoint, RealServer, VirtualService};
 use crate::control::{
     ConfigStatus, ConnectionsStatus, Health, InterfaceStatus, RealServerStatus, ReasonStatus,
     ServerHealth, ServiceStatus, Status, TableStatus,
@@ -16,6 +18,50 @@ use crate::control::{
 use crate::health::standing::ServiceStanding;
 use crate::next_hop::Resolution;
 use crate::plan::{destination_address, endpoint_address, ports};
+
+/// What is looked up for each service and real server, gathered once: each with a search of its own, thousands of them
+/// would hold up the main loop.
+struct Seen<'a> {
+    /// Ids of the services whose endpoints packets are looked up by.
+    services: HashMap<Identity, u16>,
+    destinations: HashMap<u16, Vec<(u32, &'a Destination)>>,
+    counters: Vec<Counters>,
+}
+
+/// What tells an endpoint: virtual address, first and last port, protocol.
+type Identity = (IpAddr, (u16, u16), u8);
+
+fn identity(endpoint: &Endpoint) -> Identity {
+    let range = (endpoint.ports.first, endpoint.ports.last);
+    (endpoint.address, range, endpoint.protocol.number())
+}
+
+impl<'a> Seen<'a> {
+    fn of(node: &'a Node) -> Self {
+        let served = node.tables.endpoints.iter();
+        let served = served.filter(|(id, _)| node.tables.is_served(**id));
+        let mut destinations: HashMap<u16, Vec<(u32, &Destination)>> = HashMap::new();
+        for (id, record) in &node.tables.destinations {
+            destinations
+                .entry(record.service)
+                .or_default()
+                .push((*id, record));
+        }
+        Self {
+            services: served
+                .map(|(_, record)| {
+                    let identity = (endpoint_address(record), ports(record), record.protocol);
+                    (identity, record.service)
+                })
+                .collect(),
+            destinations,
+            counters: node.all_counters().unwrap_or_else(|error| {
+                tracing::warn!("{error}");
+                Vec::new()
+            }),
+        }
+    }
+}
 
 impl Node {
     /// How things are.
@@ -37,8 +83,10 @@ impl Node {
                     .duration_since(UNIX_EPOCH)
                     .unwrap_or_default()
                     .as_secs(),
+                took_ms: milliseconds(self.times.loaded),
                 reload_error: self.reload_error.clone(),
             },
+            verdicts: self.times.verdicts.status(),
             interfaces: self
                 .config
                 .interfaces
@@ -56,12 +104,7 @@ impl Node {
                 },
                 cpus: datapath.cpus(),
             },
-            services: self
-                .config
-                .services
-                .iter()
-                .map(|service| self.service_status(service))
-                .collect(),
+            services: self.services_status(),
             reasons: self.reasons(),
             warnings: system::forwarding_warnings(&self.config)
                 .into_iter()
@@ -82,23 +125,29 @@ impl Node {
         }
     }
 
-    fn service_status(&self, service: &VirtualService) -> ServiceStatus {
-        let id = self.service_id(service);
-        let of_service = self
-            .tables
-            .destinations
-            .iter()
-            .filter(|(_, record)| Some(record.service) == id);
-        let destinations: Vec<_> = of_service.collect();
-        let place_of_service = self
-            .config
-            .services
-            .iter()
-            .position(|it| it.name == service.name);
-        let standing = place_of_service
-            .and_then(|place| self.health.standings.0.get(place))
-            .cloned()
-            .unwrap_or_default();
+    fn services_status(&self) -> Vec<ServiceStatus> {
+        let seen = Seen::of(self);
+        let services = self.config.services.iter().enumerate();
+        services
+            .map(|(place, service)| self.service_status(&seen, place, service))
+            .collect()
+    }
+
+    fn service_status(
+        &self,
+        seen: &Seen<'_>,
+        place: usize,
+        service: &VirtualService,
+    ) -> ServiceStatus {
+        let id = service
+            .endpoints
+            .first()
+            .and_then(|it| seen.services.get(&identity(it)));
+        let destinations: &[(u32, &Destination)] = id
+            .and_then(|id| seen.destinations.get(id))
+            .map_or(&[], Vec::as_slice);
+        let as_configured = ServiceStanding::default();
+        let standing = self.health.standings.0.get(place).unwrap_or(&as_configured);
         let configured = service.all_servers().enumerate().map(|(place, server)| {
             let same = |record: &Destination| {
                 (destination_address(record), u16::from_be_bytes(record.port))
@@ -107,13 +156,13 @@ impl Node {
             let destination = destinations
                 .iter()
                 .find(|(_, record)| same(record))
-                .map(|(id, _)| **id);
-            self.server_status(destination, service, server, &standing, place)
+                .map(|(id, _)| *id);
+            self.server_status(seen, destination, service, server, standing, place)
         });
         let removed = destinations
             .iter()
             .filter(|(_, record)| record.flags & destination::RETIRED != 0)
-            .map(|(id, record)| self.removed_status(**id, record));
+            .map(|(id, record)| self.removed_status(seen, *id, record));
         let first = service.endpoints.first();
         ServiceStatus {
             name: service.name.clone(),
@@ -149,13 +198,14 @@ impl Node {
 
     fn server_status(
         &self,
+        seen: &Seen<'_>,
         id: Option<u32>,
         service: &VirtualService,
         server: &RealServer,
         standing: &ServiceStanding,
         place: usize,
     ) -> RealServerStatus {
-        let status = self.traffic(id, server.address, server.port.unwrap_or(0));
+        let status = self.traffic(seen, id, server.address, server.port.unwrap_or(0));
         let now_s = system::unix_s();
         let whole = self.overrides.effective(service, server, now_s).weight;
         let scale = standing.scale.max(1);
@@ -177,7 +227,7 @@ impl Node {
         }
     }
 
-    fn removed_status(&self, id: u32, record: &Destination) -> RealServerStatus {
+    fn removed_status(&self, seen: &Seen<'_>, id: u32, record: &Destination) -> RealServerStatus {
         let method = match record.method {
             method::NAT => "nat",
             method::DR => "dr",
@@ -187,6 +237,7 @@ impl Node {
             _ => "-",
         };
         let status = self.traffic(
+            seen,
             Some(id),
             destination_address(record),
             u16::from_be_bytes(record.port),
@@ -198,15 +249,17 @@ impl Node {
         }
     }
 
-    fn traffic(&self, id: Option<u32>, address: IpAddr, port: u16) -> RealServerStatus {
-        let counters = match id.map(|id| self.datapath.maps.counters(id)) {
-            Some(Ok(counters)) => counters,
-            Some(Err(error)) => {
-                tracing::warn!("{error}");
-                Counters::default()
-            }
-            None => Counters::default(),
-        };
+    fn traffic(
+        &self,
+        seen: &Seen<'_>,
+        id: Option<u32>,
+        address: IpAddr,
+        port: u16,
+    ) -> RealServerStatus {
+        let counters = id
+            .and_then(|id| seen.counters.get(id as usize))
+            .copied()
+            .unwrap_or_default();
         let counts = id.map(|id| self.report.destination(id)).unwrap_or_default();
         RealServerStatus {
             address,

@@ -26,7 +26,7 @@ const CLASSIC: &str = "
 ";
 
 /// A file with these services, with the lab's addresses.
-fn yaml(site: &Site, services: &str) -> String {
+pub(crate) fn yaml(site: &Site, services: &str) -> String {
     let address = |address: IpAddr| address.to_string();
     let services = services
         .replace("VIRTUAL", &address(virtual_address(false)))
@@ -36,7 +36,7 @@ fn yaml(site: &Site, services: &str) -> String {
     format!("{}{services}", site.yaml(&[]))
 }
 
-fn web(port: u16) -> SocketAddr {
+pub(crate) fn web(port: u16) -> SocketAddr {
     SocketAddr::new(virtual_address(false), port)
 }
 
@@ -54,7 +54,7 @@ fn states(site: &Site, name: &str) -> Vec<String> {
         .collect()
 }
 
-fn wait_for_states(site: &Site, name: &str, expected: &[&str]) {
+pub(crate) fn wait_for_states(site: &Site, name: &str, expected: &[&str]) {
     wait_until("health checks find it", PATIENCE, || {
         let found = states(site, name);
         ensure!(found == expected, "{found:?}");

@@ -5,6 +5,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
+mod crowd;
 mod errors;
 mod fragments;
 mod health;
@@ -14,6 +15,7 @@ mod many;
 mod methods;
 mod operators;
 mod others;
+mod scale;
 mod schedulers;
 mod site;
 mod through;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use ::director::control::{self, RealServerStatus, Status};
@@ -171,7 +172,8 @@ pub(crate) struct Site {
     pub(crate) topology: Topology,
     /// Lines at the top of every configuration.
     pub(crate) extra: &'static str,
-    running: Vec<Process>,
+    /// Behind a lock, so that one can be ended while clients on other threads ask.
+    running: Mutex<Vec<Process>>,
     director: Option<Process>,
 }
 
@@ -193,7 +195,7 @@ impl Site {
             lab,
             topology,
             extra: "",
-            running,
+            running: Mutex::new(running),
             director: None,
         }
     }
@@ -213,8 +215,10 @@ impl Site {
     }
 
     /// Ends nginx on a real server at once, with all its connections.
-    pub(crate) fn kill_nginx(&mut self, number: u8) {
-        self.running[nginx_of(number)].kill().unwrap();
+    pub(crate) fn kill_nginx(&self, number: u8) {
+        self.running.lock().unwrap()[nginx_of(number)]
+            .kill()
+            .unwrap();
     }
 
     /// Ends what takes tunnels off on a real server.
@@ -223,8 +227,9 @@ impl Site {
     }
 
     /// Starts it again.
-    pub(crate) fn start_nginx(&mut self, number: u8) {
-        self.running[nginx_of(number)] = nginx::start(&self.lab, number).unwrap();
+    pub(crate) fn start_nginx(&self, number: u8) {
+        let nginx = nginx::start(&self.lab, number).unwrap();
+        self.running.lock().unwrap()[nginx_of(number)] = nginx;
     }
 
     /// Has the director load these services.
@@ -374,7 +379,11 @@ impl Drop for Site {
             }
         }
         self.director = None;
-        self.running.clear();
+        // A panic while it was locked must not leave anything behind.
+        self.running
+            .get_mut()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clear();
     }
 }
 
