@@ -102,6 +102,8 @@ fn run_all(workspace: &Workspace, extent: Extent) -> Result<()> {
         steps.push((
             "slow tests",
             Box::new(|| {
+                // Some of them start the programs, which stand beside the tests.
+                userspace::build(workspace, BuildOptions { release: true })?;
                 cargo_test(
                     workspace,
                     &["--release", "--workspace", "--tests"],
