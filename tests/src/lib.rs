@@ -4,6 +4,7 @@
 //!  lab ──── namespaces, cables, addresses; up in a second, gone when dropped or interrupted
 //!   ├─ http, udp, nginx ─── what real servers run, and the client's side
 //!   ├─ director ─────────── `director run` in the director's namespace
+//!   ├─ visitor ──────────── a client that keeps requesting: how long was nobody there?
 //!   ├─ raw ──────────────── packets as they are, and ICMP messages
 //!   ├─ servers ──────────── other daemons, each alone: what health checks are tried against
 //!   └─ demo ─────────────── what `cargo xtask demo` shows
@@ -22,6 +23,7 @@ pub mod raw;
 pub mod reference;
 pub mod servers;
 pub mod udp;
+pub mod visitor;
 
 use std::fmt;
 use std::time::{Duration, Instant};

@@ -9,7 +9,7 @@ use crate::process::{heading, run};
 use crate::workspace::Workspace;
 
 /// Packages whose programs people start.
-const PACKAGES: [&str; 2] = ["director", "director-tests"];
+const PACKAGES: [&str; 3] = ["director", "heartbeat", "director-tests"];
 
 /// Builds the programs of userspace. The BPF objects must stand already: the director carries them inside.
 pub(crate) fn build(workspace: &Workspace, options: BuildOptions) -> Result<()> {

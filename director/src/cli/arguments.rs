@@ -129,6 +129,60 @@ Exit codes: 0 it is in force, 2 it is wrong and nothing has changed, 3 no direct
         #[command(flatten)]
         socket: Socket,
     },
+    /// Show who is in charge of which virtual addresses, the other nodes, links, fitness, and what happened lately.
+    #[command(after_help = "\
+Examples:
+  director heartbeat
+  director heartbeat --json | jq '.history'
+
+Exit codes: 0 it answers, 2 this director has no heartbeat, 3 no director answers.")]
+    Heartbeat {
+        #[command(flatten)]
+        socket: Socket,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Give groups of virtual addresses to another director, and serve them again only if nobody else can.
+    #[command(after_help = "\
+Examples:
+  director standby        all groups, before work on this node
+  director standby web    one group; groups that move together follow
+  director ready          after the work
+
+Exit codes: 0 it is ordered, 2 refused, 3 no director answers.")]
+    Standby {
+        /// The group; without it, all of them.
+        group: Option<String>,
+        #[command(flatten)]
+        socket: Socket,
+    },
+    /// Serve groups of virtual addresses, whoever does now. They stay until this node fails or another order comes.
+    #[command(after_help = "\
+Examples:
+  director takeover
+  director takeover web
+
+Exit codes: 0 it is ordered, 2 refused, 3 no director answers.")]
+    Takeover {
+        /// The group; without it, all of them.
+        group: Option<String>,
+        #[command(flatten)]
+        socket: Socket,
+    },
+    /// Undo `standby` and `takeover`: be a node like the others again.
+    #[command(after_help = "\
+Examples:
+  director ready
+  director ready web
+
+Exit codes: 0 it is ordered, 2 refused, 3 no director answers.")]
+    Ready {
+        /// The group; without it, all of them.
+        group: Option<String>,
+        #[command(flatten)]
+        socket: Socket,
+    },
     /// Change a real server at run time, apart from the configuration.
     ///
     /// It holds across reloads and restarts of the director until `enable`, and `director status` shows it.

@@ -7,6 +7,7 @@ mod checks;
 mod conns;
 mod decap;
 mod explain;
+mod heartbeat;
 mod output;
 mod server;
 mod status;
@@ -14,6 +15,7 @@ mod status;
 use std::io::IsTerminal;
 use std::process::ExitCode;
 
+use ::heartbeat::control::Question;
 use clap::Parser;
 use tracing_subscriber::filter::LevelFilter;
 
@@ -49,6 +51,19 @@ pub fn main() -> ExitCode {
             json,
         } => checks::checks(socket, server.as_deref(), *history, *json),
         Command::Reload { socket } => checks::reload(socket),
+        Command::Heartbeat { socket, json } => heartbeat::show(socket, *json),
+        Command::Standby { group, socket } => {
+            let question = |group| Question::Standby { group };
+            heartbeat::order(socket, "standby", group.clone(), question)
+        }
+        Command::Takeover { group, socket } => {
+            let question = |group| Question::Takeover { group };
+            heartbeat::order(socket, "takeover", group.clone(), question)
+        }
+        Command::Ready { group, socket } => {
+            let question = |group| Question::Ready { group };
+            heartbeat::order(socket, "ready", group.clone(), question)
+        }
         Command::Server { action, socket } => server::server(socket, action),
         Command::Conns(options) => conns::conns(options),
         Command::Explain(options) => explain::explain_packets(options),

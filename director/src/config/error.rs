@@ -30,6 +30,9 @@ pub enum ConfigError {
         /// The file.
         path: PathBuf,
     },
+    /// A key of the heartbeat is not there or not one.
+    #[error("{0}")]
+    Heartbeat(#[from] heartbeat::config::ConfigError),
     /// The text is there but wrong. Every mistake stands there with its place.
     #[error("{0}")]
     Mistakes(Mistakes),
@@ -41,7 +44,9 @@ impl ConfigError {
     pub fn mistakes(&self) -> &[Mistake] {
         match self {
             ConfigError::Mistakes(mistakes) => &mistakes.list,
-            ConfigError::Read { .. } | ConfigError::TooLarge { .. } => &[],
+            ConfigError::Read { .. } | ConfigError::TooLarge { .. } | ConfigError::Heartbeat(_) => {
+                &[]
+            }
         }
     }
 }

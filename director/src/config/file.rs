@@ -44,6 +44,9 @@ pub(super) struct File {
     pub(super) fragment_timeout: Optional<Value<FragmentTimeout>>,
     /// Path of the operator's socket. Default: /run/director/INSTANCE.sock.
     pub(super) control: Optional<Value<SocketPath>>,
+    /// Who is in charge of which virtual addresses, where there is more than one director.
+    #[schemars(with = "Option<serde_json::Map<String, serde_json::Value>>")]
+    pub(super) heartbeat: Option<heartbeat::config::File>,
     /// Whether this file is loaded again when it changes, as after SIGHUP. Default: false.
     pub(super) watch: Optional<Value<Switch>>,
 }

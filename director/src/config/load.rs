@@ -11,7 +11,7 @@ use super::{limits, resolve, yaml};
 /// Loads a configuration file.
 ///
 /// # Errors
-/// The file cannot be read or is too large, or its text is wrong: then with every mistake's line and column.
+/// The file or a key that it names cannot be read, or is too large, or its text is wrong: then with every mistake's line and column.
 pub fn load(path: &Path) -> Result<Config, ConfigError> {
     let failed = |source| ConfigError::Read {
         path: path.to_owned(),
@@ -30,7 +30,13 @@ pub fn load(path: &Path) -> Result<Config, ConfigError> {
     }
     let file_name = path.display().to_string();
     match String::from_utf8(bytes) {
-        Ok(text) => parse(&file_name, &text),
+        Ok(text) => {
+            let config = parse(&file_name, &text)?;
+            if let Some(heartbeat) = &config.heartbeat {
+                heartbeat::config::load_keys(heartbeat)?;
+            }
+            Ok(config)
+        }
         Err(error) => {
             let valid =
                 String::from_utf8_lossy(&error.as_bytes()[..error.utf8_error().valid_up_to()])

@@ -3,7 +3,6 @@
 //! Every default is applied and every value checked; [`super::parse`] and [`super::load`] are the only
 //! makers outside tests.
 
-use std::collections::BTreeSet;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -41,8 +40,18 @@ pub struct Config {
     pub control_socket: PathBuf,
     /// Whether the file is loaded again when it changes.
     pub watch: bool,
+    /// Who is in charge of which addresses, where there is more than one director.
+    pub heartbeat: Option<Arc<heartbeat::config::Config>>,
+}
+
+impl Config {
     /// Addresses that move between directors: this one serves them only while it can prove that it is in charge.
-    pub leased: BTreeSet<IpAddr>,
+    pub fn leased(&self) -> impl Iterator<Item = IpAddr> {
+        let groups = self.heartbeat.iter().flat_map(|it| &it.groups);
+        groups
+            .flat_map(|group| &group.addresses)
+            .map(ipnet::IpNet::addr)
+    }
 }
 
 /// A network interface that the packet path is attached to.

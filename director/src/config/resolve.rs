@@ -1,7 +1,8 @@
 //! From the YAML's structs to the model: defaults applied, every value read, all mistakes collected.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::defaults::{
     CONNECTIONS, Defaults, FRAGMENT_TIMEOUT_MS, GUE_PORT, ICMP_PER_SECOND, INSTANCE, SOURCE_IPV4,
@@ -71,7 +72,7 @@ impl Resolver {
                 PathBuf::from(format!("/run/director/{instance}.sock")),
             ),
             watch: self.or(&file.watch, false),
-            leased: BTreeSet::new(),
+            heartbeat: file.heartbeat.as_ref().and_then(|it| self.heartbeat(it)),
             instance,
         }
     }
@@ -216,6 +217,29 @@ impl Resolver {
             Some(TunnelWord::Ipip) => Tunnel::Ipip,
             Some(TunnelWord::Gue) => Tunnel::Gue { port: gue_port },
             Some(TunnelWord::Gre) => Tunnel::Gre,
+        }
+    }
+
+    /// The section is heartbeat's own business, which has its own file where it runs alone.
+    fn heartbeat(
+        &mut self,
+        file: &heartbeat::config::File,
+    ) -> Option<Arc<heartbeat::config::Config>> {
+        // What a node is called by default; without it the name is missing, and that is told.
+        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        match heartbeat::config::resolve(file, host.trim()) {
+            Ok(config) => Some(Arc::new(config)),
+            Err(mistakes) => {
+                self.mistakes.extend(mistakes.into_iter().map(|mistake| {
+                    let place = Place {
+                        line: mistake.place.line,
+                        column: mistake.place.column,
+                    };
+                    let message = format!("heartbeat.{}: {}", mistake.path, mistake.message);
+                    Mistake::new(place, message, mistake.expected)
+                }));
+                None
+            }
         }
     }
 

@@ -5,6 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use heartbeat::control::{Answer, Question};
 use serde::de::DeserializeOwned;
 
 use super::checks::CheckStatus;
@@ -58,6 +59,23 @@ pub fn send_command(path: &Path, command: &ServerCommand) -> Result<String, Clie
 /// When none answers, or the configuration is wrong: [`ClientError::Refused`].
 pub fn send_reload(path: &Path) -> Result<String, ClientError> {
     post(path, "/v1/reload", "{}")
+}
+
+/// Asks a director's heartbeat, or orders something of it.
+///
+/// # Errors
+/// When none answers, or it refuses: [`ClientError::Refused`].
+pub fn send_question(path: &Path, question: &Question) -> Result<serde_json::Value, ClientError> {
+    let unclear = |error: serde_json::Error| ClientError::Answer {
+        path: path.to_owned(),
+        what: error.to_string(),
+    };
+    let text = serde_json::to_string(question).map_err(unclear)?;
+    let said = post(path, "/v1/heartbeat", &text)?;
+    match serde_json::from_str(&said).map_err(unclear)? {
+        Answer::Ok(value) => Ok(value),
+        Answer::Error(words) => Err(ClientError::Refused(words)),
+    }
 }
 
 fn post(path: &Path, what: &str, text: &str) -> Result<String, ClientError> {

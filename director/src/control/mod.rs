@@ -4,7 +4,8 @@
 //!
 //! ```text
 //!  GET  /v1/status, /v1/checks  ──► server ──question──► run loop, the only one that knows
-//!  POST /v1/server, /v1/reload          ◄──answer────
+//!  POST /v1/server, /v1/reload,         ◄──answer────
+//!       /v1/heartbeat
 //! ```
 
 mod checks;
@@ -15,11 +16,14 @@ mod server;
 mod status;
 
 pub use checks::{CheckStatus, RunStatus};
-pub use client::{ClientError, fetch_checks, fetch_status, send_command, send_reload};
+pub use client::{
+    ClientError, fetch_checks, fetch_status, send_command, send_question, send_reload,
+};
 pub use command::{Refusal, ServerCommand, ServerSaid};
 pub use render::{render, render_checks, render_services};
 pub use server::{Control, ControlError, Question};
 pub use status::{
-    ConfigStatus, ConnectionsStatus, Health, InterfaceStatus, RateStatus, RealServerStatus,
-    ReasonStatus, ServerHealth, ServiceStatus, Status, TableStatus, VerdictsStatus,
+    ConfigStatus, ConnectionsStatus, GroupStatus, Health, HeartbeatStatus, InterfaceStatus,
+    RateStatus, RealServerStatus, ReasonStatus, ServerHealth, ServiceStatus, Status, TableStatus,
+    VerdictsStatus,
 };

@@ -5,7 +5,9 @@ use std::net::SocketAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::checks::CheckStatus;
-use super::status::{Health, RateStatus, RealServerStatus, ServiceStatus, Status, TableStatus};
+use super::status::{
+    Health, HeartbeatStatus, RateStatus, RealServerStatus, ServiceStatus, Status, TableStatus,
+};
 
 /// Lays a status out for a terminal.
 #[must_use]
@@ -60,6 +62,10 @@ pub fn render(status: &Status, now: SystemTime) -> String {
     }
     for warning in &status.warnings {
         line(&mut text, format_args!("warning: {warning}"));
+    }
+
+    if let Some(heartbeat) = &status.heartbeat {
+        line(&mut text, format_args!("{}", in_charge(heartbeat)));
     }
 
     let mut interfaces = Table::new(&["interface", "XDP", "link"], &[]);
@@ -305,6 +311,28 @@ fn line(text: &mut String, arguments: std::fmt::Arguments<'_>) {
     let _ = writeln!(text, "{arguments}");
 }
 
+/// Who is in charge, in a line.
+fn in_charge(heartbeat: &HeartbeatStatus) -> String {
+    if let Some(fault) = &heartbeat.fault {
+        return format!("warning: {fault}");
+    }
+    let roles: Vec<String> = heartbeat
+        .groups
+        .iter()
+        .map(|group| format!("{} of {}", group.role, group.name))
+        .collect();
+    let silent = if heartbeat.is_fenced {
+        "; silent for its groups' addresses"
+    } else {
+        ""
+    };
+    format!(
+        "heartbeat {}: {}{silent} (director heartbeat tells more)",
+        heartbeat.node,
+        roles.join(", ")
+    )
+}
+
 fn percent(table: &TableStatus) -> String {
     if table.places == 0 {
         return "-".to_owned();
@@ -379,7 +407,7 @@ impl std::fmt::Display for Table {
 mod tests {
     use super::*;
     use crate::control::{
-        ConfigStatus, ConnectionsStatus, InterfaceStatus, ReasonStatus, ServerHealth,
+        ConfigStatus, ConnectionsStatus, GroupStatus, InterfaceStatus, ReasonStatus, ServerHealth,
         VerdictsStatus,
     };
 
@@ -445,6 +473,17 @@ mod tests {
                 mode: Some("native".into()),
                 up: true,
             }],
+            heartbeat: Some(HeartbeatStatus {
+                node: "lb1".into(),
+                groups: ["mail", "web"]
+                    .map(|name| GroupStatus {
+                        name: name.into(),
+                        role: "backup".into(),
+                    })
+                    .into(),
+                is_fenced: true,
+                fault: None,
+            }),
             connections: ConnectionsStatus {
                 ipv4: TableStatus {
                     entries: 17,
@@ -481,6 +520,7 @@ mod tests {
 director 0.1.0, instance main, process 7, up 1 h 1 min, took over a running data path
 configuration /etc/director/director.yaml, loaded 1 min 1 s ago in 214 ms
 verdicts of health checks written 3 times, after 0.3 ms by the median, 2.3 ms at most
+heartbeat lb1: backup of mail, backup of web; silent for its groups' addresses (director heartbeat tells more)
 
 interface  XDP     link
 eth0       native  up

@@ -35,6 +35,11 @@ pub enum Question {
     Checks(oneshot::Sender<Vec<CheckStatus>>),
     /// Change something.
     Command(ServerCommand, oneshot::Sender<Result<String, Refusal>>),
+    /// Ask the heartbeat, or order something of it.
+    Heartbeat(
+        heartbeat::control::Question,
+        oneshot::Sender<heartbeat::control::Answer>,
+    ),
     /// Load the configuration again.
     Reload(oneshot::Sender<Result<String, Refusal>>),
 }
@@ -116,6 +121,7 @@ impl Control {
             .route("/v1/checks", get(checks))
             .route("/v1/server", post(server))
             .route("/v1/reload", post(reload))
+            .route("/v1/heartbeat", post(heartbeat))
             .layer(DefaultBodyLimit::max(COMMAND_BYTES))
             .with_state(sender);
         let task = tokio::spawn(async move {
@@ -153,6 +159,13 @@ async fn server(
     Json(command): Json<ServerCommand>,
 ) -> (StatusCode, String) {
     done(&questions, |sender| Question::Command(command, sender)).await
+}
+
+async fn heartbeat(
+    State(questions): State<mpsc::Sender<Question>>,
+    Json(question): Json<heartbeat::control::Question>,
+) -> Result<Response, StatusCode> {
+    told(&questions, |sender| Question::Heartbeat(question, sender)).await
 }
 
 async fn reload(State(questions): State<mpsc::Sender<Question>>) -> (StatusCode, String) {

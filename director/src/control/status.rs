@@ -26,6 +26,9 @@ pub struct Status {
     pub verdicts: VerdictsStatus,
     /// The connection tables.
     pub connections: ConnectionsStatus,
+    /// Who is in charge; none without a section `heartbeat`.
+    #[serde(default)]
+    pub heartbeat: Option<HeartbeatStatus>,
     /// The services of the configuration, in its order.
     pub services: Vec<ServiceStatus>,
     /// Packets that were neither passed nor forwarded, by reason.
@@ -59,6 +62,28 @@ pub struct VerdictsStatus {
     pub median_us: u64,
     /// The longest so far.
     pub worst_us: u64,
+}
+
+/// Who is in charge, in short: `director heartbeat` tells all.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeartbeatStatus {
+    /// This node's name.
+    pub node: String,
+    /// Its groups of virtual addresses.
+    pub groups: Vec<GroupStatus>,
+    /// Its lease has run out: of addresses that move it hears nothing. So it is while it serves no group.
+    pub is_fenced: bool,
+    /// Why heartbeat does not run; none: it does.
+    pub fault: Option<String>,
+}
+
+/// A group of virtual addresses.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupStatus {
+    /// Its name.
+    pub name: String,
+    /// `listening`, `backup`, `primary`, `unfit`, `stopped`.
+    pub role: String,
 }
 
 /// An interface.

@@ -25,9 +25,7 @@ const NS_PER_S: u128 = 1_000_000_000;
 #[derive(Debug)]
 pub struct LeaseKeeper {
     program: OwnedFd,
-    /// Both clocks when this was made.
-    first: Clocks,
-    ticks_per_s: Option<u64>,
+    ticks_per_s: u64,
 }
 
 /// The kernel's two clocks at one moment.
@@ -55,7 +53,7 @@ impl LeaseState {
 }
 
 impl Datapath {
-    /// Who renews the lease.
+    /// Who renews the lease. Takes a tenth of a second, until the clock's rate is known.
     ///
     /// # Errors
     /// When the program cannot be run.
@@ -73,11 +71,13 @@ impl Datapath {
             cause: Box::new(cause),
         })?;
         let program = fd.as_fd().try_clone_to_owned().map_err(refused)?;
-        let first = run(&program, LeaseOrder::default()).map_err(refused)?;
+        let ask = || run(&program, LeaseOrder::default()).map_err(refused);
+        let first = ask()?;
+        std::thread::sleep(WATCHED);
+        let ticks_per_s = rate(first, ask()?);
         Ok(LeaseKeeper {
             program,
-            first,
-            ticks_per_s: None,
+            ticks_per_s,
         })
     }
 }
@@ -103,30 +103,17 @@ fn run(program: &OwnedFd, order: LeaseOrder) -> io::Result<Clocks> {
 }
 
 impl LeaseKeeper {
-    /// This node may serve for `length` from now. It is never longer, and at most one tick of the kernel shorter.
-    ///
-    /// The first time it may wait a tenth of a second, until the clock's rate is known.
+    /// This node may serve for `length` from now. It is never longer, but for [`limits::LEASE`], and at most one tick of
+    /// the kernel shorter.
     ///
     /// # Errors
-    /// The length is not one of [`limits::LEASE_MS`], or the kernel refuses.
-    pub fn renew(&mut self, length: Duration) -> io::Result<()> {
-        let allowed = limits::LEASE_MS;
-        if !allowed.contains(&length.as_millis()) {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                format!(
-                    "a lease is {} to {} ms long, not {} ms",
-                    allowed.start(),
-                    allowed.end(),
-                    length.as_millis()
-                ),
-            ));
-        }
-        let ticks_per_s = self.rate()?;
+    /// The kernel refuses.
+    pub fn renew(&self, length: Duration) -> io::Result<()> {
+        let length = length.min(limits::LEASE);
         let order = LeaseOrder {
             order: lease_order::RENEW,
-            ticks: ticks(length, ticks_per_s),
-            // Not longer than the limit just checked.
+            ticks: ticks(length, self.ticks_per_s),
+            // Not longer than the limit.
             length_ns: length.as_nanos() as u64,
             ..LeaseOrder::default()
         };
@@ -143,20 +130,6 @@ impl LeaseKeeper {
             ..LeaseOrder::default()
         };
         run(&self.program, order).map(|_| ())
-    }
-
-    fn rate(&mut self) -> io::Result<u64> {
-        if let Some(known) = self.ticks_per_s {
-            return Ok(known);
-        }
-        let ask = || run(&self.program, LeaseOrder::default());
-        let mut now = ask()?;
-        let watched = Duration::from_nanos(now.ns.saturating_sub(self.first.ns));
-        if let Some(rest) = WATCHED.checked_sub(watched) {
-            std::thread::sleep(rest);
-            now = ask()?;
-        }
-        Ok(*self.ticks_per_s.insert(rate(self.first, now)))
     }
 }
 

@@ -111,8 +111,9 @@ fn make_array(kind: u32, inner: u32) -> io::Result<OwnedFd> {
 pub(super) fn run_program(program: BorrowedFd<'_>, words: &mut [u64]) -> io::Result<()> {
     let bytes = size_of_val(words) as u32;
     let at = words.as_mut_ptr() as u64;
-    // Program and its result, bytes of both buffers, one buffer for both.
-    let mut attributes = [pair(number(program), 0), pair(bytes, bytes), at, at];
+    // Program and its result, bytes of both buffers, one buffer for both, repetitions and how long they took: the kernel
+    // writes that too, however short the attributes are said to be.
+    let mut attributes = [pair(number(program), 0), pair(bytes, bytes), at, at, 0];
     bpf(BPF_PROG_TEST_RUN, &mut attributes).map(|_| ())
 }
 

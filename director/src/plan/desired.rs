@@ -147,7 +147,7 @@ pub fn desired(current: &Tables, inputs: &Inputs<'_>) -> Result<Tables, PlanErro
     if !tables.ranges4.is_empty() || !tables.ranges6.is_empty() {
         tables.settings.flags |= settings::RANGES;
     }
-    index(&mut tables, config.leased.iter().copied())?;
+    index(&mut tables, config.leased())?;
     refresh(&mut tables, view);
     Ok(tables)
 }

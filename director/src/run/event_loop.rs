@@ -94,6 +94,8 @@ async fn run_loop(options: &RunOptions) -> anyhow::Result<()> {
         .context("cannot wait for early fragments")?;
     serve(&mut node, &mut watch, &mut control, &mut signals, &held).await;
     drop(held);
+    // First, so that another node serves the addresses before this one forgets how.
+    node.heartbeat.stop();
     tracing::info!("stopping: detaching and removing all tables");
     node.end_resize().await;
     node.datapath.stop()?;
@@ -149,6 +151,9 @@ async fn serve(
                 Question::Status(answer) => drop(answer.send(node.status())),
                 Question::Checks(answer) => drop(answer.send(node.checks_status())),
                 Question::Reload(answer) => drop(answer.send(node.reload_and_say())),
+                Question::Heartbeat(question, answer) => {
+                    node.heartbeat.answer(question, |said| drop(answer.send(said)));
+                }
                 Question::Command(command, answer) => drop(answer.send(node.command(&command))),
             },
             ready = held.readable() => {
@@ -161,7 +166,9 @@ async fn serve(
             () = sleep(HELD_TICK), if !node.waiting.is_empty() => {}
         }
         release_fragments(node);
+        node.heartbeat.turn();
         if node.becomes_ready() {
+            node.heartbeat.is_fit();
             tracing::info!(
                 instance = node.config.instance,
                 services = node.config.services.len(),

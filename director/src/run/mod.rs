@@ -12,6 +12,7 @@ mod alerts;
 mod event_loop;
 mod gone;
 mod health;
+mod heartbeat;
 mod localities;
 mod node;
 mod operator;

@@ -10,6 +10,7 @@ use xdp_ebpf::layout::{Template, TemplateKey, destination};
 
 use super::gone::gone;
 use super::health::Health;
+use super::heartbeat::Heartbeat;
 use super::localities::Localities;
 use super::rates::Rates;
 use super::resize::Resize;
@@ -60,6 +61,8 @@ pub(super) struct Node {
     pub(super) overrides: Overrides,
     /// What checks found.
     pub(super) health: Health,
+    /// Who is in charge.
+    pub(super) heartbeat: Heartbeat,
     /// When the next drain ends, in seconds since 1970.
     pub(super) drain_deadline_s: Option<u64>,
     /// Traffic and how fast it comes.
@@ -162,6 +165,7 @@ impl Node {
             report: Report::default(),
             overrides,
             health,
+            heartbeat: Heartbeat::default(),
             drain_deadline_s: None,
             rates: Rates::default(),
             loads_meanwhile: loads::Snapshot::default(),
@@ -186,9 +190,13 @@ impl Node {
 
     /// Fills the maps and attaches the programs. The network must have been told once.
     pub(super) fn start(&mut self) -> anyhow::Result<()> {
+        self.fence()?;
         let config = self.config.clone();
         let began = Instant::now();
         self.configure(config)?;
+        if let Some(fault) = &self.heartbeat.fault {
+            anyhow::bail!("{fault}");
+        }
         // The kernel's verification of the programs, which lies between, has nothing to do with the configuration.
         self.times.loaded += began.elapsed();
         tracing::info!(
@@ -250,6 +258,11 @@ impl Node {
         };
         let waiting = self.real_servers(&self.config).iter().any(unresolved);
         self.ready = !waiting || self.started.elapsed() >= READY_PATIENCE;
+        self.ready
+    }
+
+    /// Whether it has.
+    pub(super) fn is_ready(&self) -> bool {
         self.ready
     }
 

@@ -28,6 +28,7 @@ impl Node {
                 self.config = config;
                 self.in_force = true;
                 self.tell_ways();
+                self.follow_heartbeat();
                 Ok(())
             }
             Err(error) => {

@@ -12,8 +12,8 @@ use super::system;
 use super::times::milliseconds;
 use crate::config::{Endpoint, RealServer, VirtualService};
 use crate::control::{
-    ConfigStatus, ConnectionsStatus, Health, InterfaceStatus, RealServerStatus, ReasonStatus,
-    ServerHealth, ServiceStatus, Status, TableStatus,
+    ConfigStatus, ConnectionsStatus, Health, HeartbeatStatus, InterfaceStatus, RealServerStatus,
+    ReasonStatus, ServerHealth, ServiceStatus, Status, TableStatus,
 };
 use crate::health::standing::ServiceStanding;
 use crate::next_hop::Resolution;
@@ -104,6 +104,7 @@ impl Node {
                 },
                 cpus: datapath.cpus(),
             },
+            heartbeat: self.heartbeat_status(),
             services: self.services_status(),
             reasons: self.reasons(),
             warnings: system::forwarding_warnings(&self.config)
@@ -111,6 +112,18 @@ impl Node {
                 .chain(self.resize_status())
                 .collect(),
         }
+    }
+
+    fn heartbeat_status(&self) -> Option<HeartbeatStatus> {
+        let config = self.config.heartbeat.as_ref()?;
+        // Not told rather than told wrongly.
+        let lease = self.datapath.maps.lease().ok().flatten();
+        Some(HeartbeatStatus {
+            node: config.node.clone(),
+            groups: self.heartbeat.groups(),
+            is_fenced: lease.is_some_and(|lease| lease.has_run_out()),
+            fault: self.heartbeat.fault.clone(),
+        })
     }
 
     fn interface_status(&self, name: &str) -> InterfaceStatus {

@@ -5,6 +5,8 @@ mod log;
 mod run;
 mod status;
 
+pub use self::status::shown;
+
 use std::path::Path;
 use std::process::ExitCode;
 

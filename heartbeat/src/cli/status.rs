@@ -22,7 +22,8 @@ pub(super) fn status(socket: &Path, json: bool) -> Result<()> {
 }
 
 /// The status for people.
-fn shown(status: &Value) -> String {
+#[must_use]
+pub fn shown(status: &Value) -> String {
     let mut text = String::new();
     // Writing to a string does not fail.
     let _ = write(&mut text, status);

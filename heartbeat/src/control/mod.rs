@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 pub use client::{ClientError, ask};
-pub use server::{Server, ServerError};
+pub use server::{Server, ServerError, answer};
 
 /// Longest question, in bytes.
 const QUESTION_BYTES: u64 = 4096;

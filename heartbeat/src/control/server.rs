@@ -102,7 +102,9 @@ fn talk(mut stream: UnixStream, node: &Node, config: &Config) -> io::Result<()> 
     stream.write_all(&line)
 }
 
-fn answer(question: Question, node: &Node, config: &Config) -> Answer {
+/// Asks a node, or orders something of it. It may take as long as the node's thread.
+#[must_use]
+pub fn answer(question: Question, node: &Node, config: &Config) -> Answer {
     let (command, group) = match question {
         Question::Status => {
             let snapshot = node.snapshot().map_err(|error| error.to_string());

@@ -221,15 +221,17 @@ impl Site {
             .unwrap();
     }
 
-    /// Ends what takes tunnels off on a real server.
-    pub(crate) fn kill_decap(&mut self, number: u8) {
-        self.running[nginx_of(number) + 1].kill().unwrap();
-    }
-
     /// Starts it again.
     pub(crate) fn start_nginx(&self, number: u8) {
         let nginx = nginx::start(&self.lab, number).unwrap();
         self.running.lock().unwrap()[nginx_of(number)] = nginx;
+    }
+
+    /// Ends what takes tunnels off on a real server.
+    pub(crate) fn kill_decap(&self, number: u8) {
+        self.running.lock().unwrap()[nginx_of(number) + 1]
+            .kill()
+            .unwrap();
     }
 
     /// Has the director load these services.

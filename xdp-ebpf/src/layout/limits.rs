@@ -43,7 +43,7 @@ pub const HELD_FRAME_BYTES: usize = 2048;
 pub const CPUS: u32 = 128;
 /// IPv6 extension headers walked before a packet is left to the kernel.
 pub const IPV6_EXTENSION_HEADERS: usize = 6;
-/// How long a node's lease may be, in milliseconds. Shorter ones are not many ticks of a slow kernel.
-pub const LEASE_MS: core::ops::RangeInclusive<u128> = 50..=600_000;
+/// Longest lease of a node.
+pub const LEASE: core::time::Duration = core::time::Duration::from_secs(600);
 /// Smallest number of buckets of a CPU's connection table.
 pub const MIN_BUCKETS: u32 = 64;

@@ -81,7 +81,7 @@ fn defaults_of_last_resort() {
         fragment_timeout_ms: 1000,
         control_socket: PathBuf::from("/run/director/default.sock"),
         watch: false,
-        leased: BTreeSet::new(),
+        heartbeat: None,
     };
     assert_eq!(config, expected);
 }

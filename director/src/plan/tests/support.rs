@@ -1,6 +1,6 @@
 //! Small configurations and networks, and what must hold after every write.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use xdp_ebpf::layout::{NextHop, address, destination, method};
@@ -33,7 +33,7 @@ pub(super) fn config(services: Vec<VirtualService>) -> Config {
         fragment_timeout_ms: 1000,
         control_socket: "/run/director/main.sock".into(),
         watch: false,
-        leased: BTreeSet::new(),
+        heartbeat: None,
     }
 }
 

@@ -1,0 +1,300 @@
+//! The heartbeat of this node: started with the director, told whether the director is fit, and bound to the lease that
+//! fences the packet path.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use heartbeat::config::{Config, load_keys};
+use heartbeat::control::{Answer, Question, answer};
+use heartbeat::machine::{Note, Role};
+use heartbeat::node::realtime::Lock;
+use heartbeat::node::{self, Observer, Start, clock};
+use heartbeat::takeover;
+
+use super::node::Node;
+use crate::control::GroupStatus;
+use crate::datapath::LeaseKeeper;
+
+/// The main loop turns several times a second. If it has not for so long, this node is not fit: nobody runs its checks, or
+/// takes dead real servers out. Long enough for any reload.
+const STANDSTILL: Duration = Duration::from_secs(15);
+/// How often that is looked at.
+const LOOK: Duration = Duration::from_secs(1);
+/// Who says so.
+const READINESS: &str = "packet path";
+const MAIN_LOOP: &str = "main loop";
+
+/// What the director's main loop has of it.
+#[derive(Default)]
+pub(super) struct Heartbeat {
+    running: Option<Running>,
+    /// Why there is none although the configuration has one.
+    pub(super) fault: Option<String>,
+}
+
+struct Running {
+    config: Arc<Config>,
+    node: Arc<node::Node>,
+    roles: Roles,
+    watchdog: Watchdog,
+}
+
+/// Role in each group, by its name.
+type Roles = Arc<Mutex<BTreeMap<String, Role>>>;
+
+/// What the heartbeat's thread tells the director. It must not wait for anything.
+struct Fence {
+    keeper: LeaseKeeper,
+    groups: usize,
+    is_held: Vec<bool>,
+    /// What was last told, for the next group that is taken.
+    until: Duration,
+    roles: Roles,
+    is_failing: bool,
+}
+
+impl Fence {
+    fn renew(&mut self) {
+        let left = self.until.saturating_sub(clock::now());
+        if let Err(error) = self.keeper.renew(left) {
+            // Each time would be several times a second.
+            if !self.is_failing {
+                tracing::error!(
+                    "the lease of this node cannot be renewed, so it falls silent: {error}"
+                );
+            }
+            self.is_failing = true;
+        } else {
+            self.is_failing = false;
+        }
+    }
+}
+
+impl Observer for Fence {
+    fn lease(&mut self, until: Duration) {
+        self.until = until;
+        if self.is_held.contains(&true) {
+            self.renew();
+        }
+    }
+
+    fn take(&mut self, group: usize) {
+        self.is_held.resize(self.groups, false);
+        if let Some(held) = self.is_held.get_mut(group) {
+            *held = true;
+        }
+        self.renew();
+    }
+
+    /// The lease is left to run out: what neighbours that have not heard of it still send here goes on meanwhile.
+    fn release(&mut self, group: usize) {
+        if let Some(held) = self.is_held.get_mut(group) {
+            *held = false;
+        }
+    }
+
+    fn note(&mut self, note: &Note) {
+        if let Note::Transition(transition) = note {
+            let mut roles = self.roles.lock().unwrap_or_else(PoisonError::into_inner);
+            roles.insert(transition.group.clone(), transition.to);
+        }
+    }
+}
+
+/// Says that this node is not fit while the main loop stands still.
+struct Watchdog {
+    started: Instant,
+    turned_ms: Arc<AtomicU64>,
+    ends: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Watchdog {
+    fn start(node: &Arc<node::Node>) -> std::io::Result<Self> {
+        let started = Instant::now();
+        let (turned_ms, ends) = (Arc::default(), Arc::default());
+        let (turned, ended) = (Arc::clone(&turned_ms), Arc::clone(&ends));
+        let node = Arc::clone(node);
+        let watch = move || {
+            let mut is_still = false;
+            while !AtomicBool::load(&ended, Ordering::Relaxed) {
+                std::thread::park_timeout(LOOK);
+                let last = Duration::from_millis(AtomicU64::load(&turned, Ordering::Relaxed));
+                let stands = started.elapsed().saturating_sub(last) > STANDSTILL;
+                if stands != is_still {
+                    is_still = stands;
+                    let why = stands.then(|| "the director's main loop stands still".to_owned());
+                    // Fails only once the heartbeat has ended.
+                    let _ = node.unfit(MAIN_LOOP, why);
+                }
+            }
+        };
+        let thread = std::thread::Builder::new()
+            .name("watchdog".to_owned())
+            .spawn(watch)?;
+        Ok(Self {
+            started,
+            turned_ms,
+            ends,
+            thread: Some(thread),
+        })
+    }
+
+    fn turn(&self) {
+        let now_ms = self.started.elapsed().as_millis();
+        // Good for longer than any machine runs.
+        self.turned_ms.store(now_ms as u64, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Watchdog {
+    fn drop(&mut self) {
+        self.ends.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            thread.thread().unpark();
+            // It only ever sleeps.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Heartbeat {
+    /// The main loop has turned.
+    pub(super) fn turn(&self) {
+        if let Some(running) = &self.running {
+            running.watchdog.turn();
+        }
+    }
+
+    /// The packet path is ready: this node may serve.
+    pub(super) fn is_fit(&self) {
+        if let Some(running) = &self.running {
+            // Fails only once the heartbeat has ended.
+            let _ = running.node.unfit(READINESS, None);
+        }
+    }
+
+    /// The roles in all groups, in the order of their names.
+    pub(super) fn groups(&self) -> Vec<GroupStatus> {
+        let Some(running) = &self.running else {
+            return Vec::new();
+        };
+        let roles = running.roles.lock().unwrap_or_else(PoisonError::into_inner);
+        let role = |name: &str| roles.get(name).copied().unwrap_or(Role::Listening);
+        let mut groups: Vec<GroupStatus> = running
+            .config
+            .groups
+            .iter()
+            .map(|group| GroupStatus {
+                name: group.name.clone(),
+                role: format!("{:?}", role(&group.name)).to_lowercase(),
+            })
+            .collect();
+        groups.sort_by(|a, b| a.name.cmp(&b.name));
+        groups
+    }
+
+    /// Has a question of an operator answered, on a thread that may wait.
+    pub(super) fn answer(&self, question: Question, tell: impl FnOnce(Answer) + Send + 'static) {
+        match &self.running {
+            Some(running) => {
+                let (node, config) = (Arc::clone(&running.node), Arc::clone(&running.config));
+                tokio::task::spawn_blocking(move || tell(answer(question, &node, &config)));
+            }
+            None => tell(Answer::Error(self.fault.clone().unwrap_or_else(|| {
+                "the configuration has no section `heartbeat`: this director moves no addresses"
+                    .to_owned()
+            }))),
+        }
+    }
+
+    /// Gives everything up in order; the others are told first. Waits until that is done, programs of groups included.
+    pub(super) fn stop(&mut self) {
+        if let Some(running) = self.running.take() {
+            drop(running.watchdog);
+            // Stops in order, once nobody has a question to it any more.
+            drop(running.node);
+        }
+    }
+}
+
+impl Node {
+    /// Before the packet path of this director is attached: of the addresses that move it hears nothing until this node is
+    /// in charge of them. A director before it may have left them behind.
+    pub(super) fn fence(&mut self) -> anyhow::Result<()> {
+        let keeper = self.datapath.lease_keeper()?;
+        if self.config.heartbeat.is_some() {
+            keeper.renew(Duration::ZERO)
+        } else {
+            keeper.end()
+        }
+        .context("cannot set this node's lease")
+    }
+
+    /// Starts the heartbeat of the configuration, or another one where it has changed.
+    pub(super) fn follow_heartbeat(&mut self) {
+        let wanted = self.config.heartbeat.clone();
+        let present = self.heartbeat.running.as_ref().map(|it| &it.config);
+        if present == wanted.as_ref() {
+            return;
+        }
+        if present.is_some() {
+            tracing::warn!(
+                "the section heartbeat has changed: this node gives its groups up and starts anew"
+            );
+        }
+        self.heartbeat.stop();
+        self.heartbeat.fault = None;
+        let begun = self.fence().and_then(|()| match wanted {
+            Some(config) => self.start_heartbeat(config).map(Some),
+            None => Ok(None),
+        });
+        match begun {
+            Ok(running) => self.heartbeat.running = running,
+            Err(error) => {
+                tracing::error!("this director has no heartbeat: {error:#}");
+                self.heartbeat.fault = Some(format!("the heartbeat could not start: {error:#}"));
+            }
+        }
+    }
+
+    fn start_heartbeat(&self, config: Arc<Config>) -> anyhow::Result<Running> {
+        let roles = Roles::default();
+        let fence = Fence {
+            keeper: self.datapath.lease_keeper()?,
+            groups: config.groups.len(),
+            is_held: Vec::new(),
+            until: Duration::ZERO,
+            roles: Arc::clone(&roles),
+            is_failing: false,
+        };
+        let not_ready = (!self.is_ready()).then(|| {
+            (
+                READINESS.to_owned(),
+                "the director is not ready to forward yet".to_owned(),
+            )
+        });
+        let node = node::Node::start(Start {
+            keyring: load_keys(&config)?,
+            config: Arc::clone(&config),
+            incarnation: clock::incarnation(),
+            mark: takeover::MARK,
+            lock: Lock::Touched,
+            unfit: not_ready.into_iter().collect(),
+            observer: fence,
+        })?;
+        let node = Arc::new(node);
+        let watchdog = Watchdog::start(&node).context("cannot start a thread")?;
+        tracing::info!(node = config.node, "heartbeat started");
+        Ok(Running {
+            config,
+            node,
+            roles,
+            watchdog,
+        })
+    }
+}

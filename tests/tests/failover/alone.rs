@@ -1,0 +1,62 @@
+//! `heartbeat run` on both nodes, without a director. What becomes of clients is shown beside the crate (`heartbeat/tests`).
+
+use std::time::Duration;
+
+use crate::pair::{BOTH_CABLES, NODES, ONE_GROUP, Pair, QUICK, Runs};
+use director_tests::lab::Host;
+
+/// Busy loops, two for each CPU, for as long as this lives.
+struct Load(std::sync::Arc<std::sync::atomic::AtomicBool>);
+
+impl Load {
+    fn start() -> Self {
+        let ends = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let cpus = std::thread::available_parallelism().map_or(1, Into::into);
+        for _ in 0..2 * cpus {
+            let ended = std::sync::Arc::clone(&ends);
+            std::thread::spawn(move || {
+                while !ended.load(std::sync::atomic::Ordering::Relaxed) {
+                    std::hint::black_box(0);
+                }
+            });
+        }
+        Self(ends)
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.0.store(true, std::sync::atomic::Ordering::Relaxed);
+    }
+}
+
+/// Both nodes run for so long while all CPUs are busy, and nothing happens.
+fn check_load(time: Duration) {
+    let mut pair = Pair::up(Runs::Heartbeat, &[QUICK, BOTH_CABLES, ONE_GROUP]);
+    // Preferred from the start.
+    pair.wait_role(Host::Director, "web", "primary");
+    pair.wait_role(Host::Backup, "web", "backup");
+    let changes = |pair: &Pair| NODES.map(|node| pair.status(node).unwrap()["history"].clone());
+    let before = changes(&pair);
+    let load = Load::start();
+    std::thread::sleep(time);
+    drop(load);
+    assert_eq!(before, changes(&pair), "{}", pair.logs());
+    println!("no takeover in {} s with all CPUs busy", time.as_secs());
+}
+
+#[test]
+#[ignore = "needs root and network namespaces: cargo xtask test runs it"]
+fn load_does_not_fake_a_death() {
+    check_load(Duration::from_secs(20));
+}
+
+mod slow {
+    use super::*;
+
+    #[test]
+    #[ignore = "slow: cargo xtask test --all runs it"]
+    fn ten_minutes_of_load_do_not_fake_a_death() {
+        check_load(Duration::from_secs(600));
+    }
+}

@@ -1,0 +1,212 @@
+//! Two directors, and everything that can happen to the one in charge.
+
+use std::time::Duration;
+
+use director_tests::lab::Host;
+use director_tests::{PATIENCE, wait_until};
+use nix::sys::signal::Signal;
+
+use crate::pair::{BOTH_CABLES, NODES, ONE_GROUP, Pair, QUICK, Runs, other};
+
+/// What a client may notice of a director that dies: figures are `alone.rs`'s, on an idle machine; this bounds a busy one.
+const NOTICED: Duration = Duration::from_secs(3);
+
+/// The MAC address that the router sends to the virtual address by, once it has asked anew.
+fn asked_anew(pair: &Pair) -> String {
+    pair.ip(Host::Router, &["neigh", "flush", "to", "192.0.2.10"]);
+    pair.wait_answered();
+    let neighbours = pair.ip(Host::Router, &["neigh", "show", "192.0.2.10"]);
+    after(&neighbours, "lladdr")
+}
+
+/// The word that follows another one.
+fn after(text: &str, word: &str) -> String {
+    let mut words = text.split_whitespace().skip_while(|it| *it != word);
+    words.nth(1).unwrap_or_default().to_owned()
+}
+
+fn mac_of(pair: &Pair, node: Host) -> String {
+    let link = pair.ip(node, &["link", "show", "eth0"]);
+    after(&link, "link/ether")
+}
+
+#[test]
+#[ignore = "needs root, network namespaces and BPF: cargo xtask test runs it"]
+fn whatever_happens_to_a_director_the_other_serves() {
+    let fitness = "fitness: {interfaces: [eth0]}\n";
+    let sections = [
+        QUICK,
+        "auto_failback: false\n",
+        BOTH_CABLES,
+        ONE_GROUP,
+        fitness,
+    ];
+    let mut pair = Pair::up(Runs::Director, &sections);
+    killed(&mut pair);
+    stopped_in_order(&mut pair);
+    without_carrier(&mut pair);
+    frozen(&mut pair);
+    cut_in_two(&mut pair);
+    ordered(&mut pair);
+}
+
+/// Ends the director in charge, starts it again and ends the other one, and so on: the median of how long a client was
+/// without an answer.
+fn median(pair: &mut Pair, what: &str, signal: Signal, rounds: usize) -> Duration {
+    let mut gaps = Vec::new();
+    for _ in 0..rounds {
+        let primary = pair.wait_settled("web");
+        let (gap, _) = pair.gap(|pair| {
+            pair.end(primary, signal);
+            pair.wait_role(other(primary), "web", "primary");
+        });
+        gaps.push(gap);
+        pair.start(primary);
+    }
+    gaps.sort();
+    let median = gaps[rounds / 2];
+    println!(
+        "{what}, keepalive 100 ms, deadtime 300 ms: a client was without an answer for {} ms, median of {rounds} ({} to \
+         {} ms)",
+        median.as_millis(),
+        gaps[0].as_millis(),
+        gaps[rounds - 1].as_millis()
+    );
+    median
+}
+
+mod slow {
+    use super::*;
+
+    #[test]
+    #[ignore = "slow: cargo xtask test --all runs it"]
+    fn twenty_dead_directors() {
+        let sections = [QUICK, "auto_failback: false\n", BOTH_CABLES, ONE_GROUP];
+        let mut pair = Pair::up(Runs::Director, &sections);
+        let killed = median(&mut pair, "SIGKILL", Signal::SIGKILL, 20);
+        assert!(killed < Duration::from_millis(500), "{killed:?}");
+        let stopped = median(&mut pair, "orderly stop", Signal::SIGTERM, 20);
+        assert!(stopped < Duration::from_millis(50), "{stopped:?}");
+    }
+}
+
+fn killed(pair: &mut Pair) {
+    let primary = pair.wait_settled("web");
+    let (gap, _) = pair.gap(|pair| {
+        pair.end(primary, Signal::SIGKILL);
+        pair.wait_role(other(primary), "web", "primary");
+    });
+    println!("SIGKILL: {} ms", gap.as_millis());
+    assert!(gap < NOTICED, "{gap:?}");
+    // It had no time to remove its address, and its kernel would answer for it.
+    assert!(pair.has_address(primary));
+    assert_eq!(asked_anew(pair), mac_of(pair, other(primary)));
+    pair.start(primary);
+    assert!(!pair.has_address(primary), "removed by the next one");
+    assert_eq!(pair.wait_settled("web"), other(primary), "no failback");
+}
+
+fn stopped_in_order(pair: &mut Pair) {
+    let primary = pair.wait_settled("web");
+    let (gap, _) = pair.gap(|pair| {
+        pair.end(primary, Signal::SIGTERM);
+        pair.wait_role(other(primary), "web", "primary");
+    });
+    println!("SIGTERM: {} ms", gap.as_millis());
+    assert!(gap < NOTICED, "{gap:?}");
+    assert!(!pair.has_address(primary));
+    pair.start(primary);
+    pair.wait_settled("web");
+}
+
+fn without_carrier(pair: &mut Pair) {
+    let primary = pair.wait_settled("web");
+    let port = primary.to_string();
+    let (gap, _) = pair.gap(|pair| {
+        pair.ip(Host::Switch, &["link", "set", &port, "down"]);
+        pair.wait_role(other(primary), "web", "primary");
+    });
+    println!("carrier lost: {} ms", gap.as_millis());
+    assert!(gap < NOTICED, "{gap:?}");
+    pair.wait_role(primary, "web", "unfit");
+    pair.ip(Host::Switch, &["link", "set", &port, "up"]);
+    assert_eq!(pair.wait_settled("web"), other(primary));
+}
+
+/// Fencing: it cannot release its address, and falls silent all the same.
+fn frozen(pair: &mut Pair) {
+    let primary = pair.wait_settled("web");
+    let (gap, _) = pair.gap(|pair| {
+        pair.signal(primary, Signal::SIGSTOP);
+        pair.wait_role(other(primary), "web", "primary");
+    });
+    println!("SIGSTOP: {} ms", gap.as_millis());
+    assert!(gap < NOTICED, "{gap:?}");
+    assert!(pair.has_address(primary), "who is stopped removes nothing");
+    for _ in 0..3 {
+        assert_eq!(asked_anew(pair), mac_of(pair, other(primary)));
+    }
+    let (gap, _) = pair.gap(|pair| {
+        pair.signal(primary, Signal::SIGCONT);
+        pair.wait_role(primary, "web", "backup");
+    });
+    assert!(gap < NOTICED, "{gap:?}");
+    assert!(!pair.has_address(primary), "it released it when it went on");
+    assert_eq!(pair.wait_settled("web"), other(primary));
+}
+
+/// One cable is not enough to notice anything; without both each thinks that it is alone, until they hear each other again.
+fn cut_in_two(pair: &mut Pair) {
+    let primary = pair.wait_settled("web");
+    let count = |pair: &Pair| {
+        let status = pair.status(primary).unwrap();
+        status["history"].as_array().unwrap().len()
+    };
+    let before = count(pair);
+    pair.ip(primary, &["link", "set", "eth1", "down"]);
+    wait_until("the link is told to be silent", PATIENCE, || {
+        let status = pair.status(other(primary))?;
+        let links = status["nodes"][0]["links"].to_string();
+        anyhow::ensure!(links.contains("\"silent\""), "{links}");
+        Ok(())
+    })
+    .unwrap();
+    assert_eq!(count(pair), before, "one link is left");
+    // Frames to a MAC address that nobody has: each is there for everybody but the other.
+    let cut = |pair: &Pair, node: Host, verb: &str| {
+        let peer = if node == Host::Director {
+            "10.0.0.2"
+        } else {
+            "10.0.0.1"
+        };
+        let mut words = vec!["neigh", verb, peer, "dev", "eth0"];
+        if verb == "replace" {
+            words.extend(["lladdr", "02:00:00:00:00:fe", "nud", "permanent"]);
+        }
+        pair.ip(node, &words);
+    };
+    for node in NODES {
+        cut(pair, node, "replace");
+    }
+    pair.wait_role(other(primary), "web", "primary");
+    pair.wait_role(primary, "web", "primary");
+    for node in NODES {
+        cut(pair, node, "del");
+    }
+    pair.ip(primary, &["link", "set", "eth1", "up"]);
+    let winner = pair.wait_settled("web");
+    assert_eq!(winner, Host::Director, "by priority");
+    assert!(pair.has_address(winner) && !pair.has_address(other(winner)));
+    assert_eq!(asked_anew(pair), mac_of(pair, winner));
+}
+
+fn ordered(pair: &mut Pair) {
+    let primary = pair.wait_settled("web");
+    pair.command(primary, &["standby"]).unwrap();
+    pair.wait_role(other(primary), "web", "primary");
+    pair.command(primary, &["ready"]).unwrap();
+    pair.command(primary, &["takeover", "web"]).unwrap();
+    pair.wait_role(primary, "web", "primary");
+    let status = pair.command(primary, &["status"]).unwrap();
+    assert!(status.contains("takeover ordered"), "{status}");
+}

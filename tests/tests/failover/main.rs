@@ -1,0 +1,7 @@
+//! Two nodes, a client that keeps requesting through a router with a real ARP cache, and what can go wrong with one of them.
+
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+mod alone;
+mod directors;
+mod pair;

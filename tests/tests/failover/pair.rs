@@ -1,0 +1,282 @@
+//! Two nodes of a lab, and what is done to them.
+
+use std::net::SocketAddr;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use director_tests::director::{self, Service};
+use director_tests::lab::plan::VIRTUAL4;
+use director_tests::lab::{Gateway, Host, Lab, LabOptions, Process, Topology};
+use director_tests::visitor::{Visit, Visitor, longest_gap};
+use director_tests::{PATIENCE, demo, paths, wait_until};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+/// The nodes; both have these names too.
+pub(crate) const NODES: [Host; 2] = [Host::Director, Host::Backup];
+/// Where clients ask.
+pub(crate) const SERVICE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(VIRTUAL4[0]), 80);
+
+/// What a node runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Runs {
+    /// `heartbeat run`: its own HTTP server is what stands on the virtual address.
+    Heartbeat,
+    /// `director run`: requests go on to real servers.
+    Director,
+}
+
+/// The heartbeat section of a node, but for the links and groups. Both nodes have the same.
+pub(crate) const QUICK: &str = "\
+keepalive: 100ms
+deadtime: 300ms
+initdead: 1s
+";
+
+/// Links over both cables.
+pub(crate) const BOTH_CABLES: &str = "\
+links:
+  - udp: {interface: eth0, peers: [10.0.0.1, 10.0.0.2]}
+  - udp: {interface: eth1, peers: [10.0.1.1, 10.0.1.2]}
+";
+
+/// One group, preferred on the first node.
+pub(crate) const ONE_GROUP: &str = "\
+groups:
+  - name: web
+    interface: eth0
+    addresses: [192.0.2.10/32]
+    priority: {director: 150, backup: 100}
+";
+
+/// A lab with two nodes.
+pub(crate) struct Pair {
+    pub(crate) lab: Lab,
+    runs: Runs,
+    /// The section of both nodes.
+    section: String,
+    nodes: [Option<Process>; 2],
+    _servers: Vec<Process>,
+}
+
+impl Pair {
+    /// A lab, what is needed to be asked for, and both nodes.
+    pub(crate) fn up(runs: Runs, section: &[&str]) -> Self {
+        let lab = Lab::up(&LabOptions {
+            topology: Topology::TwoDirectors,
+            gateway: Gateway::Router,
+            servers: 2,
+            ..LabOptions::default()
+        })
+        .unwrap();
+        let servers = match runs {
+            Runs::Director => demo::start_http_servers(&lab).unwrap(),
+            Runs::Heartbeat => NODES.map(|node| serve_on(&lab, node)).into(),
+        };
+        let mut pair = Self {
+            lab,
+            runs,
+            section: section.concat(),
+            nodes: [None, None],
+            _servers: servers,
+        };
+        for node in NODES {
+            pair.start(node);
+        }
+        pair
+    }
+
+    /// Starts a node.
+    pub(crate) fn start(&mut self, node: Host) {
+        let process = match self.runs {
+            Runs::Director => self.start_director(node),
+            Runs::Heartbeat => self.start_heartbeat(node),
+        };
+        self.nodes[place(node)] = Some(process.unwrap_or_else(|error| panic!("{node}: {error:#}")));
+    }
+
+    fn start_director(&self, node: Host) -> Result<Process> {
+        let section: String = format!("node: {node}\n{}", self.section)
+            .lines()
+            .map(|line| format!("  {line}\n"))
+            .collect();
+        let service = Service {
+            method: "dr",
+            ..Service::rr(SERVICE.ip(), SERVICE.port())
+        };
+        let extra = format!("heartbeat:\n{section}");
+        let yaml = director::yaml_on(&self.lab, node, Topology::TwoDirectors, &[service], &extra);
+        let mut process = director::start_on(&self.lab, node, &yaml)?;
+        director::wait_ready_on(&self.lab, node, &mut process)?;
+        Ok(process)
+    }
+
+    fn start_heartbeat(&self, node: Host) -> Result<Process> {
+        let config = self.lab.directory().join(format!("{node}.yaml"));
+        std::fs::write(&config, format!("node: {node}\n{}", self.section))?;
+        let mut command = Command::new(paths::program("heartbeat")?);
+        command.arg("run").arg("--config").arg(config);
+        command.arg("--socket").arg(self.socket(node));
+        let log = self.lab.directory().join(format!("{node}.log"));
+        let mut process = self.lab.host(node)?.spawn(command, log)?;
+        wait_until("heartbeat answers operators", PATIENCE, || {
+            process.check_running()?;
+            self.status(node).map(drop)
+        })?;
+        Ok(process)
+    }
+
+    fn socket(&self, node: Host) -> std::path::PathBuf {
+        director::control_socket_on(&self.lab, node)
+    }
+
+    /// Has a command of the node's program print something.
+    pub(crate) fn command(&self, node: Host, words: &[&str]) -> Result<String> {
+        let (program, own) = match self.runs {
+            Runs::Director => ("director", "heartbeat"),
+            Runs::Heartbeat => ("heartbeat", "status"),
+        };
+        let program = paths::program(program)?;
+        let program = program.to_str().context("no text")?;
+        let socket = self.socket(node);
+        let socket = socket.to_str().context("no text")?;
+        let mut arguments: Vec<&str> = words
+            .iter()
+            .map(|&word| if word == "status" { own } else { word })
+            .collect();
+        arguments.extend(["--socket", socket]);
+        self.lab.host(node)?.output(program, &arguments)
+    }
+
+    /// What a node's heartbeat says.
+    pub(crate) fn status(&self, node: Host) -> Result<Value> {
+        let text = self.command(node, &["status", "--json"])?;
+        serde_json::from_str(&text).with_context(|| format!("no JSON: {text}"))
+    }
+
+    /// Waits until a node has this role in a group.
+    pub(crate) fn wait_role(&mut self, node: Host, group: &str, role: &str) {
+        let waited = wait_until(&format!("{node} is {role} of {group}"), PATIENCE, || {
+            let status = self.status(node)?;
+            let groups = status["groups"].as_array().context("no groups")?;
+            let found = groups.iter().find(|it| it["group"] == group);
+            let found = found.context("no such group")?;
+            ensure!(found["role"] == role, "{found}");
+            Ok(())
+        });
+        waited.unwrap_or_else(|error| panic!("{error:#}\n{}", self.logs()));
+    }
+
+    /// Waits until one of the nodes serves a group and the other is its backup; which one serves.
+    pub(crate) fn wait_settled(&mut self, group: &str) -> Host {
+        let mut primary = None;
+        let waited = wait_until("one is primary, the other backup", PATIENCE, || {
+            let mut roles = Vec::new();
+            for node in NODES {
+                let status = self.status(node)?;
+                let groups = status["groups"].as_array().context("no groups")?;
+                let found = groups.iter().find(|it| it["group"] == group);
+                roles.push(found.context("no such group")?["role"].clone());
+            }
+            primary = match (roles[0].as_str(), roles[1].as_str()) {
+                (Some("primary"), Some("backup")) => Some(NODES[0]),
+                (Some("backup"), Some("primary")) => Some(NODES[1]),
+                _ => anyhow::bail!("{roles:?}"),
+            };
+            Ok(())
+        });
+        waited.unwrap_or_else(|error| panic!("{error:#}\n{}", self.logs()));
+        primary.unwrap()
+    }
+
+    /// What both nodes printed.
+    pub(crate) fn logs(&self) -> String {
+        let logs = NODES.iter().zip(&self.nodes).map(|(node, process)| {
+            let log = process.as_ref().map(Process::log).unwrap_or_default();
+            format!("{node} printed:\n{log}\n")
+        });
+        logs.collect()
+    }
+
+    /// Sends a signal to a node's program.
+    pub(crate) fn signal(&self, node: Host, signal: Signal) {
+        let process = self.nodes[place(node)].as_ref().unwrap();
+        process.signal(signal).unwrap();
+    }
+
+    /// Ends a node's program, and waits until it has.
+    pub(crate) fn end(&mut self, node: Host, signal: Signal) {
+        let mut process = self.nodes[place(node)].take().unwrap();
+        process.signal(signal).unwrap();
+        process.wait(PATIENCE).unwrap();
+    }
+
+    /// Runs `ip` on a host.
+    pub(crate) fn ip(&self, host: Host, words: &[&str]) -> String {
+        let host = self.lab.host(host).unwrap();
+        host.output("ip", words).unwrap()
+    }
+
+    /// Whether a node has the virtual address.
+    pub(crate) fn has_address(&self, node: Host) -> bool {
+        self.ip(node, &["address"]).contains("192.0.2.10/")
+    }
+
+    /// A client that keeps requesting.
+    pub(crate) fn visitor(&self) -> Visitor {
+        let client = self.lab.host(Host::Client).unwrap();
+        Visitor::start(client, SERVICE).unwrap()
+    }
+
+    /// Does something to the pair while a client keeps requesting, until it has been answered again for a while: how long
+    /// it was not, and all of its visits.
+    pub(crate) fn gap(&mut self, fault: impl FnOnce(&mut Self)) -> (Duration, Vec<Visit>) {
+        let visitor = self.visitor();
+        visitor.wait_answered().unwrap();
+        let since = Instant::now();
+        fault(self);
+        // Whatever there is of a gap is over when nothing changes any more and requests are answered.
+        visitor.wait_answered().unwrap();
+        let visits = visitor.stop().unwrap();
+        (longest_gap(&visits, since), visits)
+    }
+
+    /// Waits until requests are answered.
+    pub(crate) fn wait_answered(&self) {
+        let client = self.lab.host(Host::Client).unwrap();
+        let waited = wait_until("the service answers", PATIENCE, || {
+            for _ in 0..20 {
+                let timeout = Duration::from_millis(200);
+                client
+                    .run(|| director_tests::http::get(SERVICE, "/", timeout))?
+                    .map(drop)?;
+            }
+            Ok(())
+        });
+        waited.unwrap_or_else(|error| panic!("{error:#}\n{}", self.logs()));
+    }
+}
+
+fn place(node: Host) -> usize {
+    usize::from(node == Host::Backup)
+}
+
+/// The other node.
+pub(crate) fn other(node: Host) -> Host {
+    NODES[1 - place(node)]
+}
+
+/// The built-in HTTP server on a node itself.
+fn serve_on(lab: &Lab, node: Host) -> Process {
+    let mut command = Command::new(paths::program("lab").unwrap());
+    command.args([
+        "http-server",
+        "--name",
+        &node.to_string(),
+        "--listen",
+        "[::]:80",
+    ]);
+    let log = lab.directory().join(format!("http-{node}.log"));
+    lab.host(node).unwrap().spawn(command, log).unwrap()
+}
