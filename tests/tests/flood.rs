@@ -1,4 +1,4 @@
-//! A flood of SYNs from ever new sources against one service, natively: what it must not take from anybody else.
+//! A flood of SYNs, or of segments out of nowhere, from ever new sources against one service, natively: what it must not take from anybody else.
 //!
 //! ```text
 //!   connections of all services stand ─► flood ─┬─ each second: the clock, a pass of upkeep
@@ -74,6 +74,8 @@ struct Flood {
     connections: u32,
     /// Connections that stand when it begins, of 100 that the tables were made for.
     standing: u32,
+    /// In the middle of connections that never were, against a scheduler that takes such.
+    middle: bool,
 }
 
 impl Flood {
@@ -201,7 +203,10 @@ impl Director {
             Family::V4 => fixture.settings.buckets4 = buckets(24, size_of::<Bucket4>()),
             Family::V6 => fixture.settings.buckets6 = buckets(48, size_of::<Bucket6>()),
         }
-        for kind in SERVICES {
+        for (place, mut kind) in SERVICES.into_iter().enumerate() {
+            if place == FLOODED && flood.middle {
+                kind.scheduler = scheduler::MAGLEV;
+            }
             let reals: Vec<Real> = (1..=SERVERS)
                 .map(|number| Real {
                     method: kind.method,
@@ -313,7 +318,7 @@ fn check(flood: Flood, most_lost: u32) {
     let mut waiting = VecDeque::new();
     let mut next = filled;
     for number in 0..flood.sources() {
-        director.run(FLOODED, false, Source::forged(number));
+        director.run(FLOODED, flood.middle, Source::forged(number));
         if number % Flood::NEW_CLIENTS == 0 {
             next += 1 + u32::from(Connection::service_of(next + 1) == FLOODED);
             newcomers.came += 1;
@@ -367,15 +372,18 @@ fn check(flood: Flood, most_lost: u32) {
 /// newcomer looks at was more of the flood to give up. That takes many buckets full of connections that stand: with ten
 /// million sources it is 1 client of 25,000 where 70 % of what the tables were made for stands, 6 where all of it does.
 fn check_all(connections: u32) {
-    for (family, standing, most_lost) in [
-        (Family::V4, 70, 1),
-        (Family::V6, 70, 1),
-        (Family::V4, 100, 3),
+    for (family, standing, middle, most_lost) in [
+        (Family::V4, 70, false, 1),
+        (Family::V6, 70, false, 1),
+        (Family::V4, 100, false, 3),
+        (Family::V4, 70, true, 1),
+        (Family::V6, 70, true, 1),
     ] {
         let flood = Flood {
             family,
             connections,
             standing,
+            middle,
         };
         check(flood, most_lost);
     }

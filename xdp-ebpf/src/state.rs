@@ -199,17 +199,18 @@ impl State {
     }
 
     /// The state of a connection that begins with this segment (the table's row for `NONE`).
+    ///
+    /// In the middle, where the table says `ESTABLISHED`, it is half-open here until the client's next segment: a single one
+    /// may have been made up, and a flood of them must not look like connections that stand.
     #[inline(always)]
     #[must_use]
     pub const fn first(flags: u8) -> Self {
         if flags & tcp::RST != 0 {
             Self::Close
-        } else if flags & tcp::SYN != 0 {
-            Self::SynReceived
-        } else if flags & tcp::FIN != 0 {
+        } else if flags & (tcp::SYN | tcp::FIN) == tcp::FIN {
             Self::Close
         } else {
-            Self::Established
+            Self::SynReceived
         }
     }
 

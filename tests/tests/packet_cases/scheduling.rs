@@ -271,7 +271,7 @@ fn reuse(rows: &mut Vec<Case>, family: Family) {
 
 fn middle(rows: &mut Vec<Case>, family: Family) {
     for (flags, what, state) in [
-        (tcp::ACK, "data", Some(State::Established)),
+        (tcp::ACK, "data", Some(State::SynReceived)),
         (tcp::FIN | tcp::ACK, "a FIN", Some(State::Close)),
         // Whoever still has the connection is told, and nothing begins.
         (tcp::RST, "a reset", None),

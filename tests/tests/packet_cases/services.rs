@@ -433,7 +433,7 @@ fn one_packet(rows: &mut Vec<Case>, family: Family) {
 
 fn sloppy(rows: &mut Vec<Case>, family: Family) {
     for (flags, state) in [
-        (tcp::ACK, Some(State::Established)),
+        (tcp::ACK, Some(State::SynReceived)),
         (tcp::FIN | tcp::ACK, Some(State::Close)),
         (tcp::RST, None),
     ] {

@@ -174,8 +174,8 @@ fn other_bucket<S: Shape>(settings: &Settings, base: u32, index: u32, key: Key<S
     if first == index { second } else { first }
 }
 
-/// Makes room for a connection whose candidate buckets are full: by moving one occupant, else by giving one up. A
-/// half-open one gets no room from one that stands.
+/// Makes room for a connection whose candidate buckets are full: by moving one occupant, else by giving one up. Who could
+/// be given up himself, half-open or closing, gets no room from one that stands.
 ///
 /// Whichever endpoint has the most half-open ones around is the flooded one, and gives up its own: a client of another
 /// endpoint, which waits for its second packet, is neither displaced by the flood nor by the next client of its own.
@@ -241,9 +241,11 @@ pub(super) fn make<S: Shape, T: Tables>(
         }
     }
     let crowded = room.crowded();
-    let is_half_open =
-        State::from_u8(crowded.value.state()).is_some_and(|state| state.is_half_open());
-    if is_half_open && crowded.worst < EXPENDABLE {
+    let Some(settings) = tables.settings() else {
+        return false;
+    };
+    let is_expendable = crowded.value.expendability(settings.now_s, true) >= EXPENDABLE;
+    if is_expendable && crowded.worst < EXPENDABLE {
         return false;
     }
     let (index, way) = place::<S>(crowded, crowded.worst_place);
