@@ -92,6 +92,8 @@ struct Numbers {
     drawn: [i64; 2],
     second: u32,
     second_share: Share,
+    /// The last one that was available: where weights fell since they were summed up, a draw reaches none.
+    last: u32,
 }
 
 /// Looks at one destination.
@@ -161,6 +163,7 @@ extern "C" fn draw<T: Tables>(turn: u32, walk: *mut Walk<'_, T>) -> i64 {
     if !takes(destination) {
         return 0;
     }
+    walk.last = id;
     let weight = i64::from(weight(destination));
     walk.drawn[0] -= weight;
     walk.drawn[1] -= weight;
@@ -196,6 +199,7 @@ pub fn choose<T: Tables>(tables: &T, service: u16) -> u32 {
             drawn: [0; 2],
             second: 0,
             second_share: Share { cost: 0, weight: 1 },
+            last: 0,
         });
     }
     let mut walk = Walk { tables, numbers };
@@ -212,6 +216,9 @@ pub fn choose<T: Tables>(tables: &T, service: u16) -> u32 {
         repeat(turns, &mut walk, draw::<T>);
         if numbers.second != 0 && numbers.share.is_above(numbers.second_share) {
             return numbers.second;
+        }
+        if numbers.best == 0 {
+            return numbers.last;
         }
     }
     numbers.best
