@@ -1,4 +1,5 @@
-//! `cargo xtask demo`: real requests through the load balancer, for NAT, then DR, then TUN.
+//! `cargo xtask demo`: real requests through the load balancer, for NAT, then DR, then TUN; then two directors, of which
+//! one dies.
 
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
@@ -12,6 +13,7 @@ use crate::director::{self, Service};
 use crate::http::{self, Response};
 use crate::lab::plan::{CLIENT4, VIRTUAL4};
 use crate::lab::{Gateway, Host, Lab, LabOptions, NAMED, Process, Topology};
+use crate::visitor::{Visitor, longest_gap};
 use crate::{PATIENCE, paths, wait_until};
 
 const REQUESTS: usize = 12;
@@ -81,8 +83,10 @@ pub fn run(keep: bool) -> Result<()> {
     }
 
     println!();
+    failover()?;
+    println!();
     heading(&format!(
-        "All {} requests were answered, by all real servers, with all methods ({:.1} s)",
+        "All {} requests were answered, by all real servers, with all methods, and a director may die ({:.1} s)",
         ACTS.len() * REQUESTS,
         started.elapsed().as_secs_f64()
     ));
@@ -201,6 +205,75 @@ fn show(lab: &Lab, act: &Act, director: &Process, running: &mut [Process]) -> Re
     );
     Ok(())
 }
+
+/// The last act: two directors, of which one is killed while a client keeps requesting.
+fn failover() -> Result<()> {
+    heading(
+        "Failover: client ─ router ─ two directors; the one in charge is killed while the client keeps requesting",
+    );
+    let lab = Lab::up(&LabOptions {
+        topology: Topology::TwoDirectors,
+        gateway: Gateway::Router,
+        ..LabOptions::default()
+    })?;
+    let _servers = start_http_servers(&lab)?;
+    let service = Service {
+        method: "dr",
+        ..Service::rr(VIRTUAL4[0].into(), PORT)
+    };
+    let mut directors = Vec::new();
+    for host in [Host::Director, Host::Backup] {
+        let heartbeat = format!("{HEARTBEAT}  node: {host}\n");
+        let yaml = director::yaml_on(&lab, host, Topology::TwoDirectors, &[service], &heartbeat);
+        if host == Host::Director {
+            HEARTBEAT.lines().for_each(|line| println!("    {line}"));
+        }
+        directors.push(director::start_on(&lab, host, &yaml)?);
+    }
+    let wait_role = |host: Host, role: &str| {
+        wait_until(&format!("{host} is {role}"), PATIENCE, || {
+            let status = director::status_on(&lab, host)?;
+            let heartbeat = status.heartbeat.context("it has no heartbeat")?;
+            ensure!(
+                heartbeat.groups.iter().all(|group| group.role == role),
+                "{heartbeat:?}"
+            );
+            Ok(())
+        })
+    };
+    wait_role(Host::Director, "primary")?;
+    wait_role(Host::Backup, "backup")?;
+    let address = SocketAddr::from((VIRTUAL4[0], PORT));
+    let visitor = Visitor::start(lab.host(Host::Client)?, address)?;
+    visitor.wait_answered()?;
+    let killed = Instant::now();
+    println!("kill -9 {}   # the director in charge", directors[0].id());
+    directors[0].kill()?;
+    wait_role(Host::Backup, "primary")?;
+    visitor.wait_answered()?;
+    let visits = visitor.stop()?;
+    println!(
+        "{} requests were answered; the longest time without an answer was {} ms",
+        visits.len(),
+        longest_gap(&visits, killed).as_millis()
+    );
+    stop(&mut directors[1])?;
+    drop(directors);
+    lab.down()
+}
+
+/// The section of both directors, but for the node's name.
+const HEARTBEAT: &str = "\
+heartbeat:
+  keepalive: 100ms
+  deadtime: 300ms
+  initdead: 2s
+  links:
+    - udp: {interface: eth0, peers: [10.0.0.1, 10.0.0.2]}
+    - udp: {interface: eth1, peers: [10.0.1.1, 10.0.1.2]}
+  groups:
+    - {name: web, interface: eth0, addresses: [192.0.2.10/32], priority: {director: 150, backup: 100}}
+";
 
 fn stop(director: &mut Process) -> Result<()> {
     let status = director.stop()?;

@@ -205,9 +205,8 @@ impl State {
     #[inline(always)]
     #[must_use]
     pub const fn first(flags: u8) -> Self {
-        if flags & tcp::RST != 0 {
-            Self::Close
-        } else if flags & (tcp::SYN | tcp::FIN) == tcp::FIN {
+        // RST counts before SYN, SYN before FIN.
+        if flags & tcp::RST != 0 || flags & (tcp::SYN | tcp::FIN) == tcp::FIN {
             Self::Close
         } else {
             Self::SynReceived

@@ -125,6 +125,26 @@ fn summary(config: &Config) -> String {
         // Writing to a string cannot fail.
         let _ = writeln!(text, "{name:<16}  {value}");
     }
+    if let Some(heartbeat) = &config.heartbeat {
+        let links: Vec<&str> = heartbeat.links.iter().map(|it| it.name.as_str()).collect();
+        let _ = writeln!(
+            text,
+            "heartbeat         node {} of {}, links {}",
+            heartbeat.node,
+            heartbeat.nodes.join(", "),
+            links.join(", ")
+        );
+        for group in &heartbeat.groups {
+            let addresses: Vec<String> = group.addresses.iter().map(ToString::to_string).collect();
+            let _ = writeln!(
+                text,
+                "  group {}  {} on {}",
+                group.name,
+                addresses.join(" "),
+                group.interface
+            );
+        }
+    }
     for service in &config.services {
         let endpoints: Vec<String> = service.endpoints.iter().map(ToString::to_string).collect();
         let _ = writeln!(
