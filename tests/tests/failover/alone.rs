@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use crate::pair::{BOTH_CABLES, NODES, ONE_GROUP, Pair, QUICK, Runs};
+use nix::sys::signal::Signal;
+
+use crate::pair::{BOTH_CABLES, NODES, ONE_GROUP, Pair, QUICK, Runs, other};
 use director_tests::lab::Host;
 
 /// Busy loops, two for each CPU, for as long as this lives.
@@ -43,6 +45,30 @@ fn check_load(time: Duration) {
     drop(load);
     assert_eq!(before, changes(&pair), "{}", pair.logs());
     println!("no takeover in {} s with all CPUs busy", time.as_secs());
+}
+
+/// Each serves one group and stands by for the other's; who comes back takes his own back.
+#[test]
+#[ignore = "needs root and network namespaces: cargo xtask test runs it"]
+fn two_nodes_back_each_other_up() {
+    const TWO_GROUPS: &str = "\
+groups:
+  - {name: web, interface: eth0, addresses: [192.0.2.10/32], priority: {director: 150, backup: 100}}
+  - {name: mail, interface: eth0, addresses: [192.0.2.20/32], priority: {director: 100, backup: 150}}
+";
+    let mut pair = Pair::up(Runs::Heartbeat, &[QUICK, BOTH_CABLES, TWO_GROUPS]);
+    let own = [(Host::Director, "web"), (Host::Backup, "mail")];
+    for (node, group) in own {
+        pair.wait_role(node, group, "primary");
+        pair.wait_role(other(node), group, "backup");
+    }
+    for (node, group) in own {
+        pair.end(node, Signal::SIGTERM);
+        pair.wait_role(other(node), group, "primary");
+        pair.start(node);
+        pair.wait_role(node, group, "primary");
+        pair.wait_role(other(node), group, "backup");
+    }
 }
 
 #[test]

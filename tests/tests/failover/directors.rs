@@ -90,6 +90,32 @@ mod slow {
     }
 }
 
+/// Under NAT the real servers' gateway moves along.
+#[test]
+#[ignore = "needs root, network namespaces and BPF: cargo xtask test runs it"]
+fn nat_takes_its_gateway_along() {
+    const GROUPS: &str = "\
+auto_failback: false
+groups:
+  - {name: web, interface: eth0, addresses: [192.0.2.10/32], priority: {director: 150, backup: 100}}
+  - {name: inside, interface: eth0, addresses: [10.0.0.100/24], priority: {director: 150, backup: 100}}
+together: [[web, inside]]
+";
+    let mut pair = Pair::up(Runs::Nat, &[QUICK, BOTH_CABLES, GROUPS]);
+    for signal in [Signal::SIGKILL, Signal::SIGTERM] {
+        let primary = pair.wait_settled("web");
+        let (gap, _) = pair.gap(|pair| {
+            pair.end(primary, signal);
+            for group in ["web", "inside"] {
+                pair.wait_role(other(primary), group, "primary");
+            }
+        });
+        println!("NAT, {signal}: {} ms", gap.as_millis());
+        assert!(gap < NOTICED, "{gap:?}");
+        pair.start(primary);
+    }
+}
+
 fn killed(pair: &mut Pair) {
     let primary = pair.wait_settled("web");
     let (gap, _) = pair.gap(|pair| {

@@ -23,8 +23,10 @@ pub(crate) const SERVICE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(VIRT
 pub(crate) enum Runs {
     /// `heartbeat run`: its own HTTP server is what stands on the virtual address.
     Heartbeat,
-    /// `director run`: requests go on to real servers.
+    /// `director run`, DR: requests go on to real servers, which answer clients themselves.
     Director,
+    /// `director run`, NAT: real servers answer by way of the moving gateway.
+    Nat,
 }
 
 /// The heartbeat section of a node, but for the links and groups. Both nodes have the same.
@@ -65,13 +67,16 @@ impl Pair {
     pub(crate) fn up(runs: Runs, section: &[&str]) -> Self {
         let lab = Lab::up(&LabOptions {
             topology: Topology::TwoDirectors,
-            gateway: Gateway::Router,
+            gateway: match runs {
+                Runs::Nat => Gateway::Director,
+                Runs::Director | Runs::Heartbeat => Gateway::Router,
+            },
             servers: 2,
             ..LabOptions::default()
         })
         .unwrap();
         let servers = match runs {
-            Runs::Director => demo::start_http_servers(&lab).unwrap(),
+            Runs::Director | Runs::Nat => demo::start_http_servers(&lab).unwrap(),
             Runs::Heartbeat => NODES.map(|node| serve_on(&lab, node)).into(),
         };
         let mut pair = Self {
@@ -90,19 +95,20 @@ impl Pair {
     /// Starts a node.
     pub(crate) fn start(&mut self, node: Host) {
         let process = match self.runs {
-            Runs::Director => self.start_director(node),
+            Runs::Director => self.start_director(node, "dr"),
+            Runs::Nat => self.start_director(node, "nat"),
             Runs::Heartbeat => self.start_heartbeat(node),
         };
         self.nodes[place(node)] = Some(process.unwrap_or_else(|error| panic!("{node}: {error:#}")));
     }
 
-    fn start_director(&self, node: Host) -> Result<Process> {
+    fn start_director(&self, node: Host, method: &str) -> Result<Process> {
         let section: String = format!("node: {node}\n{}", self.section)
             .lines()
             .map(|line| format!("  {line}\n"))
             .collect();
         let service = Service {
-            method: "dr",
+            method,
             ..Service::rr(SERVICE.ip(), SERVICE.port())
         };
         let extra = format!("heartbeat:\n{section}");
@@ -134,7 +140,7 @@ impl Pair {
     /// Has a command of the node's program print something.
     pub(crate) fn command(&self, node: Host, words: &[&str]) -> Result<String> {
         let (program, own) = match self.runs {
-            Runs::Director => ("director", "heartbeat"),
+            Runs::Director | Runs::Nat => ("director", "heartbeat"),
             Runs::Heartbeat => ("heartbeat", "status"),
         };
         let program = paths::program(program)?;
