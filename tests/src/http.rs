@@ -2,11 +2,13 @@
 //! the client also several.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect, socket};
 
 /// Longest request head that is read, and longest wait for it.
 const MAX_HEAD_BYTES: u64 = 16 * 1024;
@@ -169,9 +171,7 @@ impl Response {
 /// # Errors
 /// No connection, no whole answer, or none that is HTTP.
 pub fn get(server: SocketAddr, path: &str, timeout: Duration) -> Result<Response> {
-    let mut connection = Connection::open(server, timeout)?;
-    connection.request("GET", path, "Connection: close\r\n")?;
-    connection.response(path)
+    Connection::open(server, timeout)?.get_last(path)
 }
 
 /// Puts `length` bytes of [`pattern`] to a server. `timeout`: for connecting, and for every pause.
@@ -206,6 +206,38 @@ impl Connection {
     pub fn open(server: SocketAddr, timeout: Duration) -> Result<Self> {
         let stream = TcpStream::connect_timeout(&server, timeout)
             .with_context(|| format!("connecting to {server}"))?;
+        Self::over(stream, server, timeout)
+    }
+
+    /// The same from a port of one's choice.
+    ///
+    /// # Errors
+    /// As [`Self::open`]'s.
+    pub fn open_from(port: u16, server: SocketAddr, timeout: Duration) -> Result<Self> {
+        let any = match server {
+            SocketAddr::V4(_) => IpAddr::from(Ipv4Addr::UNSPECIFIED),
+            SocketAddr::V6(_) => IpAddr::from(Ipv6Addr::UNSPECIFIED),
+        };
+        let family = if any.is_ipv4() {
+            AddressFamily::Inet
+        } else {
+            AddressFamily::Inet6
+        };
+        let socket = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+        bind(
+            socket.as_raw_fd(),
+            &SockaddrStorage::from(SocketAddr::new(any, port)),
+        )
+        .with_context(|| format!("taking port {port}"))?;
+        let stream = TcpStream::from(socket);
+        // Of `connect` too (socket(7)).
+        stream.set_write_timeout(Some(timeout))?;
+        connect(stream.as_raw_fd(), &SockaddrStorage::from(server))
+            .with_context(|| format!("connecting to {server} from port {port}"))?;
+        Self::over(stream, server, timeout)
+    }
+
+    fn over(stream: TcpStream, server: SocketAddr, timeout: Duration) -> Result<Self> {
         stream.set_read_timeout(Some(timeout))?;
         stream.set_write_timeout(Some(timeout))?;
         Ok(Self {
@@ -220,6 +252,15 @@ impl Connection {
     /// No whole answer, or none that is HTTP.
     pub fn get(&mut self, path: &str) -> Result<Response> {
         self.request("GET", path, "")?;
+        self.response(path)
+    }
+
+    /// The same, and no other request follows.
+    ///
+    /// # Errors
+    /// As [`Self::get`]'s.
+    pub fn get_last(mut self, path: &str) -> Result<Response> {
+        self.request("GET", path, "Connection: close\r\n")?;
         self.response(path)
     }
 

@@ -5,14 +5,15 @@ use std::collections::BTreeMap;
 use xdp_ebpf::layout::{Destination, Service, SharedBy, destination};
 
 use super::derived::add;
-use super::tables::{Tables, Write};
+use super::tables::{Share, Tables, Write};
 
 /// The writes that make the desired state out of the current one.
 ///
 /// After every single one of them each packet meets a consistent state: what is pointed to is written before what
 /// points to it, and taken away after it. So new interfaces, next hops and routes come first, then real servers'
 /// reverse entries, destinations, scheduling tables (in slots that nothing points to), the services' records (which
-/// switch to them), and last the keys that packets are looked up by. Removals go the other way.
+/// switch to them), and last the keys that packets are looked up by. Removals go the other way. A real server that gets
+/// connections is told so before the switch, one that gets none any more after it.
 #[must_use]
 pub fn diff(current: &Tables, desired: &Tables) -> Vec<Write> {
     let mut writes = Vec::new();
@@ -118,20 +119,27 @@ fn build_up(current: &Tables, desired: &Tables, writes: &mut Vec<Write>) {
     }
     writes.extend(
         changed(&current.shares, &desired.shares)
+            .filter(|(id, share)| !stops(current.shares.get(id), share))
             .map(|(id, share)| Write::Share(*id, Some(*share))),
     );
     for (id, record) in changed(&current.destinations, &desired.destinations) {
         let known = current.destinations.get(id);
-        if !retires(known, record) {
+        if !leaves(known, record) {
             writes.push(Write::Destination(*id, Some(*record)));
         }
     }
 }
 
-/// Whether a destination leaves service with this change: that must wait until it is out of the slots.
-fn retires(known: Option<&Destination>, record: &Destination) -> bool {
-    record.flags & destination::RETIRED != 0
-        && known.is_some_and(|known| known.flags & destination::RETIRED == 0)
+/// Whether a destination leaves service with this change: that must wait until it is out of the slots, and others that take
+/// its place are in them. Else there would be nobody for a moment, and clients were refused.
+fn leaves(known: Option<&Destination>, record: &Destination) -> bool {
+    const LEFT: u8 = destination::RETIRED | destination::OUT;
+    known.is_some_and(|known| record.flags & !known.flags & LEFT != 0)
+}
+
+/// The same by its weight.
+fn stops(known: Option<&Share>, share: &Share) -> bool {
+    share.weight == 0 && known.is_some_and(|known| known.weight > 0)
 }
 
 /// The wanted endpoints of a real server and as many of its present ones as fit. `None`: that is what stands there.
@@ -205,10 +213,15 @@ fn tear_down(current: &Tables, desired: &Tables, writes: &mut Vec<Write>) {
         }
     }
     for (id, record) in changed(&current.destinations, &desired.destinations) {
-        if retires(current.destinations.get(id), record) {
+        if leaves(current.destinations.get(id), record) {
             writes.push(Write::Destination(*id, Some(*record)));
         }
     }
+    writes.extend(
+        changed(&current.shares, &desired.shares)
+            .filter(|(id, share)| stops(current.shares.get(id), share))
+            .map(|(id, share)| Write::Share(*id, Some(*share))),
+    );
     writes.extend(
         removed(&current.destinations, &desired.destinations)
             .map(|id| Write::Destination(*id, None)),

@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use director_tests::http::Response;
+use director_tests::http::{Connection, Response};
 use director_tests::lab::{Gateway, Host, Topology};
-use director_tests::{PATIENCE, http, nginx, wait_until};
+use director_tests::{PATIENCE, nginx, wait_until};
 
 use crate::health::{wait_for_states, web, yaml};
 use crate::site::Site;
@@ -20,6 +20,10 @@ use crate::site::Site;
 const CLIENTS: usize = 8;
 /// How long an answer may take. One that a request was lost over is sent again by TCP after a second.
 const TIMEOUT: Duration = Duration::from_secs(3);
+/// Services, each with the first port that clients come from. None is used twice: a connection that a dead real server refused
+/// stays in the table, and a new one of the same port would be taken for it, where the kernel gives out a port again within
+/// moments.
+const SITES: [(&str, u16, u16); 2] = [("removed", 8081, 10_000), ("quiesced", 8082, 38_000)];
 /// Requests of all clients that must have begun after something happened, so that it is seen what becomes of them.
 const AFTERWARDS: usize = 400;
 
@@ -35,7 +39,7 @@ const SERVICES: &str = "
   - name: quiesced
     address: VIRTUAL
     port: 8082
-    scheduler: wlc
+    scheduler: rr
     on_down: quiesce
     check: {type: http, path: /ping.html, expect: Hello World, interval: 200ms, fall: 2, retry_delay: 50ms}
     fallback_servers: [\"THIRD:8080\"]
@@ -69,11 +73,23 @@ impl Crowd {
     }
 
     #[track_caller]
-    fn check_none_failed(&self, what: &str) {
-        let failed: Vec<_> = self.failed().map(|(_, error)| error).collect();
+    fn check_none_failed(&self, what: &str, happened: Instant) {
+        let failed: Vec<String> = self
+            .failed()
+            .map(|(request, error)| {
+                let relative = |at: Instant| {
+                    at.checked_duration_since(happened).map_or_else(
+                        || format!("{:?} before", happened - at),
+                        |after| format!("{after:?} after"),
+                    )
+                };
+                let (began, ended) = (relative(request.began), relative(request.ended));
+                format!("from {began} to {ended} the verdict: {error:#}")
+            })
+            .collect();
         assert!(
             failed.is_empty(),
-            "{what}: {} failed: {failed:?}",
+            "{what}: {} failed: {failed:#?}",
             failed.len()
         );
         println!("{what}: {} requests, none failed", self.0.len());
@@ -81,7 +97,11 @@ impl Crowd {
 }
 
 /// Has all clients ask while `event` happens, and until [`AFTERWARDS`] more requests have begun after it.
-fn while_asked<T>(site: &Site, service: SocketAddr, event: impl FnOnce() -> T) -> (Crowd, T) {
+fn while_asked<T>(
+    site: &Site,
+    (service, ports): (SocketAddr, &AtomicU16),
+    event: impl FnOnce() -> T,
+) -> (Crowd, T) {
     let (is_over, begun) = (AtomicBool::new(false), AtomicUsize::new(0));
     let requests = Mutex::new(Vec::new());
     let wait_for_more = || {
@@ -97,7 +117,9 @@ fn while_asked<T>(site: &Site, service: SocketAddr, event: impl FnOnce() -> T) -
         while !is_over.load(Ordering::Relaxed) {
             begun.fetch_add(1, Ordering::Relaxed);
             let began = Instant::now();
-            let outcome = http::get(service, "/", TIMEOUT);
+            let port = ports.fetch_add(1, Ordering::Relaxed);
+            let connection = Connection::open_from(port, service, TIMEOUT);
+            let outcome = connection.and_then(|it| it.get_last("/"));
             let ended = Instant::now();
             requests.lock().unwrap().push(Request {
                 began,
@@ -139,16 +161,21 @@ fn what_many_clients_notice() {
     let ping = |site: &Site, number: u8, says: &str| {
         nginx::set_ping(&site.lab, Host::Server(number), says).unwrap();
     };
-    for (name, port) in [("removed", 8081), ("quiesced", 8082)] {
+    for (name, port, first_port) in SITES {
         let service = web(port);
+        let ports = AtomicU16::new(first_port);
         let who = |crowd: &Crowd, after| {
             let answered = crowd.answered(after);
             answered.into_keys().collect::<Vec<String>>()
         };
         found(&site, name, &["up", "up", "up"]);
 
+        // Nothing happens: what fails below fails because of what happens there.
+        let (crowd, _) = while_asked(&site, (service, &ports), Instant::now);
+        crowd.check_none_failed(&format!("{name}, nothing happens"), Instant::now());
+
         // One dies under load. What fails was under way to it then, or was sent to it before it was out.
-        let (crowd, (killed, out)) = while_asked(&site, service, || {
+        let (crowd, (killed, out)) = while_asked(&site, (service, &ports), || {
             let killed = Instant::now();
             site.kill_nginx(1);
             (killed, found(&site, name, &["down", "up", "up"]))
@@ -172,34 +199,34 @@ fn what_many_clients_notice() {
         assert_eq!(who(&crowd, out), ["s2"], "{name}");
 
         // It recovers.
-        let (crowd, back) = while_asked(&site, service, || {
+        let (crowd, back) = while_asked(&site, (service, &ports), || {
             site.start_nginx(1);
             found(&site, name, &["up", "up", "up"])
         });
-        crowd.check_none_failed(&format!("{name}, it recovers"));
+        crowd.check_none_failed(&format!("{name}, it recovers"), back);
         assert_eq!(who(&crowd, back), ["s1", "s2"], "{name}");
 
         // It says something else than it should, and answers all the same whoever was sent to it.
-        let (crowd, out) = while_asked(&site, service, || {
+        let (crowd, out) = while_asked(&site, (service, &ports), || {
             ping(&site, 1, "Goodbye\n");
             found(&site, name, &["down", "up", "up"])
         });
-        crowd.check_none_failed(&format!("{name}, one is taken out"));
+        crowd.check_none_failed(&format!("{name}, one is taken out"), out);
         assert_eq!(who(&crowd, out), ["s2"], "{name}");
 
         // So does the other: the fallback server takes over, and gives back.
-        let (crowd, out) = while_asked(&site, service, || {
+        let (crowd, out) = while_asked(&site, (service, &ports), || {
             ping(&site, 2, "Goodbye\n");
             found(&site, name, &["down", "down", "up"])
         });
-        crowd.check_none_failed(&format!("{name}, fallback"));
+        crowd.check_none_failed(&format!("{name}, fallback"), out);
         assert_eq!(who(&crowd, out), ["s3"], "{name}");
-        let (crowd, back) = while_asked(&site, service, || {
+        let (crowd, back) = while_asked(&site, (service, &ports), || {
             ping(&site, 1, "Hello World\n");
             ping(&site, 2, "Hello World\n");
             found(&site, name, &["up", "up", "up"])
         });
-        crowd.check_none_failed(&format!("{name}, back from the fallback"));
+        crowd.check_none_failed(&format!("{name}, back from the fallback"), back);
         assert_eq!(who(&crowd, back), ["s1", "s2"], "{name}");
     }
     site.check_end();

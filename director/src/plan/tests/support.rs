@@ -130,6 +130,12 @@ pub(super) fn walk(from: &Tables, to: &Tables) -> Tables {
         if let Err(what) = consistent(&tables) {
             panic!("after {write:?}: {what}");
         }
+        for id in tables.services.keys() {
+            let answers = somebody_answers(&tables, *id)
+                || !somebody_answers(from, *id)
+                || !somebody_answers(to, *id);
+            assert!(answers, "after {write:?}: nobody answers for service {id}");
+        }
     }
     assert_eq!(&tables, to, "the writes do not lead to the desired state");
     assert_eq!(diff(&tables, to), [], "there is nothing left to do");
@@ -141,6 +147,19 @@ pub(super) fn walk(from: &Tables, to: &Tables) -> Tables {
         );
     }
     tables
+}
+
+/// Whether somebody in a service's scheduling table may get connections.
+fn somebody_answers(tables: &Tables, id: u16) -> bool {
+    let Some(record) = tables.services.get(&id).filter(|record| record.slots > 0) else {
+        return false;
+    };
+    let slots = tables.slots.get(&record.first_slot);
+    slots.into_iter().flat_map(|table| table.iter()).any(|id| {
+        let record = tables.destinations.get(id);
+        record.is_some_and(|it| it.flags & (destination::OUT | destination::RETIRED) == 0)
+            && tables.shares.get(id).is_some_and(|share| share.weight > 0)
+    })
 }
 
 pub(super) fn consistent(tables: &Tables) -> Result<(), String> {
