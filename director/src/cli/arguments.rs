@@ -128,6 +128,9 @@ Exit codes: 0 it is in force, 2 it is wrong and nothing has changed, 3 no direct
     Reload {
         #[command(flatten)]
         socket: Socket,
+        /// Print JSON: {"done": …} or {"error": …}.
+        #[arg(long)]
+        json: bool,
     },
     /// Show who is in charge of which virtual addresses, the other nodes, links, fitness, and what happened lately.
     #[command(after_help = "\
@@ -199,6 +202,9 @@ Exit codes: 0 done, 2 there is no such service or real server, 3 no director ans
         action: ServerAction,
         #[command(flatten)]
         socket: Socket,
+        /// Print JSON: {"done": …} or {"error": …}.
+        #[arg(long, global = true)]
+        json: bool,
     },
     /// List the connections in the tables of the packet path, whether a director runs or not.
     #[command(after_help = "\

@@ -2,11 +2,11 @@
 
 use std::process::ExitCode;
 
+use super::SILENT;
 use super::arguments::Socket;
-use super::output::{show, show_json};
+use super::output::{show, show_json, show_outcome};
 use super::server::socket_path;
-use super::{SILENT, WRONG};
-use crate::control::{ClientError, fetch_checks, render_checks, send_reload};
+use crate::control::{fetch_checks, render_checks, send_reload};
 
 /// Lists health checks.
 pub(super) fn checks(
@@ -39,18 +39,6 @@ pub(super) fn checks(
 }
 
 /// Has the running director load its file again.
-pub(super) fn reload(socket: &Socket) -> anyhow::Result<ExitCode> {
-    match send_reload(&socket_path(socket)?) {
-        Ok(done) => {
-            show(&format!("{done}\n"))?;
-            Ok(ExitCode::SUCCESS)
-        }
-        Err(error) => {
-            eprintln!("director: {error}");
-            Ok(ExitCode::from(match error {
-                ClientError::Refused(_) => WRONG,
-                _ => SILENT,
-            }))
-        }
-    }
+pub(super) fn reload(socket: &Socket, json: bool) -> anyhow::Result<ExitCode> {
+    show_outcome(send_reload(&socket_path(socket)?), json)
 }

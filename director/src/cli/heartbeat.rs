@@ -5,16 +5,16 @@ use std::process::ExitCode;
 use heartbeat::control::Question;
 
 use super::arguments::Socket;
+use super::output::{show, show_json, show_outcome};
 use super::server::socket_path;
-use super::{SILENT, WRONG};
-use crate::control::{ClientError, send_question};
+use crate::control::send_question;
 
 /// Shows how the heartbeat is.
-pub(super) fn show(socket: &Socket, json: bool) -> anyhow::Result<ExitCode> {
+pub(super) fn tell(socket: &Socket, json: bool) -> anyhow::Result<ExitCode> {
     match send_question(&socket_path(socket)?, &Question::Status) {
-        Ok(status) if json => println!("{}", serde_json::to_string_pretty(&status)?),
-        Ok(status) => print!("{}", heartbeat::cli::shown(&status)),
-        Err(error) => return Ok(failed(&error)),
+        Ok(status) if json => show_json(&status)?,
+        Ok(status) => show(&heartbeat::cli::shown(&status))?,
+        Err(error) => return show_outcome(Err(error), json),
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -29,17 +29,7 @@ pub(super) fn order(
     let shown = group
         .as_ref()
         .map_or_else(|| "all groups".to_owned(), |group| format!("group {group}"));
-    if let Err(error) = send_question(&socket_path(socket)?, &question(group)) {
-        return Ok(failed(&error));
-    }
-    println!("{word} ordered for {shown}; `director heartbeat` shows what comes of it");
-    Ok(ExitCode::SUCCESS)
-}
-
-fn failed(error: &ClientError) -> ExitCode {
-    eprintln!("director: {error}");
-    ExitCode::from(match error {
-        ClientError::Refused(_) => WRONG,
-        _ => SILENT,
-    })
+    let done = format!("{word} ordered for {shown}; `director heartbeat` shows what comes of it");
+    let said = send_question(&socket_path(socket)?, &question(group));
+    show_outcome(said.map(|_| done), false)
 }

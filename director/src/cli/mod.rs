@@ -50,8 +50,8 @@ pub fn main() -> ExitCode {
             history,
             json,
         } => checks::checks(socket, server.as_deref(), *history, *json),
-        Command::Reload { socket } => checks::reload(socket),
-        Command::Heartbeat { socket, json } => heartbeat::show(socket, *json),
+        Command::Reload { socket, json } => checks::reload(socket, *json),
+        Command::Heartbeat { socket, json } => heartbeat::tell(socket, *json),
         Command::Standby { group, socket } => {
             let question = |group| Question::Standby { group };
             heartbeat::order(socket, "standby", group.clone(), question)
@@ -64,7 +64,11 @@ pub fn main() -> ExitCode {
             let question = |group| Question::Ready { group };
             heartbeat::order(socket, "ready", group.clone(), question)
         }
-        Command::Server { action, socket } => server::server(socket, action),
+        Command::Server {
+            action,
+            socket,
+            json,
+        } => server::server(socket, action, *json),
         Command::Conns(options) => conns::conns(options),
         Command::Explain(options) => explain::explain_packets(options),
         Command::Schema => schema(),

@@ -1,8 +1,12 @@
 //! What commands print.
 
 use std::io::{self, Write};
+use std::process::ExitCode;
 
 use anyhow::Context;
+
+use super::{SILENT, WRONG};
+use crate::control::ClientError;
 
 /// Prints an answer. Whoever closes the pipe early (`director status | head`) has seen enough: `print!` would panic.
 pub(super) fn show(text: &str) -> anyhow::Result<()> {
@@ -19,6 +23,29 @@ fn show_to(mut out: impl Write, text: &str) -> anyhow::Result<()> {
 /// Prints an answer as JSON for people and programs.
 pub(super) fn show_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
     show(&format!("{}\n", serde_json::to_string_pretty(value)?))
+}
+
+/// Says what came of an order: the director's words, or as JSON `{"done": …}` or `{"error": …}`.
+pub(super) fn show_outcome(
+    outcome: Result<String, ClientError>,
+    json: bool,
+) -> anyhow::Result<ExitCode> {
+    match outcome {
+        Ok(done) if json => show_json(&serde_json::json!({ "done": done }))?,
+        Ok(done) => show(&format!("{done}\n"))?,
+        Err(error) => {
+            if json {
+                show_json(&serde_json::json!({ "error": error.to_string() }))?;
+            } else {
+                eprintln!("director: {error}");
+            }
+            return Ok(ExitCode::from(match error {
+                ClientError::Refused(_) => WRONG,
+                _ => SILENT,
+            }));
+        }
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 #[cfg(test)]

@@ -3,16 +3,20 @@
 use std::path::Path;
 use std::process::ExitCode;
 
+use super::SILENT;
 use super::arguments::{ServerAction, Socket};
-use super::output::{show, show_json};
-use super::{SILENT, WRONG};
+use super::output::{show, show_json, show_outcome};
 use crate::config;
 use crate::control::{
-    ClientError, ServerCommand, ServerSaid, Status, fetch_status, render_services, send_command,
+    ServerCommand, ServerSaid, Status, fetch_status, render_services, send_command,
 };
 
 /// Has the running director change a real server.
-pub(super) fn server(socket: &Socket, action: &ServerAction) -> anyhow::Result<ExitCode> {
+pub(super) fn server(
+    socket: &Socket,
+    action: &ServerAction,
+    json: bool,
+) -> anyhow::Result<ExitCode> {
     let (which, said) = match action {
         ServerAction::Weight { which, weight } => (which, ServerSaid::Weight(*weight)),
         ServerAction::Drain { which, within } => {
@@ -27,19 +31,7 @@ pub(super) fn server(socket: &Socket, action: &ServerAction) -> anyhow::Result<E
         server: which.server.clone(),
         said,
     };
-    match send_command(&socket_path(socket)?, &command) {
-        Ok(done) => {
-            show(&format!("{done}\n"))?;
-            Ok(ExitCode::SUCCESS)
-        }
-        Err(error) => {
-            eprintln!("director: {error}");
-            Ok(ExitCode::from(match error {
-                ClientError::Refused(_) => WRONG,
-                _ => SILENT,
-            }))
-        }
-    }
+    show_outcome(send_command(&socket_path(socket)?, &command), json)
 }
 
 /// The running director's status. `None`: none answers, which has been said.
