@@ -5,12 +5,14 @@
 //! * A **key** is written only by the CPU that owns the table, and only into a place that is free.
 //! * A **value** is one aligned 8-byte word. The owning CPU stores it plainly. Anybody else (upkeep) may only
 //!   compare-and-swap what it saw to 0, which frees the place; it never touches a key. Where connections have been carried
-//!   over from other tables, it may once compare-and-swap a state that they came to there.
+//!   over from other tables, it may once compare-and-swap a state that they came to there. Whoever tells peers of it
+//!   compare-and-swaps [`Value::SENT`] into it.
 //! * Tables that no program uses yet are whoever fills them's.
 //! * A place is free when its key or its value is 0. To fill it: value 0, then the key, then the value, so that a
 //!   reader on another CPU finds either nothing or the right pair.
 //! * A plain store of the owning CPU can undo a freeing that happened between its load and its store. That revives a
-//!   connection which was just used: what one wants.
+//!   connection which was just used: what one wants. It can undo [`Value::SENT`] too, and the peers are told twice. It
+//!   cannot bring it about: every store of another state or destination leaves it out ([`Value::in_place_of`]).
 
 use core::sync::atomic::AtomicU64;
 
@@ -26,6 +28,11 @@ impl Value {
     pub const NONE: Self = Self(0);
     /// Flag: this is a copy of an entry in another CPU's table, made for replies; upkeep counts only the original.
     pub const COPY: u8 = 1;
+    /// Flag: peers have been told of this state and destination. Without it they have yet to be. (A flag for what was sent,
+    /// not for what was not: so entries begin without it, and whoever stores a new value need not think of it.)
+    pub const SENT: u8 = 2;
+    /// Flag: a peer's connection, of which no packet has come here yet.
+    pub const LEARNED: u8 = 4;
 
     /// A value. `seen_s` is the low 16 bits of the table clock.
     #[inline(always)]
@@ -65,6 +72,29 @@ impl Value {
     #[must_use]
     pub const fn flags(self) -> u8 {
         (self.0 >> 56) as u8
+    }
+
+    /// This value, made with the flags of `old`, as the packet path stores it in the place of `old`: from now on the
+    /// connection is this node's, and if it has changed peers are to be told.
+    #[inline(always)]
+    #[must_use]
+    pub const fn in_place_of(self, old: Self) -> Self {
+        const SENT: u64 = (Value::SENT as u64) << 56;
+        const LEARNED: u64 = (Value::LEARNED as u64) << 56;
+        // State and destination.
+        const TOLD: u64 = 0x00ff_0000_ffff_ffff;
+        if (self.0 ^ old.0) & TOLD == 0 {
+            Self(self.0 & !LEARNED)
+        } else {
+            Self(self.0 & !(LEARNED | SENT))
+        }
+    }
+
+    /// This value with more flags.
+    #[inline(always)]
+    #[must_use]
+    pub const fn with(self, flags: u8) -> Self {
+        Self(self.0 | (flags as u64) << 56)
     }
 
     /// Whether there is an entry.
@@ -331,6 +361,26 @@ mod tests {
         assert_eq!(value.seen_s(), 0xabcd);
         assert_eq!(State::from_u8(value.state()), Some(State::FinWait));
         assert_eq!(value.flags(), Value::COPY);
+    }
+
+    #[test]
+    fn who_changes_an_entry_leaves_out_that_peers_know_it() {
+        const ALL: u8 = Value::COPY | Value::SENT | Value::LEARNED;
+        let old = Value::new(7, 100, State::Established, ALL);
+        // (new value, with the old one's flags; flags that it is stored with)
+        for (new, flags) in [
+            (
+                Value::new(7, 101, State::Established, ALL),
+                Value::COPY | Value::SENT,
+            ),
+            (Value::new(7, 100, State::FinWait, ALL), Value::COPY),
+            (Value::new(8, 100, State::Established, ALL), Value::COPY),
+            (Value::new(7, 101, State::FinWait, ALL), Value::COPY),
+        ] {
+            let stored = new.in_place_of(old);
+            assert_eq!(stored.flags(), flags, "{new:?}");
+            assert_eq!(stored.with(ALL), new, "nothing but the flags changes");
+        }
     }
 
     #[test]

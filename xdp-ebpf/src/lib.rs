@@ -36,4 +36,6 @@ pub mod state;
 pub mod table;
 pub mod tables;
 pub mod verifier;
+#[cfg(any(test, feature = "native"))]
+pub mod walk;
 pub mod wire;

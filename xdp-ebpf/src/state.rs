@@ -147,6 +147,14 @@ impl State {
         }
     }
 
+    /// Whether peers are told of a connection in this state: it stands, or stood. What is half-open its client begins again
+    /// (IPVS tells of neither: `ip_vs_sync_conn_needed` in `net/netfilter/ipvs/ip_vs_sync.c`).
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_told(self) -> bool {
+        !self.is_half_open()
+    }
+
     /// What operators see: IPVS's name.
     #[must_use]
     pub const fn name(self) -> &'static str {

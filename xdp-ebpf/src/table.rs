@@ -9,6 +9,7 @@
 //! Simulated share of live connections lost to full buckets at a filling of 50 / 62 / 75 / 87 %: one bucket 3.7 / 6.8 /
 //! 10.7 / 15 %; two buckets 0.4 / 1.3 / 3.3 / 6.6 %; two buckets and one move 0.000 / 0.001 / 0.02 / 0.5 %.
 
+pub mod learn;
 mod room;
 
 use crate::atomic::{fetch_add, load, store};

@@ -285,7 +285,7 @@ pub(super) fn load_programs(object: &mut Ebpf) -> Result<(), DatapathError> {
     for (name, found) in object.programs_mut() {
         let known = Stage::ALL.into_iter().map(|(_, name)| name);
         let name = known
-            .chain([programs::DIRECTOR, programs::LEASE])
+            .chain([programs::DIRECTOR, programs::LEASE, programs::LEARN])
             .find(|known| *known == name);
         if let (Some(name), Ok(found)) = (name, <&mut Xdp>::try_from(found)) {
             todo.push((name, found));

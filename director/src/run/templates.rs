@@ -45,6 +45,7 @@ impl Node {
                     mask: record.persistence_mask,
                     per_port: !persistence.across_ports,
                     port: endpoint.port,
+                    timeout_s: persistence.timeout_s,
                 }),
             };
         }

@@ -19,9 +19,7 @@ use xdp_ebpf::atomic::{load, store};
 use xdp_ebpf::connection::{Bucket, EXPENDABLE, Value};
 use xdp_ebpf::state::State;
 use xdp_ebpf::table::candidates;
-
-use super::rules::idle_s;
-use super::walk::{age, read};
+use xdp_ebpf::walk::{age, idle_s, read};
 
 /// The tables of one family.
 #[derive(Clone, Copy, Debug)]
@@ -177,7 +175,8 @@ fn bring_state(place: &AtomicU64, value: Value) -> bool {
         present.seen_s(),
         old,
         present.flags(),
-    );
+    )
+    .in_place_of(present);
     place
         .compare_exchange(present.0, right.0, Ordering::Relaxed, Ordering::Relaxed)
         .is_ok()

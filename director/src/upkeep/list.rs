@@ -5,9 +5,7 @@ use std::net::IpAddr;
 use xdp_ebpf::connection::{Bucket4, Bucket6};
 use xdp_ebpf::layout::Settings;
 use xdp_ebpf::state::State;
-
-use super::rules::idle_s;
-use super::walk::{Named, Place, Walk, age};
+use xdp_ebpf::walk::{Named, Place, Walk, age, idle_s};
 
 /// A connection. What copies in other CPUs' tables know of it is told in its line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,11 +4,12 @@ use std::collections::HashSet;
 
 use xdp_ebpf::connection::{Bucket4, Bucket6};
 use xdp_ebpf::layout::TemplateKey;
+use xdp_ebpf::walk::{Named, Walk};
 
 use super::report::Report;
 use super::rules::{Dead, EndpointRule, Rules};
 use super::templates;
-use super::walk::{Named, Walk};
+use super::walk::Keeper;
 
 /// Buckets of each CPU's table that are looked after together: a page of an IPv4 table. Of 128 CPUs they fit the second
 /// cache of a CPU; fewer of them take a tenth longer.
@@ -137,18 +138,18 @@ impl Upkeep {
         Some(std::mem::take(&mut self.report))
     }
 
-    fn walk<'a, B>(&self, table: &'a [B], buckets: u32, now_s: u32) -> Walk<'a, B> {
-        Walk {
+    fn walk<'a, B>(&self, table: &'a [B], buckets: u32, now_s: u32) -> Keeper<'a, B> {
+        Keeper(Walk {
             table,
             cpus: self.geometry.cpus,
             buckets,
             seed: self.geometry.seed,
             now_s,
-        }
+        })
     }
 
     /// Looks after some buckets of every CPU's table. Gives the number of places taken in them afterwards.
-    fn visit<B: Named>(&mut self, walk: &Walk<'_, B>, buckets: std::ops::Range<usize>) -> u64 {
+    fn visit<B: Named>(&mut self, walk: &Keeper<'_, B>, buckets: std::ops::Range<usize>) -> u64 {
         let (rules, watched) = (&self.rules, &self.watched);
         let mut taken = 0;
         let period = THOROUGH_PASSES * walk.cpus as usize;

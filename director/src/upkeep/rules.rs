@@ -3,25 +3,11 @@
 use xdp_ebpf::connection::Value;
 use xdp_ebpf::layout::limits;
 use xdp_ebpf::state::{STATES, State, TIMEOUTS_S};
+use xdp_ebpf::walk::idle_s;
 
 /// Longest timeout. The clock of entries has 16 bits and wraps after 18 hours: what has not been used for half a day is
 /// found and freed long before it looks new again.
 pub const LONGEST_TIMEOUT_S: u16 = 12 * 60 * 60;
-
-/// So far an entry's clock may be ahead of the one that it is held against: entries are used while whoever walks them
-/// still goes by the time when he began.
-const AHEAD_S: u16 = 60 * 60;
-
-/// Seconds since an entry was last seen; none if it was seen after `now_s` was read.
-#[inline]
-pub(super) fn idle_s(value: Value, now_s: u32) -> u16 {
-    let idle_s = value.idle_s(now_s);
-    if idle_s > u16::MAX - AHEAD_S {
-        0
-    } else {
-        idle_s
-    }
-}
 
 /// What a pass must know of an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +39,8 @@ pub struct Persistence {
     pub per_port: bool,
     /// Its port, network order; of a range connections say it themselves.
     pub port: [u8; 2],
+    /// Idle seconds after which a client is forgotten.
+    pub timeout_s: u32,
 }
 
 /// Destinations and endpoints whose entries are freed at once, whatever their age.

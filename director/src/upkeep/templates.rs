@@ -14,9 +14,9 @@
 //! the connection tables ([`super::Upkeep::watch`]).
 
 use xdp_ebpf::layout::{Template, TemplateKey};
+use xdp_ebpf::walk::Name;
 
 use super::rules::Persistence;
-use super::walk::Name;
 
 /// Seconds after which an unused address of `lblc` and `lblcr` is forgotten (`DEFAULT_EXPIRATION` in `ip_vs_lblc.c` and
 /// `ip_vs_lblcr.c`).

@@ -1,123 +1,22 @@
-//! One entry after the other: what is read of it, and whether it stays and counts.
+//! Upkeep of one entry after the other: whether it stays, and whether it counts.
 
+use std::ops::Deref;
 use std::sync::atomic::Ordering;
 
-use xdp_ebpf::atomic::load;
-use xdp_ebpf::connection::{Bucket, Bucket4, Bucket6, Key6, Value, split_key4, split_key6};
-use xdp_ebpf::table::candidates;
+use xdp_ebpf::connection::Bucket;
+use xdp_ebpf::walk::{Place, Walk, idle_s, place};
 
 use super::report::Report;
-use super::rules::{Rules, idle_s};
+use super::rules::Rules;
 
-/// How often a place that changes under one's eyes is read.
-const READS: usize = 4;
+/// Walks the tables of one family and looks after them.
+pub(super) struct Keeper<'a, B>(pub(super) Walk<'a, B>);
 
-/// A connection's name taken apart.
-#[derive(Clone, Copy)]
-pub(super) struct Name {
-    /// The client's address as tables hold it.
-    pub(super) client: [u8; 16],
-    /// Its port, as in the packet.
-    pub(super) port: u16,
-    /// The virtual port if the key has it, as in the packet; else 0.
-    pub(super) virtual_port: u16,
-}
-
-/// Buckets whose keys name a client.
-pub(super) trait Named: Bucket {
-    fn name(key: Self::Key) -> Name;
-}
-
-impl Named for Bucket4 {
-    fn name(key: u64) -> Name {
-        let (address, port, _) = split_key4(key);
-        let mut client = [0; 16];
-        client[..4].copy_from_slice(&address.to_ne_bytes());
-        Name {
-            client,
-            port,
-            virtual_port: 0,
-        }
+impl<'a, B> Deref for Keeper<'a, B> {
+    type Target = Walk<'a, B>;
+    fn deref(&self) -> &Walk<'a, B> {
+        &self.0
     }
-}
-
-impl Named for Bucket6 {
-    fn name(key: Key6) -> Name {
-        let split = split_key6(key);
-        Name {
-            client: xdp_ebpf::family::bytes6(split.client),
-            port: split.port,
-            virtual_port: split.virtual_port,
-        }
-    }
-}
-
-/// Key and value that stood in a place together. `None`: it is free, or changes all the time.
-///
-/// Its owner may fill a place anew at any moment, but writes a value of 0 first, then the key, then the value
-/// ([`Bucket::fill`]): a value that is the same before and after the key was read was this key's.
-#[inline]
-pub(super) fn read<B: Bucket>(bucket: &B, way: usize) -> Option<(B::Key, Value)> {
-    let mut value = load(bucket.value(way));
-    for _ in 0..READS {
-        if value == 0 || bucket.is_free(way) {
-            return None;
-        }
-        let key = bucket.key(way);
-        let again = load(bucket.value(way));
-        if again == value {
-            return Some((key, Value(value)));
-        }
-        value = again;
-    }
-    None
-}
-
-/// The tables of one family.
-pub(super) struct Walk<'a, B> {
-    pub(super) table: &'a [B],
-    pub(super) cpus: u32,
-    /// Of one CPU's table.
-    pub(super) buckets: u32,
-    pub(super) seed: u64,
-    pub(super) now_s: u32,
-}
-
-/// A place of a connection and what was read there.
-pub(super) struct Place<'a, B: Bucket> {
-    pub(super) index: usize,
-    bucket: &'a B,
-    way: usize,
-    pub(super) key: B::Key,
-    pub(super) value: Value,
-}
-
-impl<B: Bucket> Place<'_, B> {
-    pub(super) fn is_copy(&self) -> bool {
-        self.value.flags() & Value::COPY != 0
-    }
-
-    /// Frees the place, unless the packet path has used it meanwhile. A plain store of the packet path that comes after
-    /// undoes it: the connection was just used.
-    ///
-    /// Nor does this hit another connection that has come to stand here whose time has not passed: with the same value it
-    /// is of the same destination, so of the same service and its timeouts, and of the same state and second.
-    fn free(&self) -> bool {
-        let place = self.bucket.value(self.way);
-        place
-            .compare_exchange(self.value.0, 0, Ordering::Relaxed, Ordering::Relaxed)
-            .is_ok()
-    }
-
-    /// Of two used in the same second the one further on is right about the state.
-    fn age(&self, now_s: u32) -> (u16, u8) {
-        age(self.value, now_s)
-    }
-}
-
-/// Orders entries of a connection: the one that is right about its state first.
-pub(super) fn age(value: Value, now_s: u32) -> (u16, u8) {
-    (idle_s(value, now_s), u8::MAX - value.state())
 }
 
 /// What becomes of an entry.
@@ -130,70 +29,7 @@ enum Fate {
     Counted,
 }
 
-impl<'a, B: Bucket> Walk<'a, B> {
-    /// Entries of a bucket.
-    pub(super) fn entries(&self, index: usize) -> impl Iterator<Item = Place<'a, B>> + use<'a, B> {
-        let bucket = self.table.get(index);
-        let places = bucket.into_iter();
-        places.flat_map(move |bucket| (0..B::WAYS).filter_map(move |way| place(index, bucket, way)))
-    }
-
-    /// The CPU whose table a bucket is of.
-    pub(super) fn cpu(&self, index: usize) -> u32 {
-        (index / self.buckets.max(1) as usize) as u32
-    }
-
-    /// The entries of the same connection in the other CPUs' tables. One that names another real server is of another
-    /// connection, before or after this one.
-    #[inline]
-    pub(super) fn others(&self, of: &Place<'_, B>, mut look: impl FnMut(Place<'a, B>)) {
-        let own = self.cpu(of.index);
-        let (first, second) = self.both(of.key);
-        for cpu in (0..self.cpus).filter(|cpu| *cpu != own) {
-            for bucket in [first, second] {
-                self.same_in(cpu, bucket, of, &mut look);
-            }
-        }
-    }
-
-    /// The buckets that a key may stand in, counted from the beginning of a CPU's table: the same in all of them.
-    fn both(&self, key: B::Key) -> (usize, usize) {
-        let (first, second) = candidates(B::hash(key, self.seed), self.buckets, 0);
-        (first as usize, second as usize)
-    }
-
-    /// The entries of the same connection in one bucket of a CPU's table.
-    #[inline(always)]
-    fn same_in(
-        &self,
-        cpu: u32,
-        bucket: usize,
-        of: &Place<'_, B>,
-        mut look: impl FnMut(Place<'a, B>),
-    ) {
-        let index = cpu as usize * self.buckets as usize + bucket;
-        let Some(bucket) = self.table.get(index) else {
-            return;
-        };
-        // All ways first, without a branch for each: which of them it is cannot be predicted. Of a pass with copies 2 ms
-        // of 38.
-        let mut ways = 0_u32;
-        for way in 0..B::WAYS {
-            ways |= u32::from(bucket.holds(way, of.key)) << way;
-        }
-        while ways != 0 {
-            let way = ways.trailing_zeros() as usize;
-            ways &= ways - 1;
-            if let Some(other) = place(index, bucket, way)
-                // By now it may have been filled anew.
-                && bucket.holds(way, of.key)
-                && other.value.destination() == of.value.destination()
-            {
-                look(other);
-            }
-        }
-    }
-
+impl<B: Bucket> Keeper<'_, B> {
     /// Looks after the same buckets of every CPU's table, counted from their beginning, and tells of the entries that stay.
     /// Gives their number.
     ///
@@ -286,16 +122,6 @@ impl<'a, B: Bucket> Walk<'a, B> {
         by_itself.unwrap_or_else(|| self.judge_with_others(place, rules, report))
     }
 
-    /// The bucket in which an entry's name may stand too.
-    fn other_bucket(&self, of: &Place<'_, B>) -> usize {
-        let (first, second) = self.both(of.key);
-        if of.index % self.buckets.max(1) as usize == first {
-            second
-        } else {
-            first
-        }
-    }
-
     /// As far as the entry itself and its neighbours in the other tables tell. `None`: the others must be looked for.
     ///
     /// An entry in use needs no look at the others' time: should one that was used later have expired, it takes this one
@@ -323,22 +149,6 @@ impl<'a, B: Bucket> Walk<'a, B> {
             return (!is_one_of_two).then_some(Fate::Counted);
         }
         self.has_original_in(bucket, place).then_some(Fate::Kept)
-    }
-
-    /// Whether an original of the same connection stands in this bucket of another CPU's table.
-    #[inline]
-    fn has_original_in(&self, bucket: usize, of: &Place<'_, B>) -> bool {
-        let own = self.cpu(of.index);
-        for cpu in 0..self.cpus {
-            let mut found = false;
-            if cpu != own {
-                self.same_in(cpu, bucket, of, |other| found |= !other.is_copy());
-            }
-            if found {
-                return true;
-            }
-        }
-        false
     }
 
     #[inline(never)]
@@ -391,16 +201,4 @@ impl<'a, B: Bucket> Walk<'a, B> {
         report.expired += u64::from(freed);
         freed.then_some(Fate::Freed)
     }
-}
-
-#[inline]
-fn place<B: Bucket>(index: usize, bucket: &B, way: usize) -> Option<Place<'_, B>> {
-    let (key, value) = read(bucket, way)?;
-    Some(Place {
-        index,
-        bucket,
-        way,
-        key,
-        value,
-    })
 }

@@ -45,5 +45,8 @@ pub const CPUS: u32 = 128;
 pub const IPV6_EXTENSION_HEADERS: usize = 6;
 /// Longest lease of a node.
 pub const LEASE: core::time::Duration = core::time::Duration::from_secs(600);
+/// Peers' connections that are learned in one run of the program: as many as a packet holds (`bpf_prog_test_run_xdp` in
+/// `net/bpf/test_run.c`: a page without its head and tail room).
+pub const LEARNED_AT_ONCE: usize = 80;
 /// Smallest number of buckets of a CPU's connection table.
 pub const MIN_BUCKETS: u32 = 64;

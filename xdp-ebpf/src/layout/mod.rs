@@ -8,7 +8,7 @@
 //! pinned tables of another version.
 
 /// Version of everything in this file. Part of the pin directory's content (see the director's `datapath`).
-pub const LAYOUT_VERSION: u32 = 4;
+pub const LAYOUT_VERSION: u32 = 5;
 
 use core::sync::atomic::AtomicU64;
 
@@ -227,6 +227,41 @@ pub mod lease_order {
     pub const END: u64 = 2;
 }
 
+/// A peer's connection for the program [`programs::LEARN`], which is run with [`limits::LEARNED_AT_ONCE`] of them as the
+/// bytes of the packet.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Learn {
+    /// [`crate::connection::key4`] in the first word, or [`crate::connection::key6`].
+    pub key: [u64; 3],
+    /// [`crate::connection::Value`].
+    pub value: u64,
+    /// Which table: one of [`learn`]. 0: none, this one is left out.
+    pub table: u32,
+    /// Told: one of [`learned`].
+    pub outcome: u32,
+}
+
+/// Which table a [`Learn`] is for.
+pub mod learn {
+    /// For the narrow table.
+    pub const NARROW: u32 = 1;
+    /// For the wide table.
+    pub const WIDE: u32 = 2;
+}
+
+/// What became of a [`Learn`].
+pub mod learned {
+    /// Nobody has looked at it.
+    pub const NOTHING: u64 = 0;
+    /// It stands in the table.
+    pub const TAKEN: u64 = 1;
+    /// What stood there is right: a packet here has used it since.
+    pub const KNOWN_BETTER: u64 = 2;
+    /// The table is full of what is worth more, or takes nothing new.
+    pub const REFUSED: u64 = 3;
+}
+
 /// Flags of an address.
 pub mod address {
     /// A virtual service has it.
@@ -416,5 +451,6 @@ const _: () = {
     assert!(size_of::<FragmentKey4>() == 12);
     assert!(size_of::<FragmentKey6>() == 36);
     assert!(size_of::<Fragment>() == 40);
+    assert!(size_of::<Learn>() == 40);
     assert!(size_of::<HeldFrame>() == 16 + limits::HELD_FRAME_BYTES);
 };

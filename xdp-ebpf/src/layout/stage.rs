@@ -85,6 +85,8 @@ pub mod programs {
     /// Renews this node's lease ([`super::super::LeaseOrder`]). Attached nowhere: userspace runs it, because only a program
     /// can read the kernel's ticks.
     pub const LEASE: &str = "lease";
+    /// Enters peers' connections ([`super::super::Learn`]) into the table of the CPU that it is run on. Attached nowhere.
+    pub const LEARN: &str = "learn";
     /// In the second object: takes tunnels off on a real server.
     pub const DECAP: &str = "decap";
     /// In the second object: passes everything; a veth peer needs some program to receive redirected frames.

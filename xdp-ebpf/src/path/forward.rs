@@ -130,6 +130,7 @@ pub(super) fn known<'t, F: Ip, R: Reach<F>, T: Tables>(
         );
         if value != own.value {
             // Once a second and on a change of state: a hit does not make its cache line dirty.
+            let value = value.in_place_of(own.value);
             table::update::<R::Shape, T>(tables, &own, value);
             table::recount(tables, own.value, value);
         }

@@ -312,11 +312,13 @@ pub(super) fn owner<'t, F: Ip, R: Reach<F>, T: Tables>(
     if !own.is_some() {
         // The NIC brings replies to another CPU than the client's packets: from now on this one has a copy.
         let key = R::key(client.0, client.1, real_server.1, endpoint);
-        let copy = Value::new(value.destination(), now, state, copy);
+        let flags = copy & Value::COPY | value.flags() & Value::SENT;
+        let copy = Value::new(value.destination(), now, state, flags).in_place_of(value);
         R::Shape::insert(tables, key, copy);
     } else if moves || flags.is_none() {
         let new = Value::new(value.destination(), now, state, value.flags());
         if new != value {
+            let new = new.in_place_of(value);
             table::update::<R::Shape, T>(tables, &own, new);
             table::recount(tables, value, new);
         }

@@ -357,3 +357,84 @@ fn another_cpu_finds_the_right_value_or_none() {
     look_from_elsewhere::<Narrow>(1_000_000, |number| key4(number, 1, 1));
     look_from_elsewhere::<Wide>(1_000_000, |number| key6([number, 2, 3, 4], 5, 0, 6));
 }
+
+/// What stands in this CPU's table, what a peer tells, what comes of it.
+#[test]
+fn a_peers_connection_takes_the_place_of_what_is_older() {
+    use crate::layout::learned::{KNOWN_BETTER, TAKEN};
+    const LEARNED: u8 = Value::LEARNED | Value::SENT;
+    let seen = |idle: u16| NOW_S as u16 - idle;
+    let own = |to, idle, state| Some(Value::new(to, seen(idle), state, 0));
+    let peers = |to, idle, state| Value::new(to, seen(idle), state, LEARNED);
+    use State::{Established, FinWait, TimeWait};
+    let rows = [
+        ("nothing stands here", None, peers(7, 3, Established), TAKEN),
+        (
+            "own, used later",
+            own(8, 2, Established),
+            peers(7, 3, FinWait),
+            KNOWN_BETTER,
+        ),
+        (
+            "own, used in the same second",
+            own(8, 3, Established),
+            peers(7, 3, FinWait),
+            KNOWN_BETTER,
+        ),
+        (
+            "own, used before",
+            own(8, 4, TimeWait),
+            peers(7, 3, Established),
+            TAKEN,
+        ),
+        (
+            "learned before",
+            Some(peers(8, 3, TimeWait)),
+            peers(7, 3, Established),
+            TAKEN,
+        ),
+        (
+            "a copy, used before",
+            Some(Value::new(7, seen(9), Established, Value::COPY)),
+            peers(7, 3, FinWait),
+            TAKEN,
+        ),
+    ];
+    for (what, standing, told, outcome) in rows {
+        let mut tables = tables(1, 64);
+        for counted in [7, 8] {
+            tables.loads.insert(counted, crate::layout::Load::default());
+        }
+        let key = key4(1, 2, 3);
+        if let Some(standing) = standing {
+            assert!(insert::<Narrow, _>(&tables, &key, standing.0), "{what}");
+        }
+        assert_eq!(
+            learn::learn::<Narrow, _>(&tables, &key, told.0),
+            outcome,
+            "{what}"
+        );
+        let settings = tables.settings.as_ref().expect("made with settings");
+        let found = find::<Narrow, _>(&tables, settings, 0, key).value;
+        let copy = standing.map_or(0, |it| it.flags() & Value::COPY);
+        let expected = if outcome == TAKEN {
+            told.with(copy)
+        } else {
+            standing.unwrap_or(Value::NONE)
+        };
+        assert_eq!(found, expected, "{what}");
+        let count = |it: u32| {
+            let one = tables.load(it).expect("just put there");
+            load(&one.active).wrapping_add(load(&one.inactive))
+        };
+        let counted = u64::from(expected.flags() & Value::COPY == 0);
+        let other = if expected.destination() == 7 { 8 } else { 7 };
+        if standing.is_none_or(|it| it.flags() & Value::COPY == 0) {
+            assert_eq!(
+                (count(expected.destination()), count(other)),
+                (counted, 0),
+                "{what}"
+            );
+        }
+    }
+}

@@ -60,6 +60,7 @@ fn those_with_connections_are_told() {
     let mask = |bytes: usize| std::array::from_fn(|byte| if byte < bytes { 255 } else { 0 });
     let rule = |service, bytes, per_port, port: u16| EndpointRule {
         persistence: Some(Persistence {
+            timeout_s: 300,
             service,
             mask: mask(bytes),
             per_port,

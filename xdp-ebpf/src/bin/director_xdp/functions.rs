@@ -27,6 +27,20 @@ pub extern "C" fn insert6(first: u64, second: u64, third: u64, value: u64) -> u6
     ))
 }
 
+/// Enters a peer's connection into the narrow table.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn learn4(key: u64, value: u64) -> u64 {
+    table::learn::learn::<Narrow, _>(&Maps, &key, value)
+}
+
+/// Enters a peer's connection into the wide table.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn learn6(first: u64, second: u64, third: u64, value: u64) -> u64 {
+    table::learn::learn::<Wide, _>(&Maps, &[first, second, third], value)
+}
+
 /// Finds a connection in the narrow tables of all CPUs but one.
 #[unsafe(no_mangle)]
 #[inline(never)]

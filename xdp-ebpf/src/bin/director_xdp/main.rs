@@ -15,7 +15,7 @@ use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
 use xdp_ebpf::family::{V4, V6};
 use xdp_ebpf::kernel::Frame;
-use xdp_ebpf::layout::{LeaseOrder, Reason};
+use xdp_ebpf::layout::{self, Learn, LeaseOrder, Reason, limits};
 use xdp_ebpf::path::{self, Verdict};
 use xdp_ebpf::reach::{Exact, Ranged};
 use xdp_ebpf::tables::Tables as _;
@@ -209,6 +209,35 @@ pub fn lease(context: XdpContext) -> u32 {
     // SAFETY: so many bytes are there, as just compared, and nobody else has them; packets begin at multiples of 8 bytes
     // (`XDP_PACKET_HEADROOM`), and every value of the bytes is an order.
     maps::lease(unsafe { &mut *order });
+    xdp_action::XDP_PASS
+}
+
+/// Peers' connections; attached nowhere.
+///
+/// Run with softirqs off (`bpf_test_run` in `net/bpf/test_run.c`), so no packet of this CPU comes in between: it is the
+/// only one who writes the CPU's table, as packets' programs are.
+#[xdp]
+pub fn learn(context: XdpContext) -> u32 {
+    let (start, end) = (context.data(), context.data_end());
+    for index in 0..limits::LEARNED_AT_ONCE {
+        let at = start + index * size_of::<Learn>();
+        if at + size_of::<Learn>() > end {
+            break;
+        }
+        let one = core::ptr::with_exposed_provenance_mut::<Learn>(at);
+        // SAFETY: so many bytes are there, as just compared, and nobody else has them; packets begin at multiples of 8 bytes
+        // (`XDP_PACKET_HEADROOM`), so do these, and every value of the bytes is one.
+        let one = unsafe { &mut *one };
+        let [first, second, third] = one.key;
+        let outcome = if one.table == layout::learn::NARROW {
+            functions::learn4(first, one.value)
+        } else if one.table == layout::learn::WIDE {
+            functions::learn6(first, second, third, one.value)
+        } else {
+            layout::learned::NOTHING
+        };
+        one.outcome = outcome as u32;
+    }
     xdp_action::XDP_PASS
 }
 

@@ -99,13 +99,14 @@ fn find_or_begin<F: Ip, R: Reach<F>, T: Tables>(
             let state = after_packet(state, is_tcp, transport, destination);
             // The original stays where it was: upkeep counts a connection once.
             let flags = known.flags() | if own.is_some() { 0 } else { Value::COPY };
-            let copy = Value::new(known.destination(), now, state, flags);
+            let copy = Value::new(known.destination(), now, state, flags).in_place_of(known);
             R::Shape::insert(tables, key, copy);
             return to(tables, known.destination(), served, F::IPV6);
         }
         if destination.flags & destination::CLOSED != 0 && is_tcp && !transport.is_syn() {
             if own.is_some() {
-                let closed = Value::new(known.destination(), now, State::Close, known.flags());
+                let closed = Value::new(known.destination(), now, State::Close, known.flags())
+                    .in_place_of(known);
                 table::update::<R::Shape, T>(tables, &own, closed);
                 table::recount(tables, known, closed);
             }
