@@ -1,16 +1,28 @@
 //! Connection-table updates from a director to its backups, so that established connections survive a failover.
 //!
-//! Nothing lives here yet but this plan. What will:
-//!
 //! ```text
-//!  connection table ──walk──► sender ──► wire ──UDP multicast──► wire ──► receiver ──► the backup's table
-//!  (mapped memory)                        └──── bulk resync over TCP ────┘
+//!  connection table ──table::scan──► machine ──► wire ──UDP──► wire ──► machine ──table::place──► the backup's table
+//!  (mapped memory)                      └──────── bulk resync over TCP ────────┘
 //! ```
 //!
-//! * `wire`: Director's own messages and the kernel's IPVS sync protocol as codecs without I/O.
-//! * `machine`: what is sent next, what is missing, when a node is synced.
-//! * `link`: multicast and unicast sockets, the resync stream.
-//! * `config`: peers, group, rate, keys.
+//! * `entry`: what travels, and what takes the place of what.
+//! * `directory`: what entries of the tables are called on the wire, and the other way round.
+//! * `wire`: Director's own messages as codecs without I/O.
+//! * `machine`: what is sent next, what is missing, when a node is synced. No I/O: inputs and the time in, actions out.
+//! * `table`: passes over the tables that find what changed; where a peer's connection is put.
+//! * `link`, `node`: sockets, and the thread that joins all of it. `config`: what it is told.
 //!
 //! It sends *state, not events*: a burst can delay an update but cannot lose one. It does **not** know
-//! who is in charge, how packets are forwarded or what a virtual service is called.
+//! who is in charge, how packets are forwarded or what a file of configuration looks like.
+
+pub mod config;
+pub mod directory;
+pub mod entry;
+pub mod link;
+pub mod machine;
+pub mod node;
+pub mod table;
+pub mod wire;
+
+#[cfg(test)]
+mod sim;

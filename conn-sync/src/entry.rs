@@ -1,0 +1,272 @@
+//! What travels: connections and persistence templates by their names. Ids of services and destinations are each node's own.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use thiserror::Error;
+use xdp_ebpf::state::State;
+
+/// Longest name of a node, in bytes.
+pub const NODE_NAME_BYTES: usize = 32;
+
+/// A node's name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NodeName(Arc<str>);
+
+/// A name that no node can have.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[error("a node's name has {found} bytes; expected 1 to {NODE_NAME_BYTES}")]
+pub struct NodeNameError {
+    /// So many bytes.
+    pub found: usize,
+}
+
+impl NodeName {
+    /// A node's name.
+    ///
+    /// # Errors
+    /// It is empty or too long.
+    pub fn new(name: &str) -> Result<Self, NodeNameError> {
+        if (1..=NODE_NAME_BYTES).contains(&name.len()) {
+            Ok(Self(name.into()))
+        } else {
+            Err(NodeNameError { found: name.len() })
+        }
+    }
+
+    /// The name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl serde::Serialize for NodeName {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
+impl std::fmt::Display for NodeName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+/// A connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Entry {
+    /// IP protocol.
+    pub protocol: u8,
+    /// The client.
+    pub client: SocketAddr,
+    /// What the client talks to; of the client's family.
+    pub virtual_service: SocketAddr,
+    /// The real server, of either family; port 0: the virtual service's port is kept.
+    pub server: SocketAddr,
+    /// Its state.
+    pub state: State,
+    /// Seconds since it was last seen: what is left of its time follows from that on every node by its own timeouts.
+    pub idle_s: u16,
+}
+
+/// A persistence template: where a client was before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Template {
+    /// IP protocol.
+    pub protocol: u8,
+    /// The service, by its first endpoint; with `per_port` the endpoint itself.
+    pub virtual_service: SocketAddr,
+    /// It holds for this endpoint alone, not for all of the service.
+    pub per_port: bool,
+    /// The client, masked; of the virtual service's family.
+    pub client: IpAddr,
+    /// The real server, of either family; port 0: the virtual service's port is kept.
+    pub server: SocketAddr,
+    /// Seconds since it was last used.
+    pub idle_s: u32,
+}
+
+/// One or the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Record {
+    /// A connection.
+    Entry(Entry),
+    /// A persistence template.
+    Template(Template),
+}
+
+/// What a record is about: two records of one name are news of the same thing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RecordName {
+    /// A connection.
+    Entry {
+        /// IP protocol.
+        protocol: u8,
+        /// The client.
+        client: SocketAddr,
+        /// What it talks to.
+        virtual_service: SocketAddr,
+    },
+    /// A persistence template.
+    Template {
+        /// IP protocol.
+        protocol: u8,
+        /// The service or endpoint.
+        virtual_service: SocketAddr,
+        /// It holds for the endpoint alone.
+        per_port: bool,
+        /// The client, masked.
+        client: IpAddr,
+    },
+}
+
+impl Record {
+    /// What it is about.
+    #[must_use]
+    pub fn name(&self) -> RecordName {
+        match self {
+            Self::Entry(entry) => RecordName::Entry {
+                protocol: entry.protocol,
+                client: entry.client,
+                virtual_service: entry.virtual_service,
+            },
+            Self::Template(template) => RecordName::Template {
+                protocol: template.protocol,
+                virtual_service: template.virtual_service,
+                per_port: template.per_port,
+                client: template.client,
+            },
+        }
+    }
+
+    /// Whether client and virtual service are of one family, without which it cannot be written down.
+    #[must_use]
+    pub fn is_of_one_family(&self) -> bool {
+        match self {
+            Self::Entry(entry) => entry.client.is_ipv4() == entry.virtual_service.is_ipv4(),
+            Self::Template(template) => {
+                template.client.is_ipv4() == template.virtual_service.is_ipv4()
+            }
+        }
+    }
+
+    /// Seconds since it was last seen.
+    #[must_use]
+    pub fn idle_s(&self) -> u32 {
+        match self {
+            Self::Entry(entry) => entry.idle_s.into(),
+            Self::Template(template) => template.idle_s,
+        }
+    }
+
+    /// The same, idle for this much longer.
+    #[must_use]
+    pub fn aged(mut self, seconds: u64) -> Self {
+        match &mut self {
+            Self::Entry(entry) => {
+                let seconds = u16::try_from(seconds).unwrap_or(u16::MAX);
+                entry.idle_s = entry.idle_s.saturating_add(seconds);
+            }
+            Self::Template(template) => {
+                let seconds = u32::try_from(seconds).unwrap_or(u32::MAX);
+                template.idle_s = template.idle_s.saturating_add(seconds);
+            }
+        }
+        self
+    }
+}
+
+/// How records came here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum How {
+    /// In the update stream of the node that serves them.
+    Live,
+    /// In a bulk resync from the node that serves them.
+    Bulk,
+    /// In a bulk resync from a node that learned them itself: only what nobody nearer has told is news.
+    SecondHand,
+    /// They were kept aside until their service and server are known.
+    Aside,
+}
+
+/// What a node has already under the name of a record that arrives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// It came from a peer, and no packet of it has passed here since.
+    pub is_learned: bool,
+    /// Seconds since it was last seen.
+    pub idle_s: u32,
+}
+
+/// A table's clock ticks in seconds: what was seen 0.2 s ago is idle for 0 or 1. So the idle times of one moment at two nodes
+/// differ by one at most, when both saw it.
+const OWN_S: u32 = 1;
+/// What was learned is off by another one: the delay on the way.
+const LEARNED_S: u32 = 2;
+/// And by one more if it was learned twice.
+const SECOND_HAND_S: u32 = 3;
+
+/// Whether what arrives takes the place of what is held. Whoever saw the connection last knows it best.
+///
+/// * What is this node's own gives way only to what is certainly newer: a packet passed at the peer after the last one here.
+///   A peer that was in charge before, and is late, cannot undo what happened here. (A node that hands over in order does well to
+///   mark what it had as learned, so that it need not be certain.)
+/// * What was learned gives way to the node that serves it, which tells its states in their order; unless it is certainly older
+///   than what another node told since, which took over.
+/// * Second-hand news count only if certainly newer: they may be one's own, come back.
+#[must_use]
+pub fn supersedes(held: Held, idle_s: u32, how: How) -> bool {
+    match (held.is_learned, how) {
+        (false, How::Live | How::Bulk | How::Aside) => idle_s.saturating_add(OWN_S) < held.idle_s,
+        (true, How::Live | How::Bulk | How::Aside) => {
+            idle_s <= held.idle_s.saturating_add(LEARNED_S)
+        }
+        (_, How::SecondHand) => idle_s.saturating_add(SECOND_HAND_S) < held.idle_s,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_saw_it_last_knows_best() {
+        let cases = [
+            // Learned, idle here; idle of what comes, how; taken.
+            (false, 5, 3, How::Live, true),
+            (false, 5, 4, How::Live, false),
+            (false, 5, 5, How::Live, false),
+            (false, 0, 0, How::Bulk, false),
+            // Its own news, come back.
+            (false, 5, 3, How::SecondHand, false),
+            (false, 5, 1, How::SecondHand, true),
+            (true, 0, 0, How::Live, true),
+            (true, 0, 2, How::Bulk, true),
+            (true, 0, 3, How::Live, false),
+            (true, 5, 0, How::Live, true),
+            (true, 5, 2, How::SecondHand, false),
+            (true, 5, 1, How::SecondHand, true),
+            (true, u32::MAX, u32::MAX, How::SecondHand, false),
+        ];
+        for (is_learned, held_s, idle_s, how, expected) in cases {
+            let held = Held {
+                is_learned,
+                idle_s: held_s,
+            };
+            assert_eq!(
+                supersedes(held, idle_s, how),
+                expected,
+                "{held:?} {idle_s} {how:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn names_of_nodes_have_a_length() {
+        assert!(NodeName::new("lb1").is_ok());
+        assert_eq!(NodeName::new(""), Err(NodeNameError { found: 0 }));
+        let long = "x".repeat(NODE_NAME_BYTES + 1);
+        assert_eq!(NodeName::new(&long), Err(NodeNameError { found: 33 }));
+    }
+}

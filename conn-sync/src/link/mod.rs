@@ -1,0 +1,171 @@
+//! Sockets between a node and its peers: datagrams over multicast or to listed addresses, of either family, and the
+//! listener for bulk resyncs.
+//!
+//! All of them are bound to one interface. Datagrams leave from the protocol's port: peers answer there.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::{TcpListener, UdpSocket};
+
+use crate::config::{Config, Peers};
+
+/// Room for what arrives while the table is being walked. The kernel gives at most `net.core.rmem_max` of it.
+const BUFFER_BYTES: usize = 8 << 20;
+/// Resyncs that wait to be accepted.
+const BACKLOG: i32 = 8;
+
+/// What a node talks through.
+#[derive(Debug)]
+pub struct Link {
+    sockets: Vec<UdpSocket>,
+    to: Vec<SocketAddr>,
+    index: u32,
+}
+
+/// Index of an interface.
+fn index(interface: &str) -> io::Result<u32> {
+    nix::net::if_::if_nametoindex(interface).map_err(io::Error::from)
+}
+
+/// Link-local addresses need the interface that they are of.
+fn at(address: IpAddr, port: u16, index: u32) -> SocketAddr {
+    match address {
+        IpAddr::V4(address) => SocketAddr::V4(SocketAddrV4::new(address, port)),
+        IpAddr::V6(address) => {
+            let is_local = address.is_unicast_link_local() || address.is_multicast();
+            let scope = if is_local { index } else { 0 };
+            SocketAddr::V6(SocketAddrV6::new(address, port, 0, scope))
+        }
+    }
+}
+
+impl Link {
+    /// Opens what the configuration says.
+    ///
+    /// # Errors
+    /// There is no such interface, or the kernel refuses a socket.
+    pub fn open(config: &Config) -> io::Result<Self> {
+        let index = index(&config.interface)?;
+        let to: Vec<SocketAddr> = match &config.peers {
+            Peers::Group { address, .. } => vec![at(*address, config.port, index)],
+            Peers::Listed(peers) => peers.iter().map(|it| at(*it, config.port, index)).collect(),
+        };
+        let mut sockets = Vec::new();
+        for is_ipv4 in [true, false] {
+            if to.iter().any(|it| it.is_ipv4() == is_ipv4) {
+                sockets.push(datagrams(config, index, is_ipv4)?);
+            }
+        }
+        Ok(Self { sockets, to, index })
+    }
+
+    /// The sockets of both families, as far as there are any.
+    #[must_use]
+    pub fn sockets(&self) -> &[UdpSocket] {
+        &self.sockets
+    }
+
+    /// Sends a datagram to everybody; gives the first failure, having tried the others.
+    ///
+    /// # Errors
+    /// The kernel does not take it.
+    pub async fn send_all(&self, bytes: &[u8]) -> io::Result<()> {
+        let mut sent = Ok(());
+        for to in &self.to {
+            sent = sent.and(self.send(bytes, *to).await);
+        }
+        sent
+    }
+
+    /// Sends a datagram to one.
+    ///
+    /// # Errors
+    /// The kernel does not take it.
+    pub async fn send(&self, bytes: &[u8], to: SocketAddr) -> io::Result<()> {
+        for socket in &self.sockets {
+            if socket.local_addr()?.is_ipv4() == to.is_ipv4() {
+                return socket.send_to(bytes, to).await.map(drop);
+            }
+        }
+        Ok(())
+    }
+
+    /// Where bulk resyncs are asked for.
+    ///
+    /// # Errors
+    /// The kernel refuses the socket.
+    pub fn listener(&self, config: &Config) -> io::Result<TcpListener> {
+        let has_ipv6 = self.to.iter().any(SocketAddr::is_ipv6);
+        let domain = if has_ipv6 { Domain::IPV6 } else { Domain::IPV4 };
+        let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
+        socket.set_nonblocking(true)?;
+        socket.set_reuse_address(true)?;
+        socket.bind_device(Some(config.interface.as_bytes()))?;
+        let address = if has_ipv6 {
+            // Of both families, whichever a peer comes by.
+            socket.set_only_v6(false)?;
+            SocketAddr::from((Ipv6Addr::UNSPECIFIED, config.port))
+        } else {
+            SocketAddr::from((Ipv4Addr::UNSPECIFIED, config.port))
+        };
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        TcpListener::from_std(socket.into())
+    }
+
+    /// A socket that a bulk resync is asked for through, not connected yet.
+    ///
+    /// # Errors
+    /// The kernel refuses it.
+    pub fn stream(config: &Config, to: SocketAddr) -> io::Result<tokio::net::TcpSocket> {
+        let domain = Domain::for_address(to);
+        let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
+        socket.set_nonblocking(true)?;
+        socket.bind_device(Some(config.interface.as_bytes()))?;
+        Ok(tokio::net::TcpSocket::from_std_stream(socket.into()))
+    }
+
+    /// The interface's index.
+    #[must_use]
+    pub fn index(&self) -> u32 {
+        self.index
+    }
+}
+
+fn datagrams(config: &Config, index: u32, is_ipv4: bool) -> io::Result<UdpSocket> {
+    let domain = if is_ipv4 { Domain::IPV4 } else { Domain::IPV6 };
+    let socket = Socket::new(domain, Type::DGRAM, Some(Protocol::UDP))?;
+    socket.set_nonblocking(true)?;
+    // Several instances of a node may share the port, each on its interface.
+    socket.set_reuse_address(true)?;
+    socket.bind_device(Some(config.interface.as_bytes()))?;
+    // As much as it gives; less means more repairs, not errors.
+    let _ = socket.set_recv_buffer_size(BUFFER_BYTES);
+    let _ = socket.set_send_buffer_size(BUFFER_BYTES);
+    let any: SocketAddr = if is_ipv4 {
+        (Ipv4Addr::UNSPECIFIED, config.port).into()
+    } else {
+        socket.set_only_v6(true)?;
+        (Ipv6Addr::UNSPECIFIED, config.port).into()
+    };
+    if let Peers::Group { address, ttl } = &config.peers {
+        match address {
+            IpAddr::V4(group) => {
+                let interface = socket2::InterfaceIndexOrAddress::Index(index);
+                socket.join_multicast_v4_n(group, &interface)?;
+                socket.set_multicast_ttl_v4(u32::from(*ttl))?;
+                socket.set_multicast_loop_v4(false)?;
+            }
+            IpAddr::V6(group) => {
+                socket.join_multicast_v6(group, index)?;
+                socket.set_multicast_if_v6(index)?;
+                socket.set_multicast_hops_v6(u32::from(*ttl))?;
+                socket.set_multicast_loop_v6(false)?;
+            }
+        }
+    }
+    socket.bind(&any.into())?;
+    UdpSocket::from_std(socket.into())
+}

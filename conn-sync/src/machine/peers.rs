@@ -1,0 +1,141 @@
+//! What is known of the other nodes.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::limits::{FORGOTTEN_AFTER, HEARD_WITHIN, PEERS};
+use super::stream::Stream;
+use super::walk::Bulk;
+use crate::entry::NodeName;
+use crate::wire::auth::Window;
+use crate::wire::message::{Heard, Status};
+use crate::wire::{Header, Reject};
+
+/// One other node.
+#[derive(Clone, Debug)]
+pub(super) struct Peer {
+    pub(super) node: NodeName,
+    pub(super) incarnation: u64,
+    /// Where its datagrams come from.
+    pub(super) address: SocketAddr,
+    pub(super) heard_at: Duration,
+    window: Window,
+    /// It told that it hears this start of this node: it is alive now, nobody plays what it said before.
+    pub(super) hears_us: bool,
+    /// What it last told of itself.
+    pub(super) status: Option<Status>,
+    /// What it last told that it has of us.
+    pub(super) of_us: Option<Heard>,
+    pub(super) stream: Stream,
+    pub(super) bulk: Bulk,
+    /// Whole tables that were sent to it.
+    pub(super) served: u64,
+}
+
+impl Peer {
+    fn new(header: &Header, address: SocketAddr, now: Duration) -> Self {
+        Self {
+            node: header.node.clone(),
+            incarnation: header.incarnation,
+            address,
+            heard_at: now,
+            window: Window::default(),
+            hears_us: false,
+            status: None,
+            of_us: None,
+            stream: Stream::default(),
+            bulk: Bulk::due(now),
+            served: 0,
+        }
+    }
+
+    pub(super) fn is_heard(&self, now: Duration) -> bool {
+        now < self.heard_at + HEARD_WITHIN
+    }
+
+    /// Where it serves bulk resyncs.
+    pub(super) fn bulk_address(&self) -> Option<SocketAddr> {
+        let port = self.status.as_ref()?.bulk_port;
+        (port != 0).then(|| SocketAddr::new(self.address.ip(), port))
+    }
+
+    /// This node has all that the peer had when it last told.
+    pub(super) fn is_synced(&self) -> bool {
+        self.hears_us && self.bulk.is_done() && self.stream.is_whole()
+    }
+}
+
+/// All other nodes.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Peers {
+    pub(super) all: Vec<Peer>,
+}
+
+/// A datagram's sender was found.
+pub(super) struct Found {
+    pub(super) index: usize,
+    /// It is new, or was started anew.
+    pub(super) is_new: bool,
+    /// What was known of its start before.
+    pub(super) before: Option<Peer>,
+}
+
+impl Peers {
+    /// The peer that this comes from, if it is news.
+    ///
+    /// # Errors
+    /// Why it is none.
+    pub(super) fn note(
+        &mut self,
+        header: &Header,
+        from: SocketAddr,
+        now: Duration,
+    ) -> Result<Found, Reject> {
+        if header.sequence == 0 {
+            return Err(Reject::Old);
+        }
+        let mut before = None;
+        let position = self.all.iter().position(|peer| peer.node == header.node);
+        let (index, is_new) = match position {
+            Some(index) => {
+                let known = &mut self.all[index];
+                if header.incarnation < known.incarnation {
+                    return Err(Reject::Old);
+                }
+                let is_new = header.incarnation > known.incarnation;
+                if is_new {
+                    let mut new = Peer::new(header, from, now);
+                    new.served = known.served;
+                    new.bulk.done = known.bulk.done;
+                    before = Some(std::mem::replace(known, new));
+                }
+                (index, is_new)
+            }
+            None => {
+                before = self.make_room(now)?;
+                self.all.push(Peer::new(header, from, now));
+                (self.all.len() - 1, true)
+            }
+        };
+        let peer = &mut self.all[index];
+        peer.window.note(header.sequence)?;
+        peer.address = from;
+        peer.heard_at = now;
+        Ok(Found {
+            index,
+            is_new,
+            before,
+        })
+    }
+
+    fn make_room(&mut self, now: Duration) -> Result<Option<Peer>, Reject> {
+        if self.all.len() < PEERS {
+            return Ok(None);
+        }
+        let silent = self.all.iter().enumerate();
+        let silent = silent.filter(|(_, peer)| now >= peer.heard_at + FORGOTTEN_AFTER);
+        let longest = silent.min_by_key(|(_, peer)| peer.heard_at);
+        let (index, _) = longest.ok_or(Reject::Peers)?;
+        Ok(Some(self.all.remove(index)))
+    }
+}

@@ -1,0 +1,508 @@
+//! The machine's rules, case by case. What they come to together, the simulator shows.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use xdp_ebpf::state::State;
+
+use super::limits::{HISTORY, LIVE_NAMES, PEERS, STATUS_EVERY};
+use super::sender::Sender;
+use super::stream::{Fate, Stream};
+use super::walk::Bulk;
+use super::{Action, Class, Config, Found, Machine, PeerState, Readiness, SessionId, To};
+use crate::entry::{Entry, How, NodeName, Record};
+use crate::wire::bulk::Event;
+use crate::wire::message::{Heard, Message, Range, Status, Update};
+use crate::wire::{Header, Keyring, Reject};
+
+const fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+fn name(name: &str) -> NodeName {
+    NodeName::new(name).unwrap()
+}
+
+fn record(client: u16) -> Record {
+    Record::Entry(Entry {
+        protocol: 6,
+        client: (Ipv4Addr::new(192, 0, 2, 1), client).into(),
+        virtual_service: (Ipv4Addr::new(192, 0, 2, 2), 80).into(),
+        server: (Ipv4Addr::new(192, 0, 2, 3), 80).into(),
+        state: State::Established,
+        idle_s: 0,
+    })
+}
+
+fn records(clients: impl IntoIterator<Item = u16>) -> Vec<(u16, Record)> {
+    let clients = clients.into_iter();
+    clients.map(|client| (client, record(client))).collect()
+}
+
+fn config() -> Config {
+    Config {
+        node: name("lb1"),
+        incarnation: 5,
+        datagram_bytes: 1452,
+        records_per_second: 4000,
+        bulk_port: 8849,
+        alone_after: ms(5000),
+        ready_after: Some(ms(60_000)),
+        aside_records: 10,
+        aside_for: ms(60_000),
+    }
+}
+
+fn update(number: u64, repairs: &[(u64, u64)]) -> Update {
+    Update {
+        number,
+        repairs: repairs.to_vec(),
+        records: vec![],
+    }
+}
+
+#[test]
+fn updates_are_applied_in_the_order_of_their_numbers() {
+    use Fate::{Applied, Known, Overtaken};
+    let cases = [
+        // Number, what it repairs; its fate, how many are missing, the last one before the first missing.
+        (1, &[][..], Applied, 0, 1),
+        (1, &[], Known, 0, 1),
+        (4, &[], Applied, 2, 1),
+        (2, &[], Overtaken, 2, 1),
+        (2, &[], Overtaken, 2, 1),
+        (5, &[(3, 3)], Applied, 1, 1),
+        (3, &[], Known, 1, 1),
+        // What comes too late repairs nothing.
+        (8, &[], Applied, 3, 1),
+        (6, &[(2, 2)], Overtaken, 3, 1),
+        (9, &[(2, 2), (6, 7)], Applied, 0, 9),
+        (7, &[], Known, 0, 9),
+        // Repairs for others.
+        (10, &[(1, 8)], Applied, 0, 10),
+    ];
+    let mut stream = Stream::default();
+    for (number, repairs, fate, missing, applied) in cases {
+        assert_eq!(
+            stream.on_update(&update(number, repairs), ms(0)),
+            fate,
+            "{number}"
+        );
+        assert_eq!(stream.gaps.count(), missing, "{number}");
+        assert_eq!(stream.applied(), applied, "{number}");
+        assert_eq!(stream.is_whole(), missing == 0, "{number}");
+    }
+}
+
+#[test]
+fn the_last_updates_are_missed_too() {
+    let mut stream = Stream::default();
+    stream.on_update(&update(1, &[]), ms(0));
+    // The status has overtaken them.
+    stream.on_told(3, ms(10));
+    assert!(!stream.is_whole());
+    assert_eq!(stream.on_update(&update(2, &[]), ms(20)), Fate::Applied);
+    assert_eq!(stream.ask(ms(20)), None);
+    stream.check_told(ms(59));
+    assert_eq!(stream.gaps.count(), 0);
+    assert_eq!(stream.deadline(), Some(ms(60)));
+    stream.check_told(ms(60));
+    assert_eq!(stream.ask(ms(65)), Some(vec![(3, 3)]));
+    assert_eq!(stream.on_update(&update(3, &[]), ms(66)), Fate::Overtaken);
+    assert_eq!(
+        stream.on_update(&update(4, &[(3, 3)]), ms(67)),
+        Fate::Applied
+    );
+    assert!(stream.is_whole());
+}
+
+#[test]
+fn urgent_classes_have_room_when_others_have_none() {
+    let mut sender = Sender::<u16>::new(&config(), ms(0));
+    let budgets = |sender: &mut Sender<u16>, now| {
+        [Class::New, Class::Change, Class::Refresh].map(|class| sender.budget(class, now))
+    };
+    assert_eq!(budgets(&mut sender, ms(0)), [1000, 750, 500]);
+    sender.send(records(0..500), ms(0));
+    assert_eq!(budgets(&mut sender, ms(0)), [500, 250, 0]);
+    sender.send(records(0..500), ms(0));
+    assert_eq!(budgets(&mut sender, ms(0)), [0, 0, 0]);
+    assert_eq!(budgets(&mut sender, ms(100)), [400, 150, 0]);
+    assert_eq!(budgets(&mut sender, ms(10_000)), [1000, 750, 500]);
+}
+
+/// Numbers and counts of records of updates, and what they repair.
+fn told(updates: &[Update]) -> Vec<(u64, usize, Vec<Range>)> {
+    let updates = updates.iter();
+    let told = updates.map(|update| (update.number, update.records.len(), update.repairs.clone()));
+    told.collect()
+}
+
+#[test]
+fn a_repair_is_what_the_table_holds_now_once() {
+    let mut sender = Sender::<u16>::new(&config(), ms(0));
+    // 63 records to a datagram.
+    let sent = sender.send(records(0..150), ms(0));
+    assert_eq!(
+        told(&sent),
+        [(1, 63, vec![]), (2, 63, vec![]), (3, 24, vec![])]
+    );
+    // The first ten change.
+    let sent = sender.send(records(0..10), ms(1));
+    assert_eq!(told(&sent), [(4, 10, vec![])]);
+    sender.ask(&[(1, 2), (4, 900)], ms(10));
+    sender.ask(&[(1, 1)], ms(11));
+    let actions = sender.repair(ms(12));
+    let [Action::LookUp { token, handles }] = &actions[..] else {
+        panic!("one look-up, not {actions:?}");
+    };
+    // Those in update 4 go with that one.
+    let expected: Vec<u16> = (10..126).chain(0..10).collect();
+    assert_eq!(handles, &expected);
+    assert_eq!(sender.repair(ms(12)), []);
+    // Asked for by another one, meanwhile.
+    sender.ask(&[(1, 4)], ms(13));
+    let only_third = sender.repair(ms(13));
+    let [Action::LookUp { handles: third, .. }] = &only_third[..] else {
+        panic!("one look-up, not {only_third:?}");
+    };
+    assert_eq!(third, &(126..150).collect::<Vec<_>>());
+    // Two are gone.
+    let found = handles.iter().filter(|handle| **handle > 11);
+    let found = found.map(|handle| Found {
+        handle: *handle,
+        record: record(*handle),
+        is_learned: false,
+    });
+    let sent = sender.looked_up(*token, found.collect(), ms(14));
+    let [first, second] = &sent[..] else {
+        panic!("two updates, not {:?}", told(&sent));
+    };
+    // An update is named where its last record is, and after it.
+    assert_eq!((first.number, first.repairs.clone()), (5, vec![(1, 1)]));
+    assert_eq!(
+        (second.number, second.repairs.clone()),
+        (6, vec![(2, 2), (4, 4)])
+    );
+    assert_eq!(first.records.len() + second.records.len(), 114);
+    // An answer that comes twice, or too late, is none.
+    assert_eq!(sender.looked_up(*token, vec![], ms(15)), []);
+    assert_eq!(sender.repair(ms(2000)), []);
+}
+
+#[test]
+fn what_is_forgotten_is_told() {
+    let mut sender = Sender::<u16>::new(&config(), ms(0));
+    assert_eq!(sender.oldest(), 1);
+    for number in 0..HISTORY + 10 {
+        sender.send(records([number as u16]), ms(0));
+    }
+    assert_eq!(sender.oldest(), 11);
+    sender.ask(&[(1, 10)], ms(0));
+    assert_eq!(sender.repair(ms(0)), []);
+    sender.ask(&[(1, 11)], ms(0));
+    assert_eq!(sender.repair(ms(0)).len(), 1);
+    assert_eq!(sender.records_after(sender.number() - 3), 3);
+}
+
+#[test]
+fn live_news_win_over_a_walk_that_began_before_them() {
+    let mut bulk = Bulk::due(ms(0));
+    let brought = |bulk: &mut Bulk, number, client| {
+        assert!(bulk.on_live(number, [record(client)].iter()));
+    };
+    // Before the connection is asked for, nothing is remembered: a walk begins later.
+    brought(&mut bulk, 1, 1);
+    bulk.start(SessionId(1), ms(0));
+    brought(&mut bulk, 2, 2);
+    brought(&mut bulk, 3, 3);
+    // The walk began after update 2.
+    assert!(bulk.welcome(2, 0, 5));
+    brought(&mut bulk, 4, 4);
+    let all: Vec<_> = (1..=5).map(|client| (record(client), false)).collect();
+    let expected: Vec<_> = [1, 2, 5].map(|client| (record(client), false)).into();
+    assert_eq!(bulk.records(9, all.clone()), expected);
+    // It goes on: what live updates brought in between counts too.
+    bulk.lost(ms(1));
+    brought(&mut bulk, 5, 5);
+    assert_eq!(bulk.cursor(), Some(9));
+    bulk.start(SessionId(2), ms(2));
+    assert!(!bulk.welcome(5, 9, 5));
+    let expected: Vec<_> = [1, 2].map(|client| (record(client), false)).into();
+    assert_eq!(bulk.records(10, all.clone()), expected);
+    // The peer does not know the place any more.
+    bulk.lost(ms(3));
+    bulk.start(SessionId(3), ms(4));
+    assert!(bulk.welcome(5, 0, 5));
+    assert_eq!(bulk.records(10, all.clone()), all);
+    bulk.end(ms(5));
+    assert!(bulk.is_done());
+}
+
+#[test]
+fn more_live_news_than_can_be_remembered_end_a_walk() {
+    let mut bulk = Bulk::due(ms(0));
+    bulk.start(SessionId(1), ms(0));
+    bulk.welcome(0, 0, 0);
+    let name = |number: usize| {
+        let Record::Entry(mut entry) = record(number as u16) else {
+            unreachable!("a connection");
+        };
+        entry
+            .client
+            .set_ip(Ipv4Addr::from((number >> 16) as u32).into());
+        Record::Entry(entry)
+    };
+    let all: Vec<_> = (0..LIVE_NAMES).map(name).collect();
+    assert!(bulk.on_live(1, all.iter()));
+    assert!(bulk.on_live(2, all.iter()));
+    assert!(!bulk.on_live(3, [name(LIVE_NAMES)].iter()));
+}
+
+/// A peer of the machine under test.
+struct Peer {
+    name: &'static str,
+    incarnation: u64,
+    sequence: u64,
+}
+
+const OWN: (&str, u64) = ("lb1", 5);
+
+impl Peer {
+    fn new(name: &'static str, incarnation: u64) -> Self {
+        Self {
+            name,
+            incarnation,
+            sequence: 0,
+        }
+    }
+
+    fn address() -> SocketAddr {
+        (Ipv4Addr::new(192, 0, 2, 9), 8848).into()
+    }
+
+    fn bytes(&mut self, message: Message) -> Vec<u8> {
+        self.sequence += 1;
+        let header = Header {
+            node: name(self.name),
+            incarnation: self.incarnation,
+            sequence: self.sequence,
+        };
+        Keyring::without_secret().seal(&header, &message)
+    }
+
+    /// A status; it hears this start of a node.
+    fn status(&mut self, sent: u64, hears: Option<(&str, u64)>) -> Vec<u8> {
+        let heard = hears.map(|(node, incarnation)| Heard {
+            node: name(node),
+            incarnation,
+            applied: 0,
+            missing: 0,
+            is_synced: false,
+        });
+        self.bytes(Message::Status(Status {
+            sent,
+            oldest: 1,
+            bulk_port: 8849,
+            peers: heard.into_iter().collect(),
+            ..Status::default()
+        }))
+    }
+
+    fn update(&mut self, number: u64, clients: &[u16]) -> Vec<u8> {
+        let clients = clients.iter();
+        self.bytes(Message::Update(Update {
+            number,
+            repairs: vec![],
+            records: clients.map(|client| (record(*client), false)).collect(),
+        }))
+    }
+}
+
+fn machine() -> Machine<u16> {
+    Machine::new(config(), Keyring::without_secret(), ms(0))
+}
+
+/// What is applied, and in which bulk sessions something is asked for.
+fn seen(actions: &[Action<u16>]) -> (Vec<(How, usize)>, Vec<SessionId>) {
+    let (mut applied, mut sessions) = (Vec::new(), Vec::new());
+    for action in actions {
+        match action {
+            Action::Apply { how, entries, .. } => applied.push((*how, entries.len())),
+            Action::StartBulk { session, .. } => sessions.push(*session),
+            Action::Send { .. } | Action::LookUp { .. } | Action::StopBulk { .. } => {}
+        }
+    }
+    (applied, sessions)
+}
+
+#[test]
+fn a_peer_is_believed_once_it_hears_this_start_of_this_node() {
+    let mut machine = machine();
+    let mut peer = Peer::new("lb2", 7);
+    let hear = |machine: &mut Machine<u16>, bytes: Vec<u8>| {
+        seen(&machine.on_datagram(Peer::address(), &bytes, ms(1)))
+    };
+    let nothing = (vec![], vec![]);
+    assert_eq!(hear(&mut machine, peer.update(1, &[1])), nothing);
+    for hears in [None, Some(("lb1", 4)), Some(("lb3", 5))] {
+        assert_eq!(hear(&mut machine, peer.status(1, hears)), nothing);
+        assert_eq!(hear(&mut machine, peer.update(2, &[1])), nothing);
+    }
+    let state = |machine: &Machine<u16>| machine.report(ms(2)).peers[0].state;
+    assert_eq!(state(&machine), PeerState::OneWay);
+    let believed = hear(&mut machine, peer.status(2, Some(OWN)));
+    assert_eq!(believed, (vec![], vec![SessionId(1)]));
+    assert_eq!(state(&machine), PeerState::Waiting);
+    let applied = hear(&mut machine, peer.update(3, &[1, 2]));
+    assert_eq!(applied, (vec![(How::Live, 2)], vec![]));
+    assert_eq!(machine.report(ms(2)).early, 4);
+    // It was started anew, and an earlier start of it comes too late.
+    let old = peer.update(4, &[1]);
+    let mut again = Peer::new("lb2", 8);
+    assert_eq!(hear(&mut machine, again.update(1, &[1])), nothing);
+    assert_eq!(hear(&mut machine, old), nothing);
+    assert_eq!(state(&machine), PeerState::OneWay);
+    let refused = machine.report(ms(2)).refused;
+    assert_eq!(
+        (refused.len(), refused[0].reason, refused[0].datagrams),
+        (1, Reject::Old, 1)
+    );
+}
+
+#[test]
+fn datagrams_that_are_refused() {
+    let mut machine = machine();
+    let mut peer = Peer::new("lb2", 7);
+    let first = peer.status(0, Some(OWN));
+    let mut check = |bytes: &[u8], reason: Option<Reject>| {
+        let before = machine.refused;
+        machine.on_datagram(Peer::address(), bytes, ms(1));
+        let counts = Reject::ALL.into_iter().zip(before).zip(machine.refused);
+        let counted = counts.filter(|((_, before), after)| before != after);
+        let counted: Vec<_> = counted.map(|((reason, _), _)| reason).collect();
+        assert_eq!(counted, reason.into_iter().collect::<Vec<_>>());
+    };
+    check(&first, None);
+    check(&first, Some(Reject::Replayed));
+    check(b"?", Some(Reject::Short));
+    check(&Peer::new("lb1", 5).status(0, None), Some(Reject::Own));
+    check(&Peer::new("lb1", 6).status(0, None), Some(Reject::SameName));
+    check(&Peer::new("lb2", 6).status(0, None), Some(Reject::Old));
+    let names = [
+        "a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l", "m", "n", "o",
+    ];
+    for name in names {
+        check(&Peer::new(name, 1).status(0, None), None);
+    }
+    assert_eq!(names.len() + 1, PEERS);
+    check(&Peer::new("p", 1).status(0, None), Some(Reject::Peers));
+}
+
+#[test]
+fn synced_alone_or_at_the_limit() {
+    // Without anybody.
+    let mut machine = machine();
+    assert_eq!(machine.readiness(ms(4999)), Readiness::Waiting);
+    assert_eq!(machine.readiness(ms(5000)), Readiness::Alone);
+    // With a peer that does not get on.
+    let mut peer = Peer::new("lb2", 7);
+    machine.on_datagram(Peer::address(), &peer.status(0, None), ms(58_000));
+    assert_eq!(machine.readiness(ms(59_999)), Readiness::Waiting);
+    assert_eq!(machine.readiness(ms(60_000)), Readiness::Limit);
+    // Filled.
+    let now = ms(60_500);
+    machine.on_datagram(Peer::address(), &peer.status(4, Some(OWN)), now);
+    let session = SessionId(1);
+    let welcome = Event::Welcome {
+        number: 4,
+        cursor: 0,
+        about: 2,
+    };
+    let part = Event::Records {
+        number: 6,
+        cursor: 1,
+        records: vec![(record(1), false), (record(2), true)],
+    };
+    assert_eq!(machine.on_bulk(session, welcome.clone(), now), []);
+    let state = |machine: &Machine<u16>| machine.report(now).peers[0].state;
+    let (received, about) = (0, 2);
+    assert_eq!(state(&machine), PeerState::Syncing { received, about });
+    let actions = machine.on_bulk(session, part, now);
+    assert_eq!(seen(&actions).0, [(How::Bulk, 1), (How::SecondHand, 1)]);
+    machine.on_bulk(session, Event::End, now);
+    // Updates 5 and 6 were overtaken by what the walk read.
+    assert_eq!(state(&machine), PeerState::Repairing { missing: 2 });
+    assert_eq!(machine.readiness(now), Readiness::Limit);
+    let repair = peer.bytes(Message::Update(update(7, &[(5, 6)])));
+    machine.on_datagram(Peer::address(), &repair, now);
+    assert_eq!(state(&machine), PeerState::Synced);
+    assert_eq!(machine.readiness(now), Readiness::Synced);
+    // It falls silent: nothing more is to be had.
+    assert_eq!(machine.readiness(ms(70_000)), Readiness::Synced);
+    // A session that is over.
+    let stop = vec![Action::StopBulk { session }];
+    assert_eq!(machine.on_bulk(session, welcome, now), stop);
+}
+
+#[test]
+fn a_lost_bulk_resync_is_begun_again_and_a_silent_one_given_up() {
+    let mut machine = machine();
+    let mut peer = Peer::new("lb2", 7);
+    let mut now = ms(0);
+    let mut started =
+        seen(&machine.on_datagram(Peer::address(), &peer.status(0, Some(OWN)), now)).1;
+    let mut waits = Vec::new();
+    for _ in 0..8 {
+        assert_eq!(started.len(), 1);
+        machine.on_bulk_lost(started[0], now);
+        let lost = now;
+        started.clear();
+        while started.is_empty() {
+            now += ms(10);
+            let status = peer.status(0, Some(OWN));
+            let actions = machine.on_datagram(Peer::address(), &status, now);
+            started.extend(seen(&actions).1);
+            started.extend(seen(&machine.tick(now).0).1);
+        }
+        waits.push(now - lost);
+    }
+    assert!(waits.is_sorted(), "{waits:?}");
+    assert!(waits[0] >= ms(200) && waits[7] <= ms(10_010), "{waits:?}");
+    let stopped = machine.tick(now + ms(10_000)).0;
+    let session = started[0];
+    assert!(stopped.contains(&Action::StopBulk { session }));
+}
+
+#[test]
+fn a_status_comes_regularly_and_at_once_for_a_new_peer() {
+    let mut machine = machine();
+    let statuses = |machine: &mut Machine<u16>, now| {
+        let (actions, next) = machine.tick(now);
+        let to = actions.iter().map(|action| match action {
+            Action::Send { to, .. } => *to,
+            other => panic!("nothing else, not {other:?}"),
+        });
+        (to.collect::<Vec<_>>(), next)
+    };
+    let one = vec![To::Everyone];
+    let first = statuses(&mut machine, ms(0));
+    assert_eq!(first, (one.clone(), STATUS_EVERY));
+    assert_eq!(statuses(&mut machine, ms(199)), (vec![], STATUS_EVERY));
+    assert_eq!(statuses(&mut machine, ms(200)), (one.clone(), ms(400)));
+    let hello = Peer::new("lb2", 7).status(0, None);
+    machine.on_datagram(Peer::address(), &hello, ms(205));
+    assert_eq!(machine.deadline(ms(205)), ms(220));
+    assert_eq!(statuses(&mut machine, ms(220)), (one, ms(420)));
+}
+
+#[test]
+fn what_is_kept_aside_comes_when_the_directory_changes() {
+    let mut machine = machine();
+    machine.on_unknown(&name("lb2"), [record(1), record(2)], ms(0));
+    machine.on_unknown(&name("lb3"), [record(3)], ms(0));
+    assert_eq!(machine.report(ms(1)).aside, 3);
+    let actions = machine.on_directory_changed(ms(10));
+    assert_eq!(seen(&actions).0, [(How::Aside, 2), (How::Aside, 1)]);
+    assert_eq!(machine.on_directory_changed(ms(20)), []);
+}

@@ -1,0 +1,133 @@
+//! Puts what peers told into this node's tables.
+
+use std::io;
+
+use xdp_ebpf::layout::{Template as Standing, learned};
+
+use super::Tables;
+use super::templates::Templates;
+use crate::directory::{Directory, Unknown};
+use crate::entry::{Entry, How, Record, Template, supersedes};
+use crate::table::{Placed, Wish, forget, place};
+
+/// What became of records, since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Applied {
+    /// They stand in the tables.
+    pub taken: u64,
+    /// This node, or another peer, knew better.
+    pub known_better: u64,
+    /// The table was full of what is worth more.
+    pub refused: u64,
+    /// Of a service or a real server that is not configured here.
+    pub unknown: u64,
+    /// The kernel refused, or a map was full.
+    pub failed: u64,
+}
+
+/// Puts connections into the tables. Gives those that name what is not known here.
+///
+/// # Errors
+/// The tables cannot be read, or no program be run.
+pub(super) fn entries(
+    tables: &dyn Tables,
+    directory: &Directory,
+    entries: &[Entry],
+    how: How,
+    applied: &mut Applied,
+) -> io::Result<Vec<Record>> {
+    let view = tables.view()?;
+    let mut unknown = Vec::new();
+    let mut orders = vec![Vec::new(); view.cpus as usize];
+    for entry in entries {
+        match directory.number(entry) {
+            Ok(numbered) => {
+                let wish = Wish {
+                    numbered,
+                    state: entry.state,
+                    idle_s: entry.idle_s,
+                    how,
+                };
+                match place(&view, &wish) {
+                    Placed::On(cpu, order) => {
+                        if let Some(orders) = orders.get_mut(cpu as usize) {
+                            orders.push(order);
+                        }
+                    }
+                    Placed::KnownBetter => applied.known_better += 1,
+                }
+            }
+            Err(what) => {
+                if what == Unknown::Server
+                    && let Ok((handle, _)) = directory.handle(entry)
+                {
+                    forget(&view, handle, entry.idle_s, how);
+                }
+                applied.unknown += 1;
+                unknown.push(Record::Entry(*entry));
+            }
+        }
+    }
+    for (cpu, mut orders) in (0..).zip(orders) {
+        if orders.is_empty() {
+            continue;
+        }
+        tables.learn(cpu, &mut orders)?;
+        for order in orders {
+            match u64::from(order.outcome) {
+                learned::TAKEN => applied.taken += 1,
+                learned::KNOWN_BETTER => applied.known_better += 1,
+                learned::REFUSED => applied.refused += 1,
+                _ => applied.failed += 1,
+            }
+        }
+    }
+    Ok(unknown)
+}
+
+/// Puts templates into their map. Gives those that name what is not known here.
+///
+/// # Errors
+/// The tables cannot be read, or the map not be written.
+pub(super) fn templates(
+    tables: &dyn Tables,
+    directory: &Directory,
+    known: &mut Templates,
+    templates: &[Template],
+    how: How,
+    applied: &mut Applied,
+) -> io::Result<Vec<Record>> {
+    let now_s = tables.view()?.now_s;
+    let mut unknown = Vec::new();
+    for template in templates {
+        let Ok((key, destination)) = directory.number_template(template) else {
+            applied.unknown += 1;
+            unknown.push(Record::Template(*template));
+            continue;
+        };
+        let mut seen_s = now_s.wrapping_sub(template.idle_s);
+        if let Some(standing) = tables.template(&key) {
+            let held = known.held(&key, &standing, now_s);
+            if !supersedes(held, template.idle_s, how) {
+                applied.known_better += 1;
+                continue;
+            }
+            if standing.destination == destination && held.idle_s < template.idle_s {
+                seen_s = standing.seen_s;
+            }
+        }
+        let standing = Standing {
+            destination,
+            seen_s,
+        };
+        match tables.put_template(&key, &standing) {
+            Ok(()) => {
+                known.learned(key, &standing);
+                applied.taken += 1;
+            }
+            // The map is full of what is used: it gives way to nothing for a moment.
+            Err(_) => applied.failed += 1,
+        }
+    }
+    Ok(unknown)
+}

@@ -1,0 +1,397 @@
+//! The loop of a node that speaks the kernel's IPVS protocol: what changed is told, what is told is entered. The protocol knows
+//! no peers, no questions and no full sync.
+
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::io;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
+
+use super::apply::{self, Applied};
+use super::run::{
+    PASS_EVERY, PASS_SHARE, TEMPLATES_EVERY, TEMPLATES_SHARE, Trouble, cpu_time, readable,
+};
+use super::templates::Templates;
+use super::{Lent, Order, Start, Status, Tables};
+use crate::config::KernelConfig;
+use crate::directory::{Directory, Handle};
+use crate::entry::{Entry, How, NodeName, Record};
+use crate::link::Link;
+use crate::machine::aside::Aside;
+use crate::machine::{Class, Readiness};
+use crate::table::{Scanner, look_up};
+use crate::wire::ipvs::{Encoder, Refusal, decode, flags, kernel_entry, record};
+
+/// Messages that are taken in before anything else has its turn.
+const MESSAGES_AT_ONCE: usize = 64;
+/// Largest message.
+const LARGEST: usize = 65_536;
+/// Senders that are told apart.
+const SENDERS: usize = 16;
+
+/// What operators see.
+#[derive(Clone, Debug, Default, serde::Serialize)]
+pub struct KernelReport {
+    /// Messages sent.
+    pub messages: u64,
+    /// Connections in them.
+    pub records: u64,
+    /// Connections that the protocol has no way to tell: addresses of several families.
+    pub unsendable: u64,
+    /// Connections that wait to be sent.
+    pub backlog: u64,
+    /// Messages heard.
+    pub heard: u64,
+    /// Connections in them.
+    pub heard_records: u64,
+    /// Connections of a state, a protocol or a firewall mark that is not shared here.
+    pub passed_over: u64,
+    /// Connections kept aside until their service is known.
+    pub aside: u64,
+    /// Why messages, or connections in them, were not taken; reasons that did not occur are left out.
+    pub refused: BTreeMap<&'static str, u64>,
+    /// Whom messages come from, and how many.
+    pub senders: BTreeMap<IpAddr, u64>,
+}
+
+fn word(refusal: Refusal) -> &'static str {
+    match refusal {
+        Refusal::Short => "shorter than a header",
+        Refusal::Length => "cut off, or longer than they say",
+        Refusal::SyncId => "of another sync id",
+        Refusal::Malformed => "an entry that is not possible",
+        Refusal::Option => "an option that is not possible",
+        Refusal::Unknown => "an option that is not known and must be",
+        Refusal::Engine => "of a persistence engine that is not known here",
+        Refusal::Protocol => "of a protocol that is not balanced",
+        Refusal::State => "of a state that its protocol does not have",
+    }
+}
+
+/// What the loop knows.
+struct State {
+    kernel: KernelConfig,
+    interface: String,
+    lent: Arc<Lent>,
+    directory: Directory,
+    templates: Templates,
+    scanner: Scanner,
+    encoder: Encoder,
+    aside: Aside,
+    /// Whose records stand aside: the protocol has no names.
+    nobody: NodeName,
+    records_per_second: u32,
+    /// How many records may be told now, and when that was reckoned.
+    tokens: f64,
+    reckoned: Instant,
+    started: Instant,
+    report: KernelReport,
+    left: (usize, usize),
+    applied: Applied,
+    passes: u64,
+    pass_took: Duration,
+    trouble: Trouble,
+}
+
+impl State {
+    fn tables(&self) -> Arc<dyn Tables> {
+        self.lent.now().1
+    }
+
+    /// How many records may be told now: a tenth of a second's are saved up.
+    fn budget(&mut self) -> usize {
+        let rate = f64::from(self.records_per_second);
+        let now = Instant::now();
+        let earned = (now - self.reckoned).as_secs_f64() * rate;
+        self.reckoned = now;
+        self.tokens = (self.tokens + earned).min((rate / 10.0).max(1.0));
+        self.tokens as usize
+    }
+
+    /// Packs what a pass found; gives the messages.
+    fn pack(&mut self, records: Vec<(Handle, Record)>) -> Vec<Vec<u8>> {
+        self.tokens -= records.len() as f64;
+        let mut messages = Vec::new();
+        for (_, record) in records {
+            match kernel_entry(&record, &self.directory) {
+                Some(entry) => {
+                    self.report.records += 1;
+                    messages.extend(self.encoder.push(&entry));
+                }
+                None => self.report.unsendable += 1,
+            }
+        }
+        messages.extend(self.encoder.finish());
+        self.report.messages += messages.len() as u64;
+        messages
+    }
+
+    fn pass(&mut self) -> Vec<Vec<u8>> {
+        let began = Instant::now();
+        let tables = self.tables();
+        let view = match tables.view() {
+            Ok(view) => view,
+            Err(error) => {
+                self.trouble
+                    .tell("the connection tables cannot be read", &error);
+                return Vec::new();
+            }
+        };
+        let room = Cell::new(self.budget());
+        let mut found = Vec::new();
+        let tally = self.scanner.pass(
+            &view,
+            &self.directory,
+            |_| room.get(),
+            |_, records| {
+                room.set(room.get() - records.len());
+                found.extend(records);
+            },
+        );
+        self.left.0 = tally.left;
+        let messages = self.pack(found);
+        self.passes += 1;
+        self.pass_took = began.elapsed();
+        messages
+    }
+
+    fn pass_templates(&mut self) -> Vec<Vec<u8>> {
+        let tables = self.tables();
+        let read = tables
+            .templates()
+            .and_then(|standing| tables.view().map(|view| (standing, view.now_s)));
+        let (standing, now_s) = match read {
+            Ok(read) => read,
+            Err(error) => {
+                self.trouble
+                    .tell("the persistence templates cannot be read", &error);
+                return Vec::new();
+            }
+        };
+        let room = Cell::new(self.budget());
+        let mut found = Vec::new();
+        self.left.1 = self.templates.pass(
+            &standing,
+            &self.directory,
+            now_s,
+            |_: Class| room.get(),
+            |_, records| {
+                room.set(room.get() - records.len());
+                found.extend(records);
+            },
+        );
+        self.pack(found)
+    }
+
+    fn hear(&mut self, from: IpAddr, message: &[u8]) {
+        let outcome = decode(message, self.kernel.sync_id);
+        self.report.heard += 1;
+        if self.report.senders.len() < SENDERS || self.report.senders.contains_key(&from) {
+            *self.report.senders.entry(from).or_default() += 1;
+        }
+        for refusal in outcome.refusals {
+            *self.report.refused.entry(word(refusal)).or_default() += 1;
+        }
+        let mut records = Vec::new();
+        for entry in &outcome.entries {
+            self.report.heard_records += 1;
+            match record(entry, &self.directory) {
+                Some(Record::Entry(told)) if self.is_late(&told, entry.flags) => {
+                    self.applied.known_better += 1;
+                }
+                Some(record) => records.push(record),
+                None => self.report.passed_over += 1,
+            }
+        }
+        self.apply(records, How::Live);
+    }
+
+    /// What ends does not take the place of what has begun under the same addresses at another real server
+    /// (`ip_vs_proc_conn`: "late message of a replaced connection").
+    fn is_late(&self, told: &Entry, entry_flags: u32) -> bool {
+        if entry_flags & flags::INACTIVE == 0 {
+            return false;
+        }
+        let tables = self.tables();
+        let (Ok(view), Ok(numbered)) = (tables.view(), self.directory.number(told)) else {
+            return false;
+        };
+        look_up(&view, &self.directory, numbered.handle).is_some_and(|(standing, _)| {
+            self.directory
+                .number(&standing)
+                .is_ok_and(|it| it.destination != numbered.destination)
+        })
+    }
+
+    fn apply(&mut self, records: Vec<Record>, how: How) {
+        let tables = self.tables();
+        let now = self.started.elapsed();
+        let (mut entries, mut templates) = (Vec::new(), Vec::new());
+        for record in records {
+            if !self.aside.yields(&record, how, now) {
+                self.applied.known_better += 1;
+                continue;
+            }
+            match record {
+                Record::Entry(entry) => entries.push(entry),
+                Record::Template(template) => templates.push(template),
+            }
+        }
+        let taken = apply::entries(
+            tables.as_ref(),
+            &self.directory,
+            &entries,
+            how,
+            &mut self.applied,
+        )
+        .and_then(|mut unknown| {
+            unknown.extend(apply::templates(
+                tables.as_ref(),
+                &self.directory,
+                &mut self.templates,
+                &templates,
+                how,
+                &mut self.applied,
+            )?);
+            Ok(unknown)
+        });
+        match taken {
+            Ok(unknown) => {
+                for record in unknown {
+                    self.aside.keep(record, &self.nobody, now);
+                }
+            }
+            Err(error) => {
+                self.applied.failed += (entries.len() + templates.len()) as u64;
+                self.trouble
+                    .tell("what a peer told cannot be entered", &error);
+            }
+        }
+    }
+
+    fn obey(&mut self, order: Order) {
+        match order {
+            Order::Directory(directory) => {
+                self.directory = *directory;
+                let now = self.started.elapsed();
+                let kept = self.aside.take(now);
+                self.apply(
+                    kept.into_iter().map(|(_, record)| record).collect(),
+                    How::Aside,
+                );
+            }
+            Order::Status(answer) => {
+                let report = KernelReport {
+                    backlog: (self.left.0 + self.left.1) as u64,
+                    aside: self.aside.len() as u64,
+                    ..self.report.clone()
+                };
+                let status = Status {
+                    interface: self.interface.clone(),
+                    machine: None,
+                    kernel: Some(report),
+                    applied: self.applied,
+                    passes: self.passes,
+                    pass_us: self.pass_took.as_micros() as u64,
+                    cpu_ms: cpu_time().as_millis() as u64,
+                    trouble: self.trouble.last(),
+                };
+                // Whoever asked may have gone away.
+                let _ = answer.send(status);
+            }
+        }
+    }
+}
+
+/// The thread, until nobody holds the node any more.
+pub(super) async fn run(
+    start: Start,
+    kernel: KernelConfig,
+    lent: Arc<Lent>,
+    link: Link,
+    mut orders: mpsc::UnboundedReceiver<Order>,
+) {
+    let Start {
+        config,
+        directory,
+        mut on_readiness,
+        ..
+    } = start;
+    let now = Instant::now();
+    let mut state = State {
+        kernel,
+        interface: config.interface,
+        lent,
+        directory,
+        templates: Templates::default(),
+        scanner: Scanner::refreshing_within(kernel.refresh_s),
+        encoder: Encoder::new(kernel.sync_id, kernel.longest),
+        aside: Aside::new(config.aside_records, config.aside_for),
+        nobody: config.node,
+        records_per_second: config.records_per_second,
+        tokens: 0.0,
+        reckoned: now,
+        started: now,
+        report: KernelReport::default(),
+        left: (0, 0),
+        applied: Applied::default(),
+        passes: 0,
+        pass_took: Duration::ZERO,
+        trouble: Trouble::default(),
+    };
+    // There is nothing to wait for: nobody can be asked for what he has.
+    on_readiness(Readiness::Alone);
+    let (mut pass_at, mut templates_at) = (now, now);
+    let mut buffer = vec![0; LARGEST];
+    loop {
+        let messages = tokio::select! {
+            order = orders.recv() => match order {
+                Some(order) => {
+                    state.obey(order);
+                    Vec::new()
+                }
+                None => return,
+            },
+            socket = readable(link.sockets()) => {
+                for _ in 0..MESSAGES_AT_ONCE {
+                    let Some(socket) = socket else { break };
+                    match socket.try_recv_from(&mut buffer) {
+                        // As the kernel does: what is longer is cut off, and refused for its length.
+                        Ok((length, from)) => {
+                            let length = length.min(state.kernel.longest.max(1024));
+                            state.hear(from.ip(), &buffer[..length]);
+                        }
+                        Err(error) => {
+                            if error.kind() != io::ErrorKind::WouldBlock {
+                                state.trouble.tell("nothing can be received", &error);
+                            }
+                            break;
+                        }
+                    }
+                }
+                Vec::new()
+            },
+            () = sleep_until(pass_at) => {
+                let messages = state.pass();
+                pass_at = Instant::now() + PASS_EVERY.max(state.pass_took * PASS_SHARE);
+                messages
+            }
+            () = sleep_until(templates_at) => {
+                let began = Instant::now();
+                let messages = state.pass_templates();
+                templates_at = Instant::now() + TEMPLATES_EVERY.max(began.elapsed() * TEMPLATES_SHARE);
+                state.aside.expire(state.started.elapsed());
+                messages
+            }
+        };
+        for message in messages {
+            if let Err(error) = link.send_all(&message).await {
+                state.trouble.tell("a message cannot be sent", &error);
+            }
+        }
+    }
+}

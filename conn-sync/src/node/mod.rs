@@ -1,0 +1,200 @@
+//! A node among its peers: the thread that joins the machine, the tables and the sockets.
+//!
+//! ```text
+//!            ┌── passes over the tables ──► machine ──► datagrams
+//!  tables ◄──┤   what peers told       ◄──         ◄── datagrams
+//!            └── whole tables, a piece at a time ◄──► bulk resyncs (TCP)
+//! ```
+//!
+//! It decides nothing: the machine does. Nobody waits for it: whoever runs it tells it what changes, and asks how it stands.
+
+mod apply;
+mod bulk;
+mod kernel;
+mod run;
+mod templates;
+
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use tokio::sync::{mpsc, oneshot};
+use xdp_ebpf::layout::{Learn, Template, TemplateKey};
+
+pub use apply::Applied;
+pub use kernel::KernelReport;
+
+use crate::config::{Config, Protocol};
+use crate::directory::Directory;
+use crate::link::Link;
+use crate::machine;
+use crate::table::View;
+use crate::wire::auth::Keyring;
+
+/// What a node is lent: the tables of a director.
+pub trait Tables: Send + Sync + 'static {
+    /// The connection tables now.
+    ///
+    /// # Errors
+    /// Their settings cannot be read.
+    fn view(&self) -> io::Result<View<'_>>;
+
+    /// Has a CPU learn peers' connections; each order says what became of it.
+    ///
+    /// # Errors
+    /// The program cannot be run.
+    fn learn(&self, cpu: u32, orders: &mut [Learn]) -> io::Result<()>;
+
+    /// All persistence templates.
+    ///
+    /// # Errors
+    /// The map cannot be read.
+    fn templates(&self) -> io::Result<Vec<(TemplateKey, Template)>>;
+
+    /// What persistence remembers of a client.
+    fn template(&self, key: &TemplateKey) -> Option<Template>;
+
+    /// Has it remember this.
+    ///
+    /// # Errors
+    /// The map refuses.
+    fn put_template(&self, key: &TemplateKey, template: &Template) -> io::Result<()>;
+}
+
+/// With what a node begins.
+pub struct Start {
+    /// Who it is and whom it talks to.
+    pub config: Config,
+    /// Higher with every start.
+    pub incarnation: u64,
+    /// What datagrams are signed with.
+    pub keyring: Keyring,
+    /// The tables.
+    pub tables: Arc<dyn Tables>,
+    /// Their names.
+    pub directory: Directory,
+    /// Told whenever it changes whether this node has what its peers have. Must not wait.
+    pub on_readiness: Box<dyn FnMut(machine::Readiness) + Send>,
+}
+
+/// How a node stands.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct Status {
+    /// Its interface.
+    pub interface: String,
+    /// What the machine says of itself and each peer; none of a node that speaks the kernel's protocol.
+    #[serde(flatten)]
+    pub machine: Option<machine::Report>,
+    /// Of a node that speaks the kernel's protocol.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kernel: Option<KernelReport>,
+    /// What became of what peers told.
+    pub applied: Applied,
+    /// Passes over the connection tables.
+    pub passes: u64,
+    /// The last one took so long, in microseconds.
+    pub pass_us: u64,
+    /// Processor time that its thread has taken so far, in milliseconds.
+    pub cpu_ms: u64,
+    /// What last went wrong at the edge, if anything did.
+    pub trouble: Option<String>,
+}
+
+/// What is told to the thread.
+enum Order {
+    Directory(Box<Directory>),
+    Status(oneshot::Sender<Status>),
+}
+
+/// The tables that are lent now, and how many there were before them.
+struct Lent(Mutex<(u64, Arc<dyn Tables>)>);
+
+impl Lent {
+    fn now(&self) -> (u64, Arc<dyn Tables>) {
+        let lent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        (lent.0, Arc::clone(&lent.1))
+    }
+}
+
+/// A running node. It ends when this is dropped.
+pub struct Node {
+    orders: Option<mpsc::UnboundedSender<Order>>,
+    lent: Arc<Lent>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Node {
+    /// Opens the sockets and starts the thread.
+    ///
+    /// # Errors
+    /// There is no such interface, the port is taken, or a thread cannot be made.
+    pub fn start(start: Start) -> io::Result<Self> {
+        let (orders, ordered) = mpsc::unbounded_channel();
+        let lent = Arc::new(Lent(Mutex::new((0, Arc::clone(&start.tables)))));
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_io()
+            .enable_time()
+            .build()?;
+        let thread = std::thread::Builder::new().name("conn-sync".to_owned());
+        // Sockets are made within the runtime that waits for them.
+        let context = runtime.enter();
+        let link = Link::open(&start.config)?;
+        let for_thread = Arc::clone(&lent);
+        let thread = match start.config.protocol {
+            Protocol::Own => {
+                let listener = link.listener(&start.config)?;
+                drop(context);
+                thread.spawn(move || {
+                    runtime.block_on(run::run(start, for_thread, link, listener, ordered));
+                })?
+            }
+            Protocol::Kernel(kernel) => {
+                drop(context);
+                thread.spawn(move || {
+                    runtime.block_on(kernel::run(start, kernel, for_thread, link, ordered));
+                })?
+            }
+        };
+        Ok(Self {
+            orders: Some(orders),
+            lent,
+            thread: Some(thread),
+        })
+    }
+
+    /// The director has other tables now.
+    pub fn set_tables(&self, tables: Arc<dyn Tables>) {
+        let mut lent = self.lent.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *lent = (lent.0 + 1, tables);
+    }
+
+    /// The tables have other names now.
+    pub fn set_directory(&self, directory: Directory) {
+        self.order(Order::Directory(Box::new(directory)));
+    }
+
+    /// How it stands. The answer fails if the thread has ended.
+    #[must_use]
+    pub fn status(&self) -> oneshot::Receiver<Status> {
+        let (answer, asked) = oneshot::channel();
+        self.order(Order::Status(answer));
+        asked
+    }
+
+    /// Fails only once the thread has ended, which is known otherwise.
+    fn order(&self, order: Order) {
+        if let Some(orders) = &self.orders {
+            let _ = orders.send(order);
+        }
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.orders = None;
+        if let Some(thread) = self.thread.take() {
+            // It ends at once: nothing in it waits for long.
+            let _ = thread.join();
+        }
+    }
+}
