@@ -146,6 +146,20 @@ Exit codes: 0 it answers, 2 this director has no heartbeat, 3 no director answer
         #[arg(long)]
         json: bool,
     },
+    /// Show with whom connections are shared: what each other director has of this one's, and this one of theirs.
+    #[command(after_help = "\
+Examples:
+  director sync
+  director sync --json | jq '.peers[] | {node, state, lag_records}'
+
+Exit codes: 0 it answers, 2 this director shares its connections with nobody, 3 no director answers.")]
+    Sync {
+        #[command(flatten)]
+        socket: Socket,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// Give groups of virtual addresses to another director, and serve them again only if nobody else can.
     #[command(after_help = "\
 Examples:

@@ -11,6 +11,7 @@ mod heartbeat;
 mod output;
 mod server;
 mod status;
+mod sync;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
@@ -52,6 +53,7 @@ pub fn main() -> ExitCode {
         } => checks::checks(socket, server.as_deref(), *history, *json),
         Command::Reload { socket, json } => checks::reload(socket, *json),
         Command::Heartbeat { socket, json } => heartbeat::tell(socket, *json),
+        Command::Sync { socket, json } => sync::tell(socket, *json),
         Command::Standby { group, socket } => {
             let question = |group| Question::Standby { group };
             heartbeat::order(socket, "standby", group.clone(), question)

@@ -33,6 +33,9 @@ pub enum ConfigError {
     /// A key of the heartbeat is not there or not one.
     #[error("{0}")]
     Heartbeat(#[from] heartbeat::config::ConfigError),
+    /// A key of the section sync is not there or not one.
+    #[error("{0}")]
+    Sync(#[from] super::sync::SyncKeyError),
     /// The text is there but wrong. Every mistake stands there with its place.
     #[error("{0}")]
     Mistakes(Mistakes),
@@ -44,9 +47,10 @@ impl ConfigError {
     pub fn mistakes(&self) -> &[Mistake] {
         match self {
             ConfigError::Mistakes(mistakes) => &mistakes.list,
-            ConfigError::Read { .. } | ConfigError::TooLarge { .. } | ConfigError::Heartbeat(_) => {
-                &[]
-            }
+            ConfigError::Read { .. }
+            | ConfigError::TooLarge { .. }
+            | ConfigError::Heartbeat(_)
+            | ConfigError::Sync(_) => &[],
         }
     }
 }

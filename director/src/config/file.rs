@@ -17,6 +17,7 @@ use super::kinds::{
 };
 use super::limits;
 use super::model::{NoServer, OnDown, RemovedServers, UntilChecked, XdpMode};
+use super::sync::SyncFile;
 use super::value::{Located, Optional, ShortOrLong, Value};
 
 /// Configuration of a director.
@@ -47,6 +48,8 @@ pub(super) struct File {
     /// Who is in charge of which virtual addresses, where there is more than one director.
     #[schemars(with = "Option<serde_json::Map<String, serde_json::Value>>")]
     pub(super) heartbeat: Option<heartbeat::config::File>,
+    /// With whom this director shares its connections, where there is more than one director.
+    pub(super) sync: Optional<Located<SyncFile>>,
     /// Whether this file is loaded again when it changes, as after SIGHUP. Default: false.
     pub(super) watch: Optional<Value<Switch>>,
 }

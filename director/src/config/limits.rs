@@ -1,5 +1,7 @@
 //! The limits of a configuration, in one table, and the check against them.
 
+use std::time::Duration;
+
 use xdp_ebpf::layout::limits as tables;
 
 use super::error::{Mistake, Place};
@@ -58,6 +60,30 @@ pub const DEPENDENCIES: Limit = Limit {
 
 /// Longest time of an alert, in milliseconds: a week.
 pub const ALERT_TIME_MS: u32 = 7 * 24 * 3_600_000;
+/// Other nodes that connections are shared with.
+pub const SYNC_PEERS: Limit = Limit {
+    what: "peers",
+    maximum: conn_sync::machine::limits::PEERS,
+};
+/// Keys that are accepted besides the one in use.
+pub const SYNC_KEYS: Limit = Limit {
+    what: "accepted keys",
+    maximum: 8,
+};
+/// Connections told in a second, at most.
+pub const SYNC_RATE: u64 = 10_000_000;
+/// Least and most bytes of a datagram to other nodes.
+pub const SYNC_DATAGRAM_BYTES: (u64, u64) = {
+    let bytes = conn_sync::machine::limits::DATAGRAM_BYTES;
+    (*bytes.start() as u64, *bytes.end() as u64)
+};
+/// Shortest and longest time of the section.
+pub const SYNC_TIME: std::ops::RangeInclusive<Duration> =
+    Duration::from_millis(100)..=Duration::from_secs(3600);
+/// Connections of unknown services that are kept aside, and for how long: configurations reload at different moments.
+pub const SYNC_ASIDE: usize = 1 << 17;
+/// See [`SYNC_ASIDE`].
+pub const SYNC_ASIDE_FOR: Duration = Duration::from_secs(60);
 /// Targets of alerts.
 pub const ALERTS: Limit = Limit {
     what: "alerts",

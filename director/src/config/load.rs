@@ -6,6 +6,7 @@ use std::path::Path;
 
 use super::error::{ConfigError, Mistake, Mistakes, Place};
 use super::model::Config;
+use super::sync::load_sync_keys;
 use super::{limits, resolve, yaml};
 
 /// Loads a configuration file.
@@ -34,6 +35,9 @@ pub fn load(path: &Path) -> Result<Config, ConfigError> {
             let config = parse(&file_name, &text)?;
             if let Some(heartbeat) = &config.heartbeat {
                 heartbeat::config::load_keys(heartbeat)?;
+            }
+            if let Some(sync) = &config.sync {
+                load_sync_keys(sync)?;
             }
             Ok(config)
         }

@@ -24,6 +24,7 @@ mod model;
 mod resolve;
 mod schema;
 mod services;
+mod sync;
 #[cfg(test)]
 mod tests;
 mod thresholds;
@@ -46,3 +47,4 @@ pub use model::{
     UntilChecked, VirtualService, XdpMode,
 };
 pub use schema::schema;
+pub use sync::{KernelSync, KeyFile, Sync, SyncKeyError, SyncKeys, load_sync_keys};

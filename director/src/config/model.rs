@@ -16,6 +16,7 @@ use xdp_ebpf::state::{STATES, State, TIMEOUTS_S};
 
 use super::alerts::AlertTarget;
 use super::checks::Check;
+use super::sync::Sync;
 
 /// Everything that one configuration file says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -42,6 +43,8 @@ pub struct Config {
     pub watch: bool,
     /// Who is in charge of which addresses, where there is more than one director.
     pub heartbeat: Option<Arc<heartbeat::config::Config>>,
+    /// With whom this director shares its connections.
+    pub sync: Option<Arc<Sync>>,
 }
 
 impl Config {

@@ -45,6 +45,9 @@ impl Resolver {
         let alerts = self.alerts(&file.alerts);
         let tunnel = file.tunnel.as_ref();
         let connections = file.connections.as_ref();
+        let heartbeat = file.heartbeat.as_ref().and_then(|it| self.heartbeat(it));
+        let node = heartbeat.as_ref().map(|it| it.node.as_str());
+        let sync = file.sync.as_ref().and_then(|it| self.sync(it, node));
         Config {
             interfaces,
             services,
@@ -72,7 +75,8 @@ impl Resolver {
                 PathBuf::from(format!("/run/director/{instance}.sock")),
             ),
             watch: self.or(&file.watch, false),
-            heartbeat: file.heartbeat.as_ref().and_then(|it| self.heartbeat(it)),
+            heartbeat,
+            sync,
             instance,
         }
     }

@@ -45,6 +45,14 @@ fn the_example_shows_every_key() {
     let example: Json = serde_saphyr::from_str(EXAMPLE).unwrap();
     let mut shown = BTreeSet::new();
     collect_keys(&schema, &schema, &example, "", &mut shown);
+    // Keys that cannot stand beside each other are shown in sections of their own.
+    for section in EXAMPLE.lines().filter_map(|line| line.strip_prefix("# ")) {
+        if section.starts_with("sync: ") {
+            good(section, &format!("interfaces: [eth0]\n{section}\n"));
+            let other: Json = serde_saphyr::from_str(section).unwrap();
+            collect_keys(&schema, &schema, &other, "", &mut shown);
+        }
+    }
     let mut known = BTreeSet::new();
     for (name, definition) in schema["$defs"].as_object().unwrap() {
         known.extend(

@@ -111,6 +111,14 @@ pub fn fetch_checks(path: &Path) -> Result<Vec<CheckStatus>, ClientError> {
     get(path, "/v1/checks")
 }
 
+/// Asks a director how sharing its connections stands.
+///
+/// # Errors
+/// When none answers, or this one shares them with nobody: [`ClientError::Refused`].
+pub fn fetch_sync(path: &Path) -> Result<serde_json::Value, ClientError> {
+    get(path, "/v1/sync")
+}
+
 fn get<T: DeserializeOwned>(path: &Path, what: &str) -> Result<T, ClientError> {
     let unclear = |what: String| ClientError::Answer {
         path: path.to_owned(),
@@ -122,6 +130,9 @@ fn get<T: DeserializeOwned>(path: &Path, what: &str) -> Result<T, ClientError> {
     )?;
     match split(&answer).map_err(unclear)? {
         (200, body) => serde_json::from_slice(body).map_err(|error| unclear(error.to_string())),
+        (404, words) => Err(ClientError::Refused(
+            String::from_utf8_lossy(words).into_owned(),
+        )),
         (status, _) => Err(unclear(format!("HTTP status {status}"))),
     }
 }

@@ -3,7 +3,7 @@
 //! HTTP over a Unix socket, so that `curl --unix-socket` is a client too:
 //!
 //! ```text
-//!  GET  /v1/status, /v1/checks  ──► server ──question──► run loop, the only one that knows
+//!  GET  /v1/status, /v1/checks, ─► server ──question──► run loop, the only one that knows
 //!  POST /v1/server, /v1/reload,         ◄──answer────
 //!       /v1/heartbeat
 //! ```
@@ -17,7 +17,7 @@ mod status;
 
 pub use checks::{CheckStatus, RunStatus};
 pub use client::{
-    ClientError, fetch_checks, fetch_status, send_command, send_question, send_reload,
+    ClientError, fetch_checks, fetch_status, fetch_sync, send_command, send_question, send_reload,
 };
 pub use command::{Refusal, ServerCommand, ServerSaid};
 pub use render::{render, render_checks, render_services};

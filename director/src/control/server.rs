@@ -40,6 +40,8 @@ pub enum Question {
         heartbeat::control::Question,
         oneshot::Sender<heartbeat::control::Answer>,
     ),
+    /// How does sharing connections with other directors stand? Or why there is none.
+    Sync(oneshot::Sender<Result<conn_sync::node::Status, String>>),
     /// Load the configuration again.
     Reload(oneshot::Sender<Result<String, Refusal>>),
 }
@@ -121,6 +123,7 @@ impl Control {
             .route("/v1/checks", get(checks))
             .route("/v1/server", post(server))
             .route("/v1/reload", post(reload))
+            .route("/v1/sync", get(sync))
             .route("/v1/heartbeat", post(heartbeat))
             .layer(DefaultBodyLimit::max(COMMAND_BYTES))
             .with_state(sender);
@@ -166,6 +169,20 @@ async fn heartbeat(
     Json(question): Json<heartbeat::control::Question>,
 ) -> Result<Response, StatusCode> {
     told(&questions, |sender| Question::Heartbeat(question, sender)).await
+}
+
+async fn sync(State(questions): State<mpsc::Sender<Question>>) -> Result<Response, StatusCode> {
+    let (sender, answer) = oneshot::channel();
+    // Both fail only while the director stops.
+    questions
+        .send(Question::Sync(sender))
+        .await
+        .map_err(|_| StatusCode::SERVICE_UNAVAILABLE)?;
+    let answer = answer.await.map_err(|_| StatusCode::SERVICE_UNAVAILABLE)?;
+    Ok(match answer {
+        Ok(status) => Json(status).into_response(),
+        Err(words) => (StatusCode::NOT_FOUND, words).into_response(),
+    })
 }
 
 async fn reload(State(questions): State<mpsc::Sender<Question>>) -> (StatusCode, String) {

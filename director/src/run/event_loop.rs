@@ -96,6 +96,7 @@ async fn run_loop(options: &RunOptions) -> anyhow::Result<()> {
     drop(held);
     // First, so that another node serves the addresses before this one forgets how.
     node.heartbeat.stop();
+    node.sync.stop();
     tracing::info!("stopping: detaching and removing all tables");
     node.end_resize().await;
     node.datapath.stop()?;
@@ -151,6 +152,7 @@ async fn serve(
                 Question::Status(answer) => drop(answer.send(node.status())),
                 Question::Checks(answer) => drop(answer.send(node.checks_status())),
                 Question::Reload(answer) => drop(answer.send(node.reload_and_say())),
+                Question::Sync(answer) => node.sync.tell(answer),
                 Question::Heartbeat(question, answer) => {
                     node.heartbeat.answer(question, |said| drop(answer.send(said)));
                 }
@@ -167,6 +169,7 @@ async fn serve(
         }
         release_fragments(node);
         node.heartbeat.turn();
+        node.tell_names();
         if node.becomes_ready() {
             node.heartbeat.is_fit();
             tracing::info!(

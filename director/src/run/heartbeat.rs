@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use heartbeat::config::{Config, load_keys};
 use heartbeat::control::{Answer, Question, answer};
-use heartbeat::machine::{Note, Role};
+use heartbeat::machine::{Filled, Note, Role};
 use heartbeat::node::realtime::Lock;
 use heartbeat::node::{self, Observer, Start, clock};
 use heartbeat::takeover;
@@ -34,6 +34,7 @@ pub(super) struct Heartbeat {
     running: Option<Running>,
     /// Why there is none although the configuration has one.
     pub(super) fault: Option<String>,
+    gate: Gate,
 }
 
 struct Running {
@@ -215,10 +216,44 @@ impl Heartbeat {
     /// Gives everything up in order; the others are told first. Waits until that is done, programs of groups included.
     pub(super) fn stop(&mut self) {
         if let Some(running) = self.running.take() {
+            self.gate.with(|gated| gated.node = None);
             drop(running.watchdog);
             // Stops in order, once nobody has a question to it any more.
             drop(running.node);
         }
+    }
+}
+
+/// Tells the heartbeat whether this node has all connections of the others: before, it takes no groups back from one that
+/// serves them. Goes on over a new start of the heartbeat.
+#[derive(Clone, Default)]
+pub(super) struct Gate(Arc<Mutex<Gated>>);
+
+#[derive(Default)]
+struct Gated {
+    node: Option<Arc<node::Node>>,
+    filled: Filled,
+}
+
+impl Gate {
+    fn with<T>(&self, work: impl FnOnce(&mut Gated) -> T) -> T {
+        work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(super) fn set(&self, filled: Filled) {
+        self.with(|gated| {
+            if let Some(node) = &gated.node {
+                // Fails only once the heartbeat has ended.
+                let _ = node.fill(filled.clone());
+            }
+            gated.filled = filled;
+        });
+    }
+}
+
+impl Heartbeat {
+    pub(super) fn gate(&self) -> Gate {
+        self.gate.clone()
     }
 }
 
@@ -285,9 +320,13 @@ impl Node {
             mark: takeover::MARK,
             lock: Lock::Touched,
             unfit: not_ready.into_iter().collect(),
+            filled: self.heartbeat.gate.with(|gated| gated.filled.clone()),
             observer: fence,
         })?;
         let node = Arc::new(node);
+        self.heartbeat
+            .gate
+            .with(|gated| gated.node = Some(Arc::clone(&node)));
         let watchdog = Watchdog::start(&node).context("cannot start a thread")?;
         tracing::info!(node = config.node, "heartbeat started");
         Ok(Running {

@@ -21,6 +21,7 @@ mod reconcile;
 mod report;
 mod resize;
 mod seldom;
+mod sync;
 mod system;
 mod templates;
 mod times;

@@ -15,6 +15,7 @@ use super::localities::Localities;
 use super::rates::Rates;
 use super::resize::Resize;
 use super::seldom::Seldom;
+use super::sync::Sync;
 use super::system;
 use super::times::{Times, milliseconds};
 use super::watch::{Stamp, Watch};
@@ -63,6 +64,10 @@ pub(super) struct Node {
     pub(super) health: Health,
     /// Who is in charge.
     pub(super) heartbeat: Heartbeat,
+    /// With whom connections are shared.
+    pub(super) sync: Sync,
+    /// Whether those have been told the names of what is in the tables.
+    pub(super) names_are_told: bool,
     /// When the next drain ends, in seconds since 1970.
     pub(super) drain_deadline_s: Option<u64>,
     /// Traffic and how fast it comes.
@@ -166,6 +171,8 @@ impl Node {
             overrides,
             health,
             heartbeat: Heartbeat::default(),
+            sync: Sync::default(),
+            names_are_told: false,
             drain_deadline_s: None,
             rates: Rates::default(),
             loads_meanwhile: loads::Snapshot::default(),

@@ -28,7 +28,9 @@ impl Node {
                 self.config = config;
                 self.in_force = true;
                 self.tell_ways();
+                self.expect_sync();
                 self.follow_heartbeat();
+                self.follow_sync();
                 Ok(())
             }
             Err(error) => {
@@ -144,6 +146,7 @@ impl Node {
         let has_ways = |write: &Write| matches!(write, Write::Destination(..));
         let are_ways_new = writes.iter().any(has_ways);
         for write in writes {
+            self.names_are_told &= !self.is_other_name(&write);
             tracing::trace!(?write, "map");
             self.datapath.maps.apply(&write)?;
             self.tables.apply(&write);

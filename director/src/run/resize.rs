@@ -254,6 +254,7 @@ impl Node {
                 return Err(error);
             }
         };
+        self.lend_again();
         // The last packets of the old programs: from here on nobody changes the old tables.
         self.datapath.end_former(former);
         let states = carriers.carry_states(&old, &new, seed);

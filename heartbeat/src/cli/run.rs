@@ -14,6 +14,7 @@ use tracing_subscriber::filter::LevelFilter;
 use super::{load, log};
 use crate::config;
 use crate::control::Server;
+use crate::machine::Filled;
 use crate::node::realtime::Lock;
 use crate::node::{Node, Start, clock};
 
@@ -25,6 +26,7 @@ pub(super) fn run(path: &Path, socket: &Path, mark: u8, level: LevelFilter) -> R
     log::start(level).context("starting the log's thread")?;
     let server = Server::listen(socket)?;
     let node = Node::start(Start {
+        filled: Filled::default(),
         config: Arc::clone(&config),
         keyring,
         incarnation: clock::incarnation(),

@@ -37,6 +37,19 @@ fn write(out: &mut String, status: &Value) -> std::fmt::Result {
         _ => "fit".to_owned(),
     };
     writeln!(out, "node {}, {fitness}", word(&status["node"]))?;
+    let fills = &status["may_fail_back"];
+    match fills["filled"].as_str() {
+        Some("waiting") => writeln!(out, "takes no groups back yet: {}", word(&fills["words"]))?,
+        Some("done") => writeln!(out, "may take groups back: {}", word(&fills["words"]))?,
+        Some("given_up") => {
+            writeln!(
+                out,
+                "takes groups back after failback_limit all the same: {}",
+                word(&fills["words"])
+            )?;
+        }
+        _ => {}
+    }
 
     writeln!(out, "\ngroups")?;
     for group in list(&status["groups"]) {

@@ -22,6 +22,8 @@ pub struct File {
     pub(super) initdead: Optional<Text>,
     /// Whether a preferred node takes its groups back: true, false, or a time after which it does. Default: true.
     pub(super) auto_failback: Optional<Text>,
+    /// How long after its start a director waits for the others' connections before it takes its groups back. Default: 60s.
+    pub(super) failback_limit: Optional<Text>,
     /// What heartbeats are signed with. Default: nothing.
     pub(super) key: Optional<Located<KeysFile>>,
     /// Ways to the other nodes.

@@ -122,22 +122,30 @@ pub fn load_keys(config: &Config) -> Result<Keyring, ConfigError> {
 }
 
 fn load_key(KeyFile { id, file }: &KeyFile) -> Result<Key, ConfigError> {
-    let failed = |source| ConfigError::Read {
+    let secret = read_secret(file)?;
+    Key::new(*id, &secret).map_err(|source| ConfigError::Key {
         path: file.clone(),
+        source,
+    })
+}
+
+/// Reads a key's file: its bytes, without white space at the end.
+///
+/// # Errors
+/// It cannot be read, or can be read by others than its owner.
+pub fn read_secret(file: &Path) -> Result<Vec<u8>, ConfigError> {
+    let failed = |source| ConfigError::Read {
+        path: file.to_owned(),
         source,
     };
     let mode = fs::metadata(file).map_err(failed)?.permissions().mode() & 0o777;
     if mode & 0o077 != 0 {
         return Err(ConfigError::KeyOpen {
-            path: file.clone(),
+            path: file.to_owned(),
             mode,
         });
     }
     // Room for the end of the line; what is longer is refused by its length.
     let bytes = read(file, *KEY_BYTES.end() as u64 + 2)?;
-    let secret = bytes.trim_ascii_end();
-    Key::new(*id, secret).map_err(|source| ConfigError::Key {
-        path: file.clone(),
-        source,
-    })
+    Ok(bytes.trim_ascii_end().to_vec())
 }

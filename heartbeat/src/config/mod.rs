@@ -14,7 +14,7 @@ mod tests;
 
 pub use error::{ConfigError, Mistake, Mistakes, Place};
 pub use file::File;
-pub use load::{load, load_keys, parse};
+pub use load::{load, load_keys, parse, read_secret};
 pub use model::{
     Announce, AutoFailback, Config, Fence, Fitness, Group, InterfaceTracked, KeyFile, KeyFiles,
     Link, LinkKind, Lowers, PingTracked, Program, ProgramTracked, Rhythm, SerialLink, Timing,

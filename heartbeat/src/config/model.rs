@@ -21,6 +21,8 @@ pub struct Config {
     pub timing: Timing,
     /// Whether a preferred node takes its groups back.
     pub auto_failback: AutoFailback,
+    /// How long after its start a node waits for what it needs to take groups back from one that serves them.
+    pub failback_limit: Duration,
     /// What own heartbeats are signed with; none: they are only protected from damage.
     pub keys: Option<KeyFiles>,
     /// Links, in the order of their ids.

@@ -264,6 +264,9 @@ impl Resolver {
             }
         };
         let timing = self.timing(file);
+        let failback_limit = self.optional("failback_limit", &file.failback_limit, |this, text| {
+            this.time(text, limits::TIME_OR_NONE)
+        });
         let auto_failback =
             self.optional(
                 "auto_failback",
@@ -322,6 +325,7 @@ impl Resolver {
             nodes,
             timing,
             auto_failback: auto_failback.unwrap_or(AutoFailback::On),
+            failback_limit: failback_limit.unwrap_or(FAILBACK_LIMIT),
             keys: keys.flatten(),
             links,
             groups,
@@ -890,6 +894,8 @@ impl Resolver {
 }
 
 /// How something is tried where nothing is said.
+/// How long a node waits for what it needs to take groups back.
+const FAILBACK_LIMIT: Duration = Duration::from_secs(60);
 const RHYTHM: Rhythm = Rhythm {
     interval: Duration::from_secs(1),
     timeout: Duration::from_secs(1),

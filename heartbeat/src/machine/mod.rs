@@ -13,8 +13,9 @@ mod unit;
 
 pub use node::{HISTORY, Machine};
 pub use types::{
-    Action, Alert, Command, FenceResult, ForeignStatus, GroupStatus, Input, LinkId, LinkState,
-    LinkStatus, Note, PeerState, PeerStatus, Reason, Role, Run, Scope, Status, Transition,
+    Action, Alert, Command, FenceResult, Filled, ForeignStatus, GroupStatus, Input, LinkId,
+    LinkState, LinkStatus, Note, PeerState, PeerStatus, Reason, Role, Run, Scope, Status,
+    Transition,
 };
 
 #[cfg(test)]

@@ -10,8 +10,8 @@ use super::decide::{self, Circumstances, Decision, Other, Own, Rank, Why};
 use super::peers::{self, Fencing, Peer};
 use super::routers::{self, OWNER, Router};
 use super::types::{
-    Action, Alert, Command, FenceResult, Input, LinkId, Note, PeerState, Reason, Role, Run, Scope,
-    Transition,
+    Action, Alert, Command, FenceResult, Filled, Input, LinkId, Note, PeerState, Reason, Role, Run,
+    Scope, Transition,
 };
 use super::unit::{Last, Unit};
 use crate::config::{AutoFailback, Config};
@@ -48,6 +48,9 @@ pub struct Machine {
     pub(super) routers: Vec<Router>,
     pub(super) history: VecDeque<Transition>,
     pub(super) lowers: u16,
+    pub(super) filled: Filled,
+    /// Until then it is waited for.
+    fill_until: Duration,
     pub(super) unfit: Option<String>,
     pub(super) now: Duration,
     pub(super) lease_until: Duration,
@@ -85,6 +88,8 @@ impl Machine {
             routers: Router::all(&config),
             history: VecDeque::new(),
             lowers: 0,
+            filled: Filled::default(),
+            fill_until: now + config.failback_limit,
             unfit: Some("its fitness is not known yet".to_owned()),
             now,
             lease_until: now + config.lease(),
@@ -128,6 +133,7 @@ impl Machine {
         let now = now.max(self.now);
         self.stood_still(now, actions);
         self.now = now;
+        self.give_up_waiting(actions);
         self.take(input, actions);
         self.watch(actions);
         self.advance(actions);
@@ -207,6 +213,7 @@ impl Machine {
                 self.lowers = lowers;
                 self.unfit = unfit;
             }
+            Input::Filled(filled) => self.fill(filled, actions),
             Input::Operator { command, scope } => self.order(command, &scope, actions),
             Input::Fenced { node, result } => {
                 if let Some(peer) = self.peers.iter_mut().find(|peer| peer.name == node) {
@@ -478,6 +485,32 @@ impl Machine {
             .collect()
     }
 
+    /// What is needed to take groups back is there, or not: told once each.
+    fn fill(&mut self, filled: Filled, actions: &mut Vec<Action>) {
+        let filled = match filled {
+            Filled::Waiting(what) if self.now >= self.fill_until => Filled::GivenUp(what),
+            filled => filled,
+        };
+        // What is waited for may change its words.
+        let is_told = std::mem::discriminant(&self.filled) == std::mem::discriminant(&filled);
+        if !is_told {
+            actions.push(Action::Note(Note::Alert(Alert::MayFailBack(
+                filled.clone(),
+            ))));
+        }
+        self.filled = filled;
+    }
+
+    /// It has waited long enough.
+    fn give_up_waiting(&mut self, actions: &mut Vec<Action>) {
+        if let Filled::Waiting(what) = &self.filled
+            && self.now >= self.fill_until
+        {
+            let given_up = Filled::GivenUp(what.clone());
+            self.fill(given_up, actions);
+        }
+    }
+
     fn circumstances(&mut self, index: usize, own: &Own, others: &[Other]) -> Circumstances {
         let now = self.now;
         let timing = self.config.timing;
@@ -495,13 +528,15 @@ impl Machine {
         } else {
             None
         };
-        let may_fail_back = match self.config.auto_failback {
-            AutoFailback::On => true,
-            AutoFailback::Off => false,
-            AutoFailback::After(delay) => {
-                unit.ready_since.is_some_and(|since| now >= since + delay)
-            }
-        };
+        let is_filled = !matches!(self.filled, Filled::Waiting(_));
+        let may_fail_back = is_filled
+            && match self.config.auto_failback {
+                AutoFailback::On => true,
+                AutoFailback::Off => false,
+                AutoFailback::After(delay) => {
+                    unit.ready_since.is_some_and(|since| now >= since + delay)
+                }
+            };
         let may_ask = now >= unit.held_until(now, &timing);
         let vacant_since = unit.vacant_since;
         let routers = self.routers_of(index);
@@ -903,6 +938,9 @@ impl Machine {
         if let Stage::Starting(until) | Stage::Listening(until) = self.stage {
             consider(until);
         }
+        if let Filled::Waiting(_) = self.filled {
+            consider(self.fill_until);
+        }
         self.wake_at = next;
     }
 
@@ -933,11 +971,13 @@ impl Machine {
 
     /// Whether a foreign router of less priority keeps this node from becoming primary.
     fn preempts(&self, unit: usize) -> bool {
-        match self.config.auto_failback {
-            AutoFailback::On => true,
-            AutoFailback::Off => false,
-            AutoFailback::After(delay) => self.now >= self.units[unit].since + delay,
-        }
+        let is_filled = !matches!(self.filled, Filled::Waiting(_));
+        is_filled
+            && match self.config.auto_failback {
+                AutoFailback::On => true,
+                AutoFailback::Off => false,
+                AutoFailback::After(delay) => self.now >= self.units[unit].since + delay,
+            }
     }
 
     fn wait_for_routers(&mut self, unit: usize) {

@@ -12,6 +12,7 @@ impl Machine {
             node: self.config.node.clone(),
             incarnation: self.incarnation,
             unfit: self.unfit.clone(),
+            may_fail_back: self.filled.clone(),
             lowered_by: self.lowers,
             lease: self.lease_until.saturating_sub(self.now),
             nodes: self

@@ -4,7 +4,9 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Action, Alert, Command, FenceResult, Input, LinkId, Machine, Note, Role, Scope};
+use super::{
+    Action, Alert, Command, FenceResult, Filled, Input, LinkId, Machine, Note, Role, Scope,
+};
 use crate::config::{self, Config};
 use crate::wire::vrrp::{Addresses, Advert, Version};
 
@@ -208,6 +210,52 @@ fn auto_failback_off_and_delayed() {
     assert_eq!(nodes.roles(), [Backup, Primary]);
     nodes.pass(1000);
     assert_eq!(nodes.roles(), [Primary, Backup]);
+}
+
+/// What the preferred node that comes back waits for, and when it takes the group back from a node that serves it well; one
+/// that is dead it does not wait for.
+#[test]
+fn a_node_that_is_not_filled_does_not_fail_back() {
+    let waits = || Filled::Waiting("connections".to_owned());
+    let comes_back = || {
+        let mut nodes = Nodes::two("failback_limit: 5s");
+        nodes.still[0] = true;
+        nodes.pass(400);
+        nodes.still[0] = false;
+        nodes.give(0, Input::Filled(waits()));
+        nodes.pass(2000);
+        assert_eq!(nodes.roles(), [Backup, Primary]);
+        nodes
+    };
+    let mut nodes = comes_back();
+    let done = Filled::Done("all of them".to_owned());
+    nodes.give(0, Input::Filled(done.clone()));
+    nodes.pass(1000);
+    assert_eq!(nodes.roles(), [Primary, Backup]);
+    assert!(nodes.alerts(0).contains(&&Alert::MayFailBack(done)));
+
+    let mut nodes = comes_back();
+    nodes.pass(3500);
+    assert_eq!(nodes.roles(), [Primary, Backup], "the limit has passed");
+    let given_up = Filled::GivenUp("connections".to_owned());
+    assert!(nodes.alerts(0).contains(&&Alert::MayFailBack(given_up)));
+    // Nor does it begin to wait again.
+    nodes.give(0, Input::Filled(waits()));
+    nodes.pass(100);
+    assert_eq!(
+        nodes.machines[0].status().may_fail_back,
+        Filled::GivenUp("connections".to_owned())
+    );
+
+    let mut nodes = comes_back();
+    nodes.still[1] = true;
+    nodes.pass(500);
+    assert_eq!(nodes.roles()[0], Primary, "nobody else serves");
+
+    let mut nodes = comes_back();
+    nodes.order(0, Command::Takeover);
+    nodes.pass(500);
+    assert_eq!(nodes.roles()[0], Primary, "an operator knows what he does");
 }
 
 #[test]

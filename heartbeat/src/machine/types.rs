@@ -50,6 +50,8 @@ pub enum Input {
         /// Why it cannot serve at all; none: it can.
         unfit: Option<String>,
     },
+    /// Whether this node has what it needs to take groups back from a node that serves them. It has until it is told otherwise.
+    Filled(Filled),
     /// An operator's order.
     Operator {
         /// What.
@@ -157,6 +159,22 @@ pub enum Role {
     Unfit,
     /// Stopped in order.
     Stopped,
+}
+
+/// Whether a node has what it needs to take groups back from one that serves them well: a director, the connections of the
+/// others. Where nobody serves, it takes them all the same.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case", tag = "filled", content = "words")]
+pub enum Filled {
+    /// It needs nothing.
+    #[default]
+    Needless,
+    /// Not yet, and what it waits for.
+    Waiting(String),
+    /// It has, and what.
+    Done(String),
+    /// Not yet, but it has waited for as long as it was to.
+    GivenUp(String),
 }
 
 /// Why a group's role changed.
@@ -318,6 +336,8 @@ pub enum Alert {
         /// The node.
         node: String,
     },
+    /// This node has what it needs to take its groups back, or does so without.
+    MayFailBack(Filled),
     /// The machine stood still, or the run loop did.
     StoodStill(Duration),
     /// A fencing program failed.
@@ -371,6 +391,19 @@ impl fmt::Display for Alert {
                     "node {node} does not know the group {group}: are the configurations alike?"
                 )
             }
+            Alert::MayFailBack(Filled::Done(what)) => {
+                write!(f, "this node may take its groups back: {what}")
+            }
+            Alert::MayFailBack(Filled::GivenUp(what)) => write!(
+                f,
+                "this node takes its groups back after failback_limit all the same: {what}"
+            ),
+            Alert::MayFailBack(Filled::Waiting(what)) => {
+                write!(f, "this node does not take its groups back yet: {what}")
+            }
+            Alert::MayFailBack(Filled::Needless) => {
+                f.write_str("this node may take its groups back")
+            }
             Alert::StoodStill(time) => {
                 write!(f, "this node stood still for {} ms", time.as_millis())
             }
@@ -400,6 +433,8 @@ pub struct Status {
     pub incarnation: u64,
     /// Why it cannot serve; none: it can.
     pub unfit: Option<String>,
+    /// Whether it has what it needs to take its groups back.
+    pub may_fail_back: Filled,
     /// What all priorities are lowered by.
     pub lowered_by: u16,
     /// For how long it may serve if it did nothing more, in milliseconds.

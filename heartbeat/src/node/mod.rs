@@ -28,7 +28,7 @@ pub use report::{LinkReport, Snapshot, TakeoverReport};
 
 use self::realtime::Lock;
 use crate::config::Config;
-use crate::machine::{Command, Note, Scope};
+use crate::machine::{Command, Filled, Note, Scope};
 use crate::takeover::TakeoverError;
 use crate::wire::auth::Keyring;
 
@@ -54,6 +54,7 @@ impl Observer for () {}
 enum Order {
     Operator(Command, Scope),
     Unfit(String, Option<String>),
+    Fill(Filled),
     Ask(Sender<Snapshot>),
     Stop,
 }
@@ -98,6 +99,8 @@ pub struct Start<O> {
     pub lock: Lock,
     /// Reasons why it is unfit, by who says so, until [`Node::unfit`] says otherwise.
     pub unfit: Vec<(String, String)>,
+    /// Whether it has what it needs to take groups back, until [`Node::fill`] says otherwise.
+    pub filled: Filled,
     /// Who wants to hear.
     pub observer: O,
 }
@@ -169,6 +172,14 @@ impl Node {
     /// The thread has ended.
     pub fn unfit(&self, source: &str, why: Option<String>) -> Result<(), NodeError> {
         self.send(Order::Unfit(source.to_owned(), why))
+    }
+
+    /// Says whether this node has what it needs to take groups back from one that serves them well.
+    ///
+    /// # Errors
+    /// The thread has ended.
+    pub fn fill(&self, filled: Filled) -> Result<(), NodeError> {
+        self.send(Order::Fill(filled))
     }
 
     /// How the node is.

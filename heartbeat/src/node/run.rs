@@ -17,7 +17,7 @@ use super::{NodeError, Observer, Order, Start, clock};
 use crate::config::{Config, LinkKind};
 use crate::fitness::{Fitness, Verdict};
 use crate::link::{self, Event, Link, Received};
-use crate::machine::{Action, Alert, FenceResult, Input, LinkId, Machine, Note, Role, Run};
+use crate::machine::{Action, Alert, FenceResult, Filled, Input, LinkId, Machine, Note, Role, Run};
 use crate::netlink::{Change, LinkState, Watch};
 use crate::program::{Ended, Job, Outcome, Runner};
 use crate::takeover::{self, Kernel, Movable, Takeover, TakeoverError};
@@ -60,6 +60,8 @@ pub(super) struct Running<O: Observer> {
     fitness: Fitness,
     /// What others than this node's own checks say against it.
     unfit: BTreeMap<String, String>,
+    /// As it is at the start.
+    filled: Filled,
     told_verdict: Option<Verdict>,
     watch: Watch,
     interfaces: BTreeMap<u32, LinkState>,
@@ -117,6 +119,7 @@ impl<O: Observer> Running<O> {
             takeover_faults: vec![None; config.groups.len()],
             fitness: Fitness::new(&config.fitness),
             unfit: start.unfit.into_iter().collect(),
+            filled: start.filled,
             told_verdict: None,
             watch,
             interfaces: BTreeMap::new(),
@@ -132,7 +135,9 @@ impl<O: Observer> Running<O> {
     }
 
     pub(super) fn run(mut self) {
-        // Carriers are known, and links open, before the machine decides anything.
+        // What it waits for, carriers and links are known before the machine decides anything.
+        let filled = std::mem::take(&mut self.filled);
+        self.input(Input::Filled(filled));
         self.network(clock::now());
         self.step_links(clock::now());
         self.check();
@@ -407,6 +412,7 @@ impl<O: Observer> Running<O> {
                 Order::Unfit(source, None) => {
                     self.unfit.remove(&source);
                 }
+                Order::Fill(filled) => self.input(Input::Filled(filled)),
                 Order::Ask(answer) => {
                     // Who asked may have gone.
                     let _ = answer.send(self.snapshot());

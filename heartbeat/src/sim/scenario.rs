@@ -162,6 +162,7 @@ impl Setting {
             nodes,
             timing: self.timing,
             auto_failback: self.auto_failback,
+            failback_limit: Duration::from_secs(60),
             keys: None,
             links: links.collect(),
             units: if self.together {

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
 use heartbeat::config;
-use heartbeat::machine::{Command as Order, Role, Scope};
+use heartbeat::machine::{Command as Order, Filled, Role, Scope};
 use heartbeat::node::realtime::Lock;
 use heartbeat::node::{Node, Start, clock};
 use heartbeat::takeover::MARK;
@@ -246,6 +246,7 @@ groups:
     let config =
         config::parse("test", &text, "lb1").unwrap_or_else(|error| panic!("{error}\n{text}"));
     let start = Start {
+        filled: Filled::default(),
         keyring: config::load_keys(&config).unwrap(),
         config: Arc::new(config),
         incarnation: clock::incarnation(),

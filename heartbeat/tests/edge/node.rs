@@ -9,7 +9,7 @@ use heartbeat::config::{
     self, Announce, AutoFailback, Config, Group, InterfaceTracked, Link, LinkKind, Program, Timing,
     UdpLink, UdpTo,
 };
-use heartbeat::machine::{Command, Role, Scope};
+use heartbeat::machine::{Command, Filled, Role, Scope};
 use heartbeat::node::realtime::Lock;
 use heartbeat::node::{Node, Observer, Snapshot, Start, clock};
 use heartbeat::takeover::MARK;
@@ -46,6 +46,7 @@ fn configuration(own: usize, is_virtual_mac: bool) -> Config {
             deadtime: ms(400),
             initdead: ms(1500),
         },
+        failback_limit: Duration::from_secs(60),
         auto_failback: AutoFailback::On,
         keys: None,
         links: vec![Link {
@@ -98,6 +99,7 @@ fn observed(
 ) -> Node {
     let key = Key::new(1, b"a key for tests only").unwrap();
     let start = Start {
+        filled: Filled::default(),
         config: Arc::new(config),
         keyring: Keyring::new(key, []).unwrap(),
         incarnation: clock::incarnation(),

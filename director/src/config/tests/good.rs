@@ -1,5 +1,7 @@
 //! Texts without mistakes, and what they mean.
 
+use std::time::Duration;
+
 use super::*;
 
 const HEAD: &str = "interfaces: [eth0]\nservices:\n";
@@ -82,6 +84,7 @@ fn defaults_of_last_resort() {
         control_socket: PathBuf::from("/run/director/default.sock"),
         watch: false,
         heartbeat: None,
+        sync: None,
     };
     assert_eq!(config, expected);
 }
@@ -474,4 +477,71 @@ alerts:
     // Whatever shows a configuration shows no passwords.
     let shown = format!("{config:?}") + &serde_json::to_string(&config).unwrap();
     assert!(!shown.contains("secret"), "{shown}");
+}
+
+#[test]
+fn sync() {
+    let sync = |section: &str| {
+        let config = good(section, &format!("interfaces: [eth0]\nsync: {section}\n"));
+        config.sync.unwrap().as_ref().clone()
+    };
+    let bare = sync("{interface: eth1, node: lb1}");
+    let expected = Sync {
+        interface: "eth1".to_owned(),
+        node: "lb1".to_owned(),
+        kernel: None,
+        peers: vec![],
+        group: "224.0.0.81".parse().unwrap(),
+        ttl: 1,
+        port: 8849,
+        keys: None,
+        records_per_second: 200_000,
+        datagram_bytes: 1472,
+        alone_after: Duration::from_secs(5),
+    };
+    assert_eq!(bare, expected);
+    let rows = [
+        (
+            "{interface: eth1, node: lb1, peers: [10.0.0.2, \"2001:db8::2\"], port: 9000, rate: 5, datagram: 1400}",
+            Sync {
+                peers: vec!["10.0.0.2".parse().unwrap(), "2001:db8::2".parse().unwrap()],
+                port: 9000,
+                records_per_second: 5,
+                datagram_bytes: 1400,
+                ..expected.clone()
+            },
+        ),
+        (
+            "{interface: eth1, node: lb1, key: {id: 2, file: /k, accept: [{id: 1, file: /l}]}, alone_after: 500ms}",
+            Sync {
+                keys: Some(SyncKeys {
+                    active: KeyFile {
+                        id: 2,
+                        file: "/k".into(),
+                    },
+                    accept: vec![KeyFile {
+                        id: 1,
+                        file: "/l".into(),
+                    }],
+                }),
+                alone_after: Duration::from_millis(500),
+                ..expected.clone()
+            },
+        ),
+        (
+            "{interface: eth1, node: lb1, protocol: ipvs, syncid: 7, sync_refresh_period: 30s}",
+            Sync {
+                kernel: Some(KernelSync {
+                    syncid: 7,
+                    sync_maxlen: 1472,
+                    sync_refresh_period_s: 30,
+                }),
+                port: 8848,
+                ..expected.clone()
+            },
+        ),
+    ];
+    for (section, expected) in rows {
+        assert_eq!(sync(section), expected, "{section}");
+    }
 }

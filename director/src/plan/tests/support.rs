@@ -34,6 +34,7 @@ pub(super) fn config(services: Vec<VirtualService>) -> Config {
         control_socket: "/run/director/main.sock".into(),
         watch: false,
         heartbeat: None,
+        sync: None,
     }
 }
 

@@ -271,3 +271,80 @@ fn values_of_services() {
         check_service(service, place, words);
     }
 }
+
+#[test]
+fn sync() {
+    for (section, column, words) in [
+        ("{peers: [10.0.0.2]}", 7, &["\"interface\" is missing"][..]),
+        (
+            "{interface: eth1, peers: []}",
+            32,
+            &["no peers", "those of the group"],
+        ),
+        (
+            "{interface: eth1, peers: [10.0.0.2, 10.0.0.2]}",
+            43,
+            &["peer 10.0.0.2", "once"],
+        ),
+        (
+            "{interface: eth1, group: 10.0.0.2}",
+            32,
+            &["multicast", "224.0.0.81"],
+        ),
+        (
+            "{interface: eth1, peers: [10.0.0.2], ttl: 2}",
+            49,
+            &["\"ttl\" and \"peers\""],
+        ),
+        ("{interface: eth1, port: 0}", 31, &["a port from 1"]),
+        ("{interface: eth1, rate: 0}", 31, &["from 1 to"]),
+        ("{interface: eth1, node: \"a b\"}", 31, &["without spaces"]),
+        ("{interface: eth1, alone_after: 5}", 38, &["with its unit"]),
+        (
+            "{interface: eth1, key: {file: /k}}",
+            30,
+            &["\"id\" is missing"],
+        ),
+        (
+            "{interface: eth1, key: {id: 1, file: k}}",
+            44,
+            &["absolute path"],
+        ),
+        (
+            "{interface: eth1, key: {id: 1, file: /k, accept: [{id: 1, file: /l}]}}",
+            57,
+            &["a key with the id 1", "of its own"],
+        ),
+        (
+            "{interface: eth1, protocol: kernel}",
+            35,
+            &["one of director, ipvs"],
+        ),
+        (
+            "{interface: eth1, syncid: 7}",
+            33,
+            &["only the protocol ipvs has"],
+        ),
+        (
+            "{interface: eth1, protocol: ipvs, peers: [10.0.0.2]}",
+            48,
+            &["\"peers\"", "only the protocol director has"],
+        ),
+        (
+            "{interface: eth1, protocol: ipvs, syncid: 256}",
+            49,
+            &["from 0 to 255"],
+        ),
+        (
+            "{interface: eth1, protocol: ipvs, sync_maxlen: 1000}",
+            54,
+            &["from 1024"],
+        ),
+    ] {
+        check(
+            &format!("interfaces: [eth0]\nsync: {section}\n"),
+            (2, column),
+            words,
+        );
+    }
+}

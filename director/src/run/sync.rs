@@ -1,0 +1,206 @@
+//! Sharing connections with the other directors: started with the director, told what changes here, and asked whether this
+//! one has what the others have.
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use conn_sync::directory::{self, Directory};
+use conn_sync::machine::Readiness;
+use conn_sync::node::{self, Start, Status};
+use heartbeat::machine::Filled;
+use tokio::sync::oneshot;
+use xdp_ebpf::layout::{Destination, destination};
+
+use super::node::Node;
+use crate::config::{self, load_sync_keys};
+use crate::plan::Write;
+
+/// What the director's main loop has of it.
+#[derive(Default)]
+pub(super) struct Sync {
+    running: Option<Running>,
+    /// Why there is none although the configuration has one.
+    fault: Option<String>,
+}
+
+struct Running {
+    config: Arc<config::Sync>,
+    node: node::Node,
+}
+
+impl Sync {
+    /// Has somebody told how it stands, or why there is none. Nobody waits for it here.
+    pub(super) fn tell(&self, answer: oneshot::Sender<Result<Status, String>>) {
+        let said = match (&self.running, &self.fault) {
+            (Some(running), _) => {
+                let status = running.node.status();
+                tokio::spawn(async move {
+                    let status = status.await;
+                    // Whoever asked may have gone away.
+                    let _ = answer.send(status.map_err(|_| "conn-sync has just ended".to_owned()));
+                });
+                return;
+            }
+            (None, Some(fault)) => fault.clone(),
+            (None, None) => {
+                "the configuration has no section `sync`: this director shares its connections with nobody"
+                    .to_owned()
+            }
+        };
+        let _ = answer.send(Err(said));
+    }
+
+    /// Ends it. What peers told stays in the tables.
+    pub(super) fn stop(&mut self) {
+        self.running = None;
+    }
+}
+
+impl Node {
+    /// Before a heartbeat starts: what this node waits for.
+    pub(super) fn expect_sync(&self) {
+        if self.config.sync.is_some() && self.sync.running.is_none() {
+            let words = in_words(Readiness::Waiting).to_owned();
+            self.heartbeat.gate().set(Filled::Waiting(words));
+        }
+    }
+
+    /// Starts sharing as the configuration says, or otherwise where that has changed, and tells the names of what is in
+    /// force.
+    pub(super) fn follow_sync(&mut self) {
+        let wanted = self.config.sync.clone();
+        let present = self.sync.running.as_ref().map(|it| &it.config);
+        if present == wanted.as_ref() {
+            // Timeouts may be others.
+            self.names_are_told = false;
+            self.tell_names();
+            return;
+        }
+        self.sync.stop();
+        self.sync.fault = None;
+        if wanted.is_none() {
+            self.heartbeat.gate().set(Filled::Needless);
+        }
+        match wanted.map(|config| self.start_sync(config)).transpose() {
+            Ok(running) => self.sync.running = running,
+            Err(error) => {
+                tracing::error!("connections are shared with nobody: {error:#}");
+                self.sync.fault = Some(format!("conn-sync could not start: {error:#}"));
+                self.heartbeat.gate().set(Filled::Needless);
+            }
+        }
+    }
+
+    fn start_sync(&mut self, config: Arc<config::Sync>) -> anyhow::Result<Running> {
+        let for_node = config.for_node()?;
+        let gate = self.heartbeat.gate();
+        let node = node::Node::start(Start {
+            incarnation: heartbeat::node::clock::incarnation(),
+            keyring: load_sync_keys(&config)?,
+            tables: Arc::new(self.datapath.lend()?),
+            directory: self.directory(),
+            on_readiness: Box::new(move |readiness| {
+                let words = in_words(readiness);
+                tracing::info!("conn-sync: {words}");
+                gate.set(match readiness {
+                    Readiness::Waiting => Filled::Waiting(words.to_owned()),
+                    _ => Filled::Done(words.to_owned()),
+                });
+            }),
+            config: for_node,
+        })
+        .with_context(|| {
+            format!(
+                "cannot talk to the others on {}, port {}",
+                config.interface, config.port
+            )
+        })?;
+        tracing::info!(
+            node = config.node,
+            interface = config.interface,
+            "conn-sync started"
+        );
+        self.names_are_told = true;
+        Ok(Running { config, node })
+    }
+
+    /// The tables have been exchanged for others.
+    pub(super) fn lend_again(&mut self) {
+        let Some(running) = &self.sync.running else {
+            return;
+        };
+        match self.datapath.lend() {
+            Ok(tables) => running.node.set_tables(Arc::new(tables)),
+            Err(error) => tracing::error!("conn-sync goes on with the tables before: {error}"),
+        }
+    }
+
+    /// Whether a write is about what entries are called among directors: about services and real servers, not about where
+    /// their packets go or whether they are up.
+    pub(super) fn is_other_name(&self, write: &Write) -> bool {
+        const TOLD: u8 =
+            destination::IPV6 | destination::RETIRED | destination::CLOSED | destination::GONE;
+        let name = |record: &Destination| {
+            let Destination {
+                method,
+                flags,
+                port,
+                service,
+                address,
+                ..
+            } = record;
+            (*method != 0, flags & TOLD, *port, *service, *address)
+        };
+        match write {
+            Write::Endpoint(..) | Write::Service(_, None) => true,
+            Write::Destination(id, record) => {
+                let present = self.tables.destinations.get(id);
+                present.map(name) != record.as_ref().map(name)
+            }
+            _ => false,
+        }
+    }
+
+    /// Tells the names of what is in the tables, where they are others than before.
+    pub(super) fn tell_names(&mut self) {
+        if self.names_are_told {
+            return;
+        }
+        self.names_are_told = true;
+        if let Some(running) = &self.sync.running {
+            running.node.set_directory(self.directory());
+        }
+    }
+
+    fn directory(&self) -> Directory {
+        let rules = self.rules(&self.config);
+        let endpoints = self.tables.endpoints.iter().map(|(id, record)| {
+            let rule = rules.get(usize::from(*id)).copied().unwrap_or_default();
+            let endpoint = directory::Endpoint {
+                record: *record,
+                timeouts_s: rule.timeouts_s,
+                persistence: rule.persistence.map(|it| directory::Persistence {
+                    mask: it.mask,
+                    per_port: it.per_port,
+                    timeout_s: it.timeout_s,
+                }),
+            };
+            (*id, endpoint)
+        });
+        let destinations = &self.tables.destinations;
+        Directory::new(
+            endpoints,
+            destinations.iter().map(|(id, record)| (*id, *record)),
+        )
+    }
+}
+
+/// For the log.
+fn in_words(readiness: Readiness) -> &'static str {
+    match readiness {
+        Readiness::Waiting => "this node does not have all connections of the others yet",
+        Readiness::Synced => "this node has all connections of the others",
+        Readiness::Alone => "no other node is heard: there are no connections to be had",
+        Readiness::Limit => "this node goes on without all connections of the others",
+    }
+}
