@@ -206,10 +206,13 @@ fn show(lab: &Lab, act: &Act, director: &Process, running: &mut [Process]) -> Re
     Ok(())
 }
 
-/// The last act: two directors, of which one is killed while a client keeps requesting.
+/// Bytes of the download that goes on over the death of a director.
+const DOWNLOAD: usize = 64 << 20;
+
+/// The last act: two directors, of which one is killed in the middle of a download, while a client keeps requesting.
 fn failover() -> Result<()> {
     heading(
-        "Failover: client ─ router ─ two directors; the one in charge is killed while the client keeps requesting",
+        "Failover: client ─ router ─ two directors; the one in charge is killed in the middle of a download",
     );
     let lab = Lab::up(&LabOptions {
         topology: Topology::TwoDirectors,
@@ -223,10 +226,11 @@ fn failover() -> Result<()> {
     };
     let mut directors = Vec::new();
     for host in [Host::Director, Host::Backup] {
-        let heartbeat = format!("{HEARTBEAT}  node: {host}\n");
-        let yaml = director::yaml_on(&lab, host, Topology::TwoDirectors, &[service], &heartbeat);
+        let sections = format!("{HEARTBEAT}  node: {host}\n{SYNC}");
+        let yaml = director::yaml_on(&lab, host, Topology::TwoDirectors, &[service], &sections);
         if host == Host::Director {
-            HEARTBEAT.lines().for_each(|line| println!("    {line}"));
+            let shown = HEARTBEAT.lines().chain(SYNC.lines());
+            shown.for_each(|line| println!("    {line}"));
         }
         directors.push(director::start_on(&lab, host, &yaml)?);
     }
@@ -244,7 +248,16 @@ fn failover() -> Result<()> {
     wait_role(Host::Director, "primary")?;
     wait_role(Host::Backup, "backup")?;
     let address = SocketAddr::from((VIRTUAL4[0], PORT));
-    let visitor = Visitor::start(lab.host(Host::Client)?, address)?;
+    let client = lab.host(Host::Client)?;
+    let mut download = client.run(|| {
+        let connection = http::Connection::open(address, PATIENCE)?;
+        let mut download = connection.transfer(&format!("/bytes/{DOWNLOAD}"))?;
+        download.read(DOWNLOAD / 4)?;
+        Ok::<_, anyhow::Error>(download)
+    })??;
+    println!("a download of {} MB is under way", DOWNLOAD >> 20);
+    director::wait_shared(&lab, Host::Director)?;
+    let visitor = Visitor::start(client, address)?;
     visitor.wait_answered()?;
     let killed = Instant::now();
     println!("kill -9 {}   # the director in charge", directors[0].id());
@@ -256,6 +269,10 @@ fn failover() -> Result<()> {
         "{} requests were answered; the longest time without an answer was {} ms",
         visits.len(),
         longest_gap(&visits, killed).as_millis()
+    );
+    client.run(|| download.read(DOWNLOAD / 4).and_then(|()| download.finish()))??;
+    println!(
+        "the download that began at the director that is dead went on at the other one: {DOWNLOAD} bytes, each the right one"
     );
     stop(&mut directors[1])?;
     drop(directors);
@@ -273,6 +290,11 @@ heartbeat:
     - udp: {interface: eth1, peers: [10.0.1.1, 10.0.1.2]}
   groups:
     - {name: web, interface: eth0, addresses: [192.0.2.10/32], priority: {director: 150, backup: 100}}
+";
+
+/// And this: the other one knows the connections.
+const SYNC: &str = "\
+sync: {interface: eth1}
 ";
 
 fn stop(director: &mut Process) -> Result<()> {

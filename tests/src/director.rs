@@ -276,6 +276,39 @@ pub fn wait_ready_on(lab: &Lab, host: Host, director: &mut Process) -> Result<()
     })
 }
 
+/// What a director says of sharing its connections.
+///
+/// # Errors
+/// It does not answer, or shares them with nobody.
+pub fn sync_status_on(lab: &Lab, host: Host) -> Result<serde_json::Value> {
+    let socket = control_socket_on(lab, host);
+    let socket = socket.to_str().context("no text")?;
+    let text = command_on(lab, host, &["sync", "--json", "--socket", socket])?;
+    serde_json::from_str(&text).with_context(|| format!("no JSON: {text}"))
+}
+
+/// Waits until a director's peer has all that the director has by now, and the director all of its peer's.
+///
+/// # Errors
+/// That does not come about.
+pub fn wait_shared(lab: &Lab, host: Host) -> Result<()> {
+    // What has changed so far is found by a pass that begins after this.
+    let mut found_by = None;
+    wait_until("the directors have the same connections", PATIENCE, || {
+        let status = sync_status_on(lab, host)?;
+        let passes = status["passes"].as_u64().context("no passes")?;
+        let passed = passes >= *found_by.get_or_insert(passes + 2);
+        let peer = &status["peers"][0];
+        let is_shared = passed
+            && status["backlog"] == 0
+            && peer["state"] == "synced"
+            && peer["has_ours"] == true
+            && peer["lag_records"] == 0;
+        ensure!(is_shared, "{status}");
+        Ok(())
+    })
+}
+
 /// Runs another command of the director in its namespace, and gives what it printed.
 ///
 /// # Errors

@@ -4,6 +4,7 @@
 //!  lab ──── namespaces, cables, addresses; up in a second, gone when dropped or interrupted
 //!   ├─ http, udp, nginx ─── what real servers run, and the client's side
 //!   ├─ director ─────────── `director run` in the director's namespace
+//!   ├─ ipvs_peer ────────── a real kernel IPVS in the place of a director
 //!   ├─ visitor ──────────── a client that keeps requesting: how long was nobody there?
 //!   ├─ raw ──────────────── packets as they are, and ICMP messages
 //!   ├─ servers ──────────── other daemons, each alone: what health checks are tried against
@@ -15,10 +16,12 @@
 pub mod demo;
 pub mod director;
 pub mod http;
+pub mod ipvs_peer;
 pub mod lab;
 pub mod nginx;
 pub mod packet;
 pub mod paths;
+pub mod peer;
 pub mod raw;
 pub mod reference;
 pub mod servers;

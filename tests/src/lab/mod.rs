@@ -182,6 +182,12 @@ impl Lab {
         &self.id
     }
 
+    /// How the director is connected.
+    #[must_use]
+    pub fn topology(&self) -> Topology {
+        self.topology
+    }
+
     /// Name for a director's instance in this lab; its pins go with the lab.
     #[must_use]
     pub fn instance_name(&self) -> String {

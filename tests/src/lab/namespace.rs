@@ -99,8 +99,17 @@ impl Namespace {
         Process::start(command, log).with_context(|| format!("in {}", self.name))
     }
 
+    /// Like [`Namespace::spawn`], a program that reads what [`Process::feed`] writes.
+    ///
+    /// # Errors
+    /// It could not be started.
+    pub fn spawn_fed(&self, mut command: Command, log: PathBuf) -> Result<Process> {
+        self.enter(&mut command);
+        Process::start_fed(command, log).with_context(|| format!("in {}", self.name))
+    }
+
     /// Runs `ip` in here with one command for each line.
-    pub(super) fn ip_batch(&self, lines: &str) -> Result<()> {
+    pub(crate) fn ip_batch(&self, lines: &str) -> Result<()> {
         command::run(&mut command::ip(&["-n", &self.name, "-batch", "-"]), lines).map(drop)
     }
 

@@ -1,13 +1,15 @@
 //! A program running in the lab.
 
 use std::fs::{File, OpenOptions};
+use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use nix::sys::signal::{Signal, kill};
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 
 use super::command::shown;
@@ -21,13 +23,24 @@ const GRACE: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct Process {
     child: Child,
+    /// What it can be told, if it was started for that.
+    input: Option<ChildStdin>,
     words: String,
     log: PathBuf,
     left_running: bool,
 }
 
 impl Process {
-    pub(super) fn start(mut command: Command, log: PathBuf) -> Result<Self> {
+    pub(super) fn start(command: Command, log: PathBuf) -> Result<Self> {
+        Self::start_with(command, Stdio::null(), log)
+    }
+
+    /// One that reads what [`Process::feed`] writes.
+    pub(super) fn start_fed(command: Command, log: PathBuf) -> Result<Self> {
+        Self::start_with(command, Stdio::piped(), log)
+    }
+
+    fn start_with(mut command: Command, input: Stdio, log: PathBuf) -> Result<Self> {
         let _going_on = interrupt::going_on();
         let words = shown(&command);
         let output = OpenOptions::new()
@@ -38,14 +51,15 @@ impl Process {
         let errors: File = output
             .try_clone()
             .context("duplicating the log's descriptor")?;
-        let child = command
+        let mut child = command
             .process_group(0)
-            .stdin(Stdio::null())
+            .stdin(input)
             .stdout(output)
             .stderr(errors)
             .spawn()
             .with_context(|| format!("could not start `{words}`"))?;
         Ok(Self {
+            input: child.stdin.take(),
             child,
             words,
             log,
@@ -144,6 +158,47 @@ impl Process {
             GRACE.as_secs(),
             self.log()
         )
+    }
+
+    /// Writes to its standard input. For one started by [`Namespace::spawn_fed`].
+    ///
+    /// [`Namespace::spawn_fed`]: super::Namespace::spawn_fed
+    ///
+    /// # Errors
+    /// It was not started to read, or does not any more.
+    pub fn feed(&mut self, text: &str) -> Result<()> {
+        let words = &self.words;
+        let input = self.input.as_mut();
+        input
+            .with_context(|| format!("`{words}` was not started to be told anything"))?
+            .write_all(text.as_bytes())
+            .with_context(|| format!("telling `{words}` something"))
+    }
+
+    /// Waits until it has ended by itself, then ends (SIGKILL) what is left of it and its children.
+    ///
+    /// # Errors
+    /// It still ran after `patience`, and was made to end.
+    pub fn wait_all(&mut self, patience: Duration) -> Result<()> {
+        let waited = self.wait(patience);
+        // Also what it left behind of its children.
+        self.kill_group()?;
+        waited.map(drop)
+    }
+
+    /// Ends it and its children at once (SIGKILL).
+    ///
+    /// # Errors
+    /// A system call failed.
+    pub fn kill_group(&mut self) -> Result<()> {
+        match killpg(self.pid(), Signal::SIGKILL) {
+            Ok(()) | Err(Errno::ESRCH) => {}
+            Err(error) => {
+                return Err(error).with_context(|| format!("ending all of `{}`", self.words));
+            }
+        }
+        self.child.wait().context("waiting for a child process")?;
+        Ok(())
     }
 
     /// Ends it at once (SIGKILL), as a crash would.

@@ -4,4 +4,6 @@
 
 mod alone;
 mod directors;
+mod figures;
 mod pair;
+mod sync;

@@ -27,6 +27,8 @@ pub(crate) enum Runs {
     Director,
     /// `director run`, NAT: real servers answer by way of the moving gateway.
     Nat,
+    /// `director run`, tunnels to real servers that take them off and answer clients themselves.
+    Tunnel,
 }
 
 /// The heartbeat section of a node, but for the links and groups. Both nodes have the same.
@@ -58,6 +60,8 @@ pub(crate) struct Pair {
     runs: Runs,
     /// The section of both nodes.
     section: String,
+    /// More sections of the directors.
+    more: String,
     nodes: [Option<Process>; 2],
     _servers: Vec<Process>,
 }
@@ -65,24 +69,37 @@ pub(crate) struct Pair {
 impl Pair {
     /// A lab, what is needed to be asked for, and both nodes.
     pub(crate) fn up(runs: Runs, section: &[&str]) -> Self {
+        Self::up_with(runs, section, "")
+    }
+
+    /// The same, of directors with more sections.
+    pub(crate) fn up_with(runs: Runs, section: &[&str], more: &str) -> Self {
         let lab = Lab::up(&LabOptions {
             topology: Topology::TwoDirectors,
             gateway: match runs {
                 Runs::Nat => Gateway::Director,
-                Runs::Director | Runs::Heartbeat => Gateway::Router,
+                Runs::Director | Runs::Tunnel | Runs::Heartbeat => Gateway::Router,
             },
             servers: 2,
             ..LabOptions::default()
         })
         .unwrap();
         let servers = match runs {
-            Runs::Director | Runs::Nat => demo::start_http_servers(&lab).unwrap(),
+            Runs::Director | Runs::Nat | Runs::Tunnel => demo::start_http_servers(&lab).unwrap(),
             Runs::Heartbeat => NODES.map(|node| serve_on(&lab, node)).into(),
         };
+        let mut servers = servers;
+        if runs == Runs::Tunnel {
+            servers.extend(
+                lab.servers()
+                    .map(|it| director::start_decap(&lab, it).unwrap()),
+            );
+        }
         let mut pair = Self {
             lab,
             runs,
             section: section.concat(),
+            more: more.to_owned(),
             nodes: [None, None],
             _servers: servers,
         };
@@ -97,6 +114,7 @@ impl Pair {
         let process = match self.runs {
             Runs::Director => self.start_director(node, "dr"),
             Runs::Nat => self.start_director(node, "nat"),
+            Runs::Tunnel => self.start_director(node, "tun"),
             Runs::Heartbeat => self.start_heartbeat(node),
         };
         self.nodes[place(node)] = Some(process.unwrap_or_else(|error| panic!("{node}: {error:#}")));
@@ -111,7 +129,7 @@ impl Pair {
             method,
             ..Service::rr(SERVICE.ip(), SERVICE.port())
         };
-        let extra = format!("heartbeat:\n{section}");
+        let extra = format!("heartbeat:\n{section}{}", self.more);
         let yaml = director::yaml_on(&self.lab, node, Topology::TwoDirectors, &[service], &extra);
         let mut process = director::start_on(&self.lab, node, &yaml)?;
         director::wait_ready_on(&self.lab, node, &mut process)?;
@@ -140,7 +158,7 @@ impl Pair {
     /// Has a command of the node's program print something.
     pub(crate) fn command(&self, node: Host, words: &[&str]) -> Result<String> {
         let (program, own) = match self.runs {
-            Runs::Director | Runs::Nat => ("director", "heartbeat"),
+            Runs::Director | Runs::Nat | Runs::Tunnel => ("director", "heartbeat"),
             Runs::Heartbeat => ("heartbeat", "status"),
         };
         let program = paths::program(program)?;
@@ -159,6 +177,12 @@ impl Pair {
     pub(crate) fn status(&self, node: Host) -> Result<Value> {
         let text = self.command(node, &["status", "--json"])?;
         serde_json::from_str(&text).with_context(|| format!("no JSON: {text}"))
+    }
+
+    /// Waits until a node's peer has all that the node has, and the node all of its peer's.
+    pub(crate) fn wait_shared(&mut self, node: Host) {
+        let waited = director::wait_shared(&self.lab, node);
+        waited.unwrap_or_else(|error| panic!("{error:#}\n{}", self.logs()));
     }
 
     /// Waits until a node has this role in a group.

@@ -112,8 +112,11 @@ impl Program {
 /// Why the servers of [`PROGRAMS`] are there that are not nginx.
 const CHECKS: &str = "health checks are tried against it";
 
+/// Why what a kernel IPVS boots with is there.
+const IPVS: &str = "synchronisation is tried against the kernel's own, which boots as a process";
+
 /// All programs, in the order of installation.
-pub(crate) const PROGRAMS: [Program; 14] = [
+pub(crate) const PROGRAMS: [Program; 18] = [
     Program::new(
         "ip",
         "iproute2",
@@ -154,6 +157,10 @@ pub(crate) const PROGRAMS: [Program; 14] = [
         "keepalived",
         "failover is tried against it",
     ),
+    Program::new("linux.uml", "user-mode-linux", IPVS, Purpose::Test),
+    Program::server("ipvsadm", "ipvsadm", "ipvsadm", IPVS),
+    Program::new("busybox", "busybox-static", IPVS, Purpose::Test),
+    Program::new("modprobe", "kmod", IPVS, Purpose::Test),
 ];
 
 /// rustup components of which the tests need the programs, and what for.
@@ -471,6 +478,10 @@ mod tests {
                 "redis-server: apt-get install --no-install-recommends redis-server",
                 "slapd: apt-get install --no-install-recommends slapd",
                 "keepalived: apt-get install --no-install-recommends keepalived",
+                "linux.uml: apt-get install --no-install-recommends user-mode-linux",
+                "ipvsadm: apt-get install --no-install-recommends ipvsadm",
+                "busybox: apt-get install --no-install-recommends busybox-static",
+                "modprobe: apt-get install --no-install-recommends kmod",
             ],
         );
         check(
