@@ -21,7 +21,6 @@ const BACKLOG: i32 = 8;
 pub struct Link {
     sockets: Vec<UdpSocket>,
     to: Vec<SocketAddr>,
-    index: u32,
 }
 
 /// Index of an interface.
@@ -58,7 +57,7 @@ impl Link {
                 sockets.push(datagrams(config, index, is_ipv4)?);
             }
         }
-        Ok(Self { sockets, to, index })
+        Ok(Self { sockets, to })
     }
 
     /// The sockets of both families, as far as there are any.
@@ -125,12 +124,6 @@ impl Link {
         socket.set_nonblocking(true)?;
         socket.bind_device(Some(config.interface.as_bytes()))?;
         Ok(tokio::net::TcpSocket::from_std_stream(socket.into()))
-    }
-
-    /// The interface's index.
-    #[must_use]
-    pub fn index(&self) -> u32 {
-        self.index
     }
 }
 

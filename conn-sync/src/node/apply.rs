@@ -25,11 +25,29 @@ pub struct Applied {
     pub failed: u64,
 }
 
-/// Puts connections into the tables. Gives those that name what is not known here.
+/// Puts what a peer told into the tables. Gives what names a service or a real server that is not known here.
 ///
 /// # Errors
-/// The tables cannot be read, or no program be run.
-pub(super) fn entries(
+/// The tables cannot be read or written. What was entered before that stays, and the rest counts as failed.
+pub(super) fn apply(
+    tables: &dyn Tables,
+    directory: &Directory,
+    known: &mut Templates,
+    told: (&[Entry], &[Template]),
+    how: How,
+    applied: &mut Applied,
+) -> io::Result<Vec<Record>> {
+    let entered = entries(tables, directory, told.0, how, applied).and_then(|mut unknown| {
+        unknown.extend(templates(tables, directory, known, told.1, how, applied)?);
+        Ok(unknown)
+    });
+    if entered.is_err() {
+        applied.failed += (told.0.len() + told.1.len()) as u64;
+    }
+    entered
+}
+
+fn entries(
     tables: &dyn Tables,
     directory: &Directory,
     entries: &[Entry],
@@ -85,11 +103,7 @@ pub(super) fn entries(
     Ok(unknown)
 }
 
-/// Puts templates into their map. Gives those that name what is not known here.
-///
-/// # Errors
-/// The tables cannot be read, or the map not be written.
-pub(super) fn templates(
+fn templates(
     tables: &dyn Tables,
     directory: &Directory,
     known: &mut Templates,

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
-use super::apply::{self, Applied};
+use super::apply::{Applied, apply};
 use super::run::{
     PASS_EVERY, PASS_SHARE, TEMPLATES_EVERY, TEMPLATES_SHARE, Trouble, cpu_time, readable,
 };
@@ -143,7 +143,7 @@ impl State {
         };
         let room = Cell::new(self.budget());
         let mut found = Vec::new();
-        let tally = self.scanner.pass(
+        self.left.0 = self.scanner.pass(
             &view,
             &self.directory,
             |_| room.get(),
@@ -152,7 +152,6 @@ impl State {
                 found.extend(records);
             },
         );
-        self.left.0 = tally.left;
         let messages = self.pack(found);
         self.passes += 1;
         self.pass_took = began.elapsed();
@@ -241,35 +240,24 @@ impl State {
                 Record::Template(template) => templates.push(template),
             }
         }
-        let taken = apply::entries(
+        let told = (&entries[..], &templates[..]);
+        let (directory, known) = (&self.directory, &mut self.templates);
+        match apply(
             tables.as_ref(),
-            &self.directory,
-            &entries,
+            directory,
+            known,
+            told,
             how,
             &mut self.applied,
-        )
-        .and_then(|mut unknown| {
-            unknown.extend(apply::templates(
-                tables.as_ref(),
-                &self.directory,
-                &mut self.templates,
-                &templates,
-                how,
-                &mut self.applied,
-            )?);
-            Ok(unknown)
-        });
-        match taken {
+        ) {
             Ok(unknown) => {
                 for record in unknown {
                     self.aside.keep(record, &self.nobody, now);
                 }
             }
-            Err(error) => {
-                self.applied.failed += (entries.len() + templates.len()) as u64;
-                self.trouble
-                    .tell("what a peer told cannot be entered", &error);
-            }
+            Err(error) => self
+                .trouble
+                .tell("what a peer told cannot be entered", &error),
         }
     }
 

@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use tokio::task::LocalSet;
 use tokio::time::{Instant, sleep_until};
 
-use super::apply::{self, Applied};
+use super::apply::{Applied, apply};
 use super::bulk::{self, Sessions};
 use super::templates::Templates;
 use super::{Lent, Order, Start, Status, Tables};
@@ -116,13 +116,12 @@ impl State {
         };
         let machine = RefCell::new(&mut self.machine);
         let mut actions = Vec::new();
-        let tally = self.scanner.pass(
+        self.left.0 = self.scanner.pass(
             &view,
             &directory,
             |class| machine.borrow_mut().budget(class, now),
             |_, records| actions.extend(machine.borrow_mut().on_dirty(records, now)),
         );
-        self.left.0 = tally.left;
         self.backlog();
         self.passes += 1;
         self.pass_took = began.elapsed();
@@ -469,34 +468,20 @@ async fn carry_out(
                 let tables = current(shared).await;
                 let mut state = shared.borrow_mut();
                 let state = &mut *state;
-                let taken = apply::entries(
-                    tables.as_ref(),
-                    &state.directory,
-                    &entries,
-                    how,
-                    &mut state.applied,
-                )
-                .and_then(|mut unknown| {
-                    unknown.extend(apply::templates(
-                        tables.as_ref(),
-                        &state.directory,
-                        &mut state.templates,
-                        &templates,
-                        how,
-                        &mut state.applied,
-                    )?);
-                    Ok(unknown)
-                });
-                match taken {
+                let told = (&entries[..], &templates[..]);
+                let State {
+                    directory,
+                    templates: known,
+                    applied,
+                    ..
+                } = state;
+                match apply(tables.as_ref(), directory, known, told, how, applied) {
                     Ok(unknown) if !unknown.is_empty() => {
                         let now = state.now();
                         state.machine.on_unknown(&from, unknown, now);
                     }
                     Ok(_) => {}
-                    Err(error) => {
-                        state.applied.failed += (entries.len() + templates.len()) as u64;
-                        state.trouble("what a peer told cannot be entered", &error);
-                    }
+                    Err(error) => state.trouble("what a peer told cannot be entered", &error),
                 }
             }
             Action::LookUp { token, handles } => {

@@ -15,7 +15,7 @@ use xdp_ebpf::connection::{Bucket4, Bucket6};
 use xdp_ebpf::walk::Walk;
 
 pub use place::{Placed, Wish, forget, place};
-pub use scan::{Scanner, Tally};
+pub use scan::Scanner;
 pub use walk::{Cursor, Piece, count, look_up, piece};
 
 /// The tables of a director at one moment.

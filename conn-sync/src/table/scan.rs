@@ -6,26 +6,17 @@
 use xdp_ebpf::atomic::load;
 use xdp_ebpf::connection::{Bucket, Value};
 use xdp_ebpf::state::State;
-use xdp_ebpf::walk::{Named, Place, Walk, age, place};
+use xdp_ebpf::walk::{Named, Place, Walk, age, idle_s, place};
 
 use super::View;
 use crate::directory::{Directory, Handle};
 use crate::entry::Record;
 use crate::machine::Class;
 
-/// What a pass found.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
-    /// Entries that had to be left for another pass.
-    pub left: usize,
-    /// Entries that nothing configured has a name for: told to nobody.
-    pub nameless: u64,
-}
-
-/// Entries of a class and a table that a pass remembers: 8 MB for all of them. What is beyond waits for the next.
+/// Entries of a class that a pass remembers: 6 MB for all of them. What is beyond waits for the next.
 const IN_A_PASS: usize = 1 << 18;
 
-/// A bucket's index and a place in it.
+/// A place: its bucket, those of the wide tables after those of the narrow ones, and which of the bucket's.
 type At = (u32, u8);
 
 /// Passes over the tables.
@@ -34,8 +25,11 @@ pub struct Scanner {
     refreshed_s: Option<u32>,
     /// What is in use is told again after so many seconds at the latest.
     longest_refresh_s: Option<u16>,
-    /// Memory that is used again: what one pass found, by class and table.
-    found: [[Vec<At>; 2]; 3],
+    /// The bucket that the next pass begins with: where this one had to leave the most valuable. So whoever stands far back is
+    /// not left for ever while more changes than may be told.
+    start: usize,
+    /// Memory that is used again: what one pass found, by class.
+    found: [Vec<At>; 3],
 }
 
 impl Scanner {
@@ -49,71 +43,87 @@ impl Scanner {
     }
 
     /// One pass. Hands over what is to be told, the most valuable first and as much of each class as `budget` gives, and
-    /// marks it as told.
+    /// marks it as told. Gives how many entries had to be left for another pass.
     pub fn pass(
         &mut self,
         view: &View<'_>,
         directory: &Directory,
         mut budget: impl FnMut(Class) -> usize,
         mut tell: impl FnMut(Class, Vec<(Handle, Record)>),
-    ) -> Tally {
+    ) -> usize {
         let elapsed_s = match self.refreshed_s {
             Some(before_s) => view.now_s.wrapping_sub(before_s),
             None => 0,
         };
         self.refreshed_s = Some(view.now_s);
-        let mut tally = Tally::default();
+        let mut left = 0;
         let (narrow, wide) = (view.narrow(), view.wide());
-        let mut collect = |table: usize, class: Class, at: At| {
-            let places = &mut self.found[class as usize][table];
-            if places.len() < IN_A_PASS {
-                places.push(at);
-            } else {
-                tally.left += 1;
-            }
-        };
+        let (narrow_end, end) = (narrow.table.len(), narrow.table.len() + wide.table.len());
         let longest_s = self.longest_refresh_s.unwrap_or(u16::MAX);
         let refresh_s = |endpoint, state| directory.refresh_s(endpoint, state).min(longest_s);
-        find(&narrow, refresh_s, elapsed_s, |class, at| {
-            collect(0, class, at)
-        });
-        find(&wide, refresh_s, elapsed_s, |class, at| {
-            collect(1, class, at)
-        });
+        let start = self.start.min(end);
+        for range in [start..end, 0..start] {
+            let mut collect = |class: Class, at: At| {
+                let places = &mut self.found[class as usize];
+                if places.len() < IN_A_PASS {
+                    places.push(at);
+                } else {
+                    left += 1;
+                }
+            };
+            let of_narrow = range.start.min(narrow_end)..range.end.min(narrow_end);
+            let of_wide = range.start.max(narrow_end)..range.end.max(narrow_end);
+            find(&narrow, of_narrow, 0, refresh_s, elapsed_s, &mut collect);
+            find(
+                &wide,
+                of_wide,
+                narrow_end,
+                refresh_s,
+                elapsed_s,
+                &mut collect,
+            );
+        }
+        let mut first_left = None;
         for class in [Class::New, Class::Change, Class::Refresh] {
-            let [four, six] = &mut self.found[class as usize];
-            let found = four.len() + six.len();
-            if found == 0 {
+            let found = &mut self.found[class as usize];
+            if found.is_empty() {
                 continue;
             }
-            let room = budget(class).min(found);
-            let mut told = Vec::with_capacity(room);
-            let four_taken = four.len().min(room);
-            for at in four.drain(..).take(four_taken) {
-                let dirty = take(&narrow, at, class, directory, Handle::Narrow, &mut tally);
-                told.extend(dirty);
-            }
-            for at in six.drain(..).take(room - four_taken) {
-                let dirty = take(&wide, at, class, directory, Handle::Wide, &mut tally);
-                told.extend(dirty);
-            }
-            tally.left += found - room;
+            let room = budget(class).min(found.len());
+            let told: Vec<(Handle, Record)> = found[..room]
+                .iter()
+                .filter_map(|(index, way)| {
+                    let (index, way) = (*index as usize, usize::from(*way));
+                    match index.checked_sub(narrow_end) {
+                        None => take(&narrow, index, way, class, directory, Handle::Narrow),
+                        Some(index) => take(&wide, index, way, class, directory, Handle::Wide),
+                    }
+                })
+                .collect();
+            first_left = first_left.or(found.get(room).map(|at| at.0 as usize));
+            left += found.len() - room;
+            found.clear();
             if !told.is_empty() {
                 tell(class, told);
             }
         }
-        tally
+        self.start = first_left.unwrap_or(0);
+        left
     }
 }
 
-/// Looks at every value of a table: at nothing else of the many that are marked.
+/// Looks at every value of these buckets: at nothing else of the many that are marked. `base` is added to their indices.
 fn find<B: Named>(
     walk: &Walk<'_, B>,
+    range: std::ops::Range<usize>,
+    base: usize,
     refresh_s: impl Fn(u16, State) -> u16,
     elapsed_s: u32,
     mut found: impl FnMut(Class, At),
 ) {
-    for (index, bucket) in walk.table.iter().enumerate() {
+    let begin = range.start - base;
+    let buckets = &walk.table[begin..range.end - base];
+    for (index, bucket) in (begin..).zip(buckets) {
         for way in 0..B::WAYS {
             let value = Value(load(bucket.value(way)));
             if !value.is_some() {
@@ -138,8 +148,8 @@ fn find<B: Named>(
                     Class::Refresh
                 }
             };
-            // A table has fewer buckets than fit, and a bucket four places.
-            found(class, (index as u32, way as u8));
+            // Both tables have fewer buckets than fit, and a bucket four places.
+            found(class, ((base + index) as u32, way as u8));
         }
     }
 }
@@ -150,22 +160,21 @@ fn find<B: Named>(
 /// Nobody remembers when an entry was last told: that would be memory for each of them.
 fn is_due(value: Value, bucket: usize, now_s: u32, elapsed_s: u32, period_s: u32) -> bool {
     let is_own = value.flags() & Value::LEARNED == 0;
-    let is_used = u32::from(value.idle_s(now_s)) <= period_s;
+    let is_used = u32::from(idle_s(value, now_s)) <= period_s;
     let is_turn = (bucket as u32).wrapping_add(now_s) % period_s < elapsed_s;
     is_own && is_used && is_turn
 }
 
-/// Marks an entry and says what is to be told. `None`: it has changed, or has no name.
+/// Marks an entry and says what is to be told. `None`: it has changed, or nothing configured has a name for it.
 fn take<B: Named>(
     walk: &Walk<'_, B>,
-    (index, way): At,
+    index: usize,
+    way: usize,
     class: Class,
     directory: &Directory,
     handle: impl Fn(B::Key) -> Handle,
-    tally: &mut Tally,
 ) -> Option<(Handle, Record)> {
-    let index = index as usize;
-    let place = place(index, walk.table.get(index)?, usize::from(way))?;
+    let place = place(index, walk.table.get(index)?, way)?;
     if class != Class::Refresh {
         let is_marked = place.value.flags() & Value::SENT != 0;
         // Another one stands there by now, or it has changed this very moment: it is for the next pass.
@@ -174,9 +183,8 @@ fn take<B: Named>(
         }
     }
     let handle = handle(place.key);
-    let entry = directory.entry(handle, latest(walk, &place), walk.now_s);
-    tally.nameless += u64::from(entry.is_none());
-    entry.map(|entry| (handle, Record::Entry(entry)))
+    let entry = directory.entry(handle, latest(walk, &place), walk.now_s)?;
+    Some((handle, Record::Entry(entry)))
 }
 
 /// What the CPUs together know of a connection: the one that saw it last is right about its state.

@@ -59,7 +59,12 @@ impl Sync {
 impl Node {
     /// Before a heartbeat starts: what this node waits for.
     pub(super) fn expect_sync(&self) {
-        if self.config.sync.is_some() && self.sync.running.is_none() {
+        let waits = self
+            .config
+            .sync
+            .as_ref()
+            .is_some_and(|it| it.has_full_sync());
+        if waits && self.sync.running.is_none() {
             let words = in_words(Readiness::Waiting).to_owned();
             self.heartbeat.gate().set(Filled::Waiting(words));
         }
@@ -93,13 +98,17 @@ impl Node {
 
     fn start_sync(&mut self, config: Arc<config::Sync>) -> anyhow::Result<Running> {
         let for_node = config.for_node()?;
-        let gate = self.heartbeat.gate();
+        let (gate, has_full_sync) = (self.heartbeat.gate(), config.has_full_sync());
         let node = node::Node::start(Start {
             incarnation: heartbeat::node::clock::incarnation(),
             keyring: load_sync_keys(&config)?,
             tables: Arc::new(self.datapath.lend()?),
             directory: self.directory(),
             on_readiness: Box::new(move |readiness| {
+                if !has_full_sync {
+                    gate.set(Filled::Needless);
+                    return;
+                }
                 let words = in_words(readiness);
                 tracing::info!("conn-sync: {words}");
                 gate.set(match readiness {

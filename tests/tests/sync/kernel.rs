@@ -1,49 +1,21 @@
 //! The kernel's IPVS alone, on one node and on both: what ours is to do in the place of either, and that the lab is fit
 //! to show it.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use director_tests::ipvs_peer::{Guest, Origin, Role};
-use director_tests::lab::plan::{CLIENT4, VIRTUAL4, server4};
-use director_tests::lab::{Gateway, Host, Lab, LabOptions, Process, Topology};
-use director_tests::{PATIENCE, demo, http, wait_until};
+use director_tests::lab::plan::{CLIENT4, server4};
+use director_tests::lab::{Host, Lab, LabOptions};
+use director_tests::{PATIENCE, http, wait_until};
 
-/// Where clients ask.
-const SERVICE: SocketAddr = SocketAddr::new(IpAddr::V4(VIRTUAL4[0]), 80);
-/// Which go to whoever is in charge: to the virtual address clients send, to the other one real servers.
-const MOVING: [&str; 2] = ["192.0.2.10/32", "10.0.0.100/24"];
+use crate::{CLIENT_PORT, LENGTH, MOVING, SERVICE, SYNC_ID, lab, serve};
+
 /// Group and port of the kernel's synchronisation (`IP_VS_SYNC_GROUP`, `IP_VS_SYNC_PORT` of `ip_vs.h`).
 const SYNC_GROUP: (Ipv4Addr, u16) = (Ipv4Addr::new(224, 0, 0, 81), 8848);
-/// The id that both nodes have.
-const SYNC_ID: u8 = 7;
 /// The nodes' address on the cable between them, in the second one's place.
 const BACKUP_ON_CABLE: Ipv4Addr = Ipv4Addr::new(10, 0, 1, 2);
-/// The port that the client of these tests asks from.
-const CLIENT_PORT: u16 = 40_000;
-
-/// A lab with room for two nodes, and NAT real servers that answer by way of the moving gateway.
-fn lab() -> (Lab, Vec<Process>) {
-    let lab = Lab::up(&LabOptions {
-        topology: Topology::TwoDirectors,
-        gateway: Gateway::Director,
-        servers: 2,
-        ..LabOptions::default()
-    })
-    .unwrap();
-    let servers = demo::start_http_servers(&lab).unwrap();
-    (lab, servers)
-}
-
-/// The service, on a guest.
-fn serve(guest: &mut Guest) {
-    let mut script = format!("ipvsadm -A -t {SERVICE} -s rr\n");
-    for number in [1, 2] {
-        script += &format!("ipvsadm -a -t {SERVICE} -r {}:80 -m\n", server4(number));
-    }
-    guest.run(&script).unwrap();
-}
 
 fn connect(lab: &Lab) -> http::Connection {
     let client = lab.host(Host::Client).unwrap();
@@ -129,8 +101,6 @@ fn receive(socket: &UdpSocket) -> Result<Vec<u8>> {
 #[test]
 #[ignore = "needs root, network namespaces and user-mode-linux: cargo xtask test runs it"]
 fn a_download_goes_on_from_one_kernel_to_the_other() {
-    // Far more than the client's kernel takes without anybody reading.
-    const LENGTH: usize = 64_000_000;
     let (lab, _servers) = lab();
     let hosts = [Host::Director, Host::Backup];
     let [mut master, mut backup] = Guest::start_all(&lab, hosts).unwrap();

@@ -4,3 +4,43 @@
 
 mod kernel;
 mod mixed;
+
+use std::net::{IpAddr, SocketAddr};
+
+use director_tests::demo;
+use director_tests::ipvs_peer::Guest;
+use director_tests::lab::plan::{VIRTUAL4, server4};
+use director_tests::lab::{Gateway, Lab, LabOptions, Process, Topology};
+
+/// Where clients ask.
+const SERVICE: SocketAddr = SocketAddr::new(IpAddr::V4(VIRTUAL4[0]), 80);
+/// Which go to whoever is in charge: to the virtual address clients send, to the other one real servers.
+const MOVING: [&str; 2] = ["192.0.2.10/32", "10.0.0.100/24"];
+/// The id that both nodes have.
+const SYNC_ID: u8 = 7;
+/// The port that the client of these tests asks from.
+const CLIENT_PORT: u16 = 40_000;
+/// Bytes of a download: far more than the client's kernel takes without anybody reading.
+const LENGTH: usize = 64_000_000;
+
+/// A lab with room for two nodes, and NAT real servers that answer by way of the moving gateway.
+fn lab() -> (Lab, Vec<Process>) {
+    let lab = Lab::up(&LabOptions {
+        topology: Topology::TwoDirectors,
+        gateway: Gateway::Director,
+        servers: 2,
+        ..LabOptions::default()
+    })
+    .unwrap();
+    let servers = demo::start_http_servers(&lab).unwrap();
+    (lab, servers)
+}
+
+/// The service, on a guest.
+fn serve(guest: &mut Guest) {
+    let mut script = format!("ipvsadm -A -t {SERVICE} -s rr\n");
+    for number in [1, 2] {
+        script += &format!("ipvsadm -a -t {SERVICE} -r {}:80 -m\n", server4(number));
+    }
+    guest.run(&script).unwrap();
+}

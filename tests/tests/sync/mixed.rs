@@ -1,43 +1,21 @@
 //! A director and a kernel's IPVS as each other's backup: one node of a running pair replaced, with the kernel's protocol.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use anyhow::{Context, Result, ensure};
 use director_tests::director::{self, Service};
 use director_tests::http::{Connection, Transfer};
 use director_tests::ipvs_peer::{Guest, Origin, Role, announce};
-use director_tests::lab::plan::{CLIENT4, VIRTUAL4, server4};
-use director_tests::lab::{Gateway, Host, Lab, LabOptions, Process, Topology};
-use director_tests::{PATIENCE, demo, wait_until};
+use director_tests::lab::plan::CLIENT4;
+use director_tests::lab::{Host, Lab, Process, Topology};
+use director_tests::{PATIENCE, wait_until};
 
-const SERVICE: SocketAddr = SocketAddr::new(IpAddr::V4(VIRTUAL4[0]), 80);
-/// Which go to whoever is in charge.
-const MOVING: [&str; 2] = ["192.0.2.10/32", "10.0.0.100/24"];
-const SYNC_ID: u8 = 7;
-const CLIENT_PORT: u16 = 40_000;
-/// Far more than the client's kernel takes without anybody reading.
-const LENGTH: usize = 64_000_000;
-
-fn lab() -> (Lab, Vec<Process>) {
-    let lab = Lab::up(&LabOptions {
-        topology: Topology::TwoDirectors,
-        gateway: Gateway::Director,
-        servers: 2,
-        ..LabOptions::default()
-    })
-    .unwrap();
-    let servers = demo::start_http_servers(&lab).unwrap();
-    (lab, servers)
-}
+use crate::{CLIENT_PORT, LENGTH, MOVING, SERVICE, SYNC_ID, lab, serve};
 
 /// A kernel that has the same services as the director.
 fn guest(lab: &Lab, host: Host, role: Role) -> Guest {
     let mut guest = Guest::start(lab, host).unwrap();
-    let mut script = format!("ipvsadm -A -t {SERVICE} -s rr\n");
-    for number in [1, 2] {
-        script += &format!("ipvsadm -a -t {SERVICE} -r {}:80 -m\n", server4(number));
-    }
-    guest.run(&script).unwrap();
+    serve(&mut guest);
     guest.start_daemon(role, "eth1", SYNC_ID).unwrap();
     guest
 }

@@ -67,6 +67,12 @@ pub struct KeyFile {
 }
 
 impl Sync {
+    /// Whether the others can be asked for all that they have: by the kernel's protocol nobody can.
+    #[must_use]
+    pub fn has_full_sync(&self) -> bool {
+        self.kernel.is_none()
+    }
+
     /// As conn-sync takes it.
     ///
     /// # Errors
