@@ -210,8 +210,9 @@ const SECOND_HAND_S: u32 = 3;
 /// Whether what arrives takes the place of what is held. Whoever saw the connection last knows it best.
 ///
 /// * What is this node's own gives way only to what is certainly newer: a packet passed at the peer after the last one here.
-///   A peer that was in charge before, and is late, cannot undo what happened here. (A node that hands over in order does well to
-///   mark what it had as learned, so that it need not be certain.)
+///   A peer that was in charge before, and is late, cannot undo what happened here. (That a node which hands over in order
+///   marks what it had as learned, so that news count at once, was tried: the simulator finds late news of whoever was in charge
+///   still earlier that then undo it. It would take the number of each term of office in every record.)
 /// * What was learned gives way to the node that serves it, which tells its states in their order; unless it is certainly older
 ///   than what another node told since, which took over.
 /// * Second-hand news count only if certainly newer: they may be one's own, come back.

@@ -36,6 +36,8 @@ pub struct Service<'a> {
     pub real_ipv6: bool,
     /// The real servers' numbers, each with its weight; none: all of the lab, with no weight of their own.
     pub real_servers: Option<&'a [(u8, u32)]>,
+    /// More keys of the service, one a line.
+    pub more: &'a str,
 }
 
 impl Service<'_> {
@@ -53,6 +55,7 @@ impl Service<'_> {
             real_port: port,
             real_ipv6: address.is_ipv6(),
             real_servers: None,
+            more: "",
         }
     }
 }
@@ -110,6 +113,7 @@ fn render(
         if let Some(tunnel) = service.tunnel {
             lines.push(format!("    tunnel: {tunnel}"));
         }
+        lines.extend(service.more.lines().map(|line| format!("    {line}")));
         let all: Vec<(u8, Option<u32>)> = match service.real_servers {
             None => servers.iter().map(|&number| (number, None)).collect(),
             Some(some) => some
@@ -213,10 +217,18 @@ pub enum Reload {
 /// # Errors
 /// It is gone, or does nothing.
 pub fn reload(lab: &Lab, director: &mut Process, yaml: &str) -> Result<Reload> {
+    reload_on(lab, Host::Director, director, yaml)
+}
+
+/// The same of the director on this host.
+///
+/// # Errors
+/// As [`reload`].
+pub fn reload_on(lab: &Lab, host: Host, director: &mut Process, yaml: &str) -> Result<Reload> {
     let outcomes =
         |log: &str| [" reloaded ", " reload refused"].map(|outcome| log.matches(outcome).count());
     let before = outcomes(&director.log());
-    write_configuration(lab, yaml)?;
+    write_configuration_on(lab, host, yaml)?;
     director.signal(Signal::SIGHUP)?;
     let mut outcome = Reload::Done;
     wait_until("the director has loaded its file again", PATIENCE, || {

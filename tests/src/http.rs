@@ -13,6 +13,8 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, bind,
 /// Longest request head that is read, and longest wait for it.
 const MAX_HEAD_BYTES: u64 = 16 * 1024;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// A client may take its time to read: tests begin transfers, do something, and read on.
+const READER_TIMEOUT: Duration = Duration::from_secs(300);
 /// Most bytes that `/bytes/N` gives.
 const MAX_BODY_BYTES: usize = 1 << 30;
 
@@ -59,7 +61,7 @@ pub fn pattern(position: usize) -> u8 {
 
 fn answer(stream: TcpStream, name: &str) -> Result<()> {
     stream.set_read_timeout(Some(REQUEST_TIMEOUT))?;
-    stream.set_write_timeout(Some(REQUEST_TIMEOUT))?;
+    stream.set_write_timeout(Some(READER_TIMEOUT))?;
     let mut reader = BufReader::new((&stream).take(MAX_HEAD_BYTES));
     let mut request = String::new();
     reader.read_line(&mut request)?;
@@ -218,22 +220,27 @@ impl Connection {
             SocketAddr::V4(_) => IpAddr::from(Ipv4Addr::UNSPECIFIED),
             SocketAddr::V6(_) => IpAddr::from(Ipv6Addr::UNSPECIFIED),
         };
-        let family = if any.is_ipv4() {
+        Self::open_at(SocketAddr::new(any, port), server, timeout)
+    }
+
+    /// The same from an address and a port of one's choice, 0 for any.
+    ///
+    /// # Errors
+    /// As [`Self::open`]'s.
+    pub fn open_at(from: SocketAddr, server: SocketAddr, timeout: Duration) -> Result<Self> {
+        let family = if from.is_ipv4() {
             AddressFamily::Inet
         } else {
             AddressFamily::Inet6
         };
         let socket = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
-        bind(
-            socket.as_raw_fd(),
-            &SockaddrStorage::from(SocketAddr::new(any, port)),
-        )
-        .with_context(|| format!("taking port {port}"))?;
+        bind(socket.as_raw_fd(), &SockaddrStorage::from(from))
+            .with_context(|| format!("taking {from}"))?;
         let stream = TcpStream::from(socket);
         // Of `connect` too (socket(7)).
         stream.set_write_timeout(Some(timeout))?;
         connect(stream.as_raw_fd(), &SockaddrStorage::from(server))
-            .with_context(|| format!("connecting to {server} from port {port}"))?;
+            .with_context(|| format!("connecting to {server} from {from}"))?;
         Self::over(stream, server, timeout)
     }
 

@@ -283,6 +283,7 @@ impl State {
                     machine: None,
                     kernel: Some(report),
                     applied: self.applied,
+                    learned_templates: self.templates.count_learned(),
                     passes: self.passes,
                     pass_us: self.pass_took.as_micros() as u64,
                     cpu_ms: cpu_time().as_millis() as u64,

@@ -90,6 +90,8 @@ pub struct Status {
     pub kernel: Option<KernelReport>,
     /// What became of what peers told.
     pub applied: Applied,
+    /// Clients of persistence that stand in the tables because peers told of them.
+    pub learned_templates: u64,
     /// Passes over the connection tables.
     pub passes: u64,
     /// The last one took so long, in microseconds.

@@ -108,6 +108,12 @@ impl Templates {
         self.held(key, standing, standing.seen_s).is_learned
     }
 
+    /// How many clients of persistence this node knows from peers.
+    pub(super) fn count_learned(&self) -> u64 {
+        let learned = self.known.values().filter(|known| known.is_learned);
+        learned.count() as u64
+    }
+
     /// A peer's has been put into the map.
     pub(super) fn learned(&mut self, key: TemplateKey, standing: &Standing) {
         let known = Known {

@@ -122,6 +122,17 @@ pub struct Keyring {
 }
 
 impl Keyring {
+    /// Whether both have the same secrets under the same numbers, and sign with the same.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        let marks = |keyring: &Self| -> Vec<_> {
+            let keys = keyring.keys.iter();
+            keys.map(|key| (key.id, key.sign(&[b"the same?"])))
+                .collect()
+        };
+        marks(self) == marks(other)
+    }
+
     /// Without secrets: messages are protected from damage only.
     #[must_use]
     pub fn without_secret() -> Self {

@@ -240,6 +240,13 @@ fn keys_change_while_all_nodes_run() {
     }
     assert_eq!(steps[0].open(&seal(&steps[3])), Err(Reject::Key));
     assert_eq!(converse(&steps[0], &steps[3]), Err(Error::Key));
+    for (at, one) in steps.iter().enumerate() {
+        for (of, other) in steps.iter().enumerate() {
+            assert_eq!(one.is_same(other), at == of, "{at} {of}");
+        }
+    }
+    let other_secret = Key::new(1, &[77; 32]).unwrap();
+    assert!(!steps[0].is_same(&Keyring::new(other_secret, []).unwrap()));
     let plain = Keyring::without_secret();
     assert_eq!(steps[0].open(&seal(&plain)), Err(Reject::Key));
     assert_eq!(converse(&steps[0], &plain), Err(Error::Key));

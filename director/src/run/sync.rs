@@ -7,6 +7,7 @@ use anyhow::Context;
 use conn_sync::directory::{self, Directory};
 use conn_sync::machine::Readiness;
 use conn_sync::node::{self, Start, Status};
+use conn_sync::wire::Keyring;
 use heartbeat::machine::Filled;
 use tokio::sync::oneshot;
 use xdp_ebpf::layout::{Destination, destination};
@@ -25,7 +26,25 @@ pub(super) struct Sync {
 
 struct Running {
     config: Arc<config::Sync>,
+    /// As they were in their files.
+    keyring: Keyring,
     node: node::Node,
+}
+
+impl Running {
+    /// Whether it runs as this says, the secrets in their files included. Files that cannot be read any more change nothing.
+    fn is_as(&self, config: &config::Sync) -> bool {
+        if *self.config != *config {
+            return false;
+        }
+        match load_sync_keys(config) {
+            Ok(keyring) => self.keyring.is_same(&keyring),
+            Err(error) => {
+                tracing::error!("conn-sync goes on with the secrets that it has: {error}");
+                true
+            }
+        }
+    }
 }
 
 impl Sync {
@@ -74,8 +93,12 @@ impl Node {
     /// force.
     pub(super) fn follow_sync(&mut self) {
         let wanted = self.config.sync.clone();
-        let present = self.sync.running.as_ref().map(|it| &it.config);
-        if present == wanted.as_ref() {
+        let is_unchanged = match (&self.sync.running, &wanted) {
+            (Some(running), Some(wanted)) => running.is_as(wanted),
+            (None, None) => true,
+            _ => false,
+        };
+        if is_unchanged {
             // Timeouts may be others.
             self.names_are_told = false;
             self.tell_names();
@@ -98,10 +121,11 @@ impl Node {
 
     fn start_sync(&mut self, config: Arc<config::Sync>) -> anyhow::Result<Running> {
         let for_node = config.for_node()?;
+        let keyring = load_sync_keys(&config)?;
         let (gate, has_full_sync) = (self.heartbeat.gate(), config.has_full_sync());
         let node = node::Node::start(Start {
             incarnation: heartbeat::node::clock::incarnation(),
-            keyring: load_sync_keys(&config)?,
+            keyring: keyring.clone(),
             tables: Arc::new(self.datapath.lend()?),
             directory: self.directory(),
             on_readiness: Box::new(move |readiness| {
@@ -130,7 +154,11 @@ impl Node {
             "conn-sync started"
         );
         self.names_are_told = true;
-        Ok(Running { config, node })
+        Ok(Running {
+            config,
+            keyring,
+            node,
+        })
     }
 
     /// The tables have been exchanged for others.

@@ -6,4 +6,5 @@ mod alone;
 mod directors;
 mod figures;
 mod pair;
+mod sharing;
 mod sync;

@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use director_tests::director::{self, Service};
+use director_tests::director::{self, Reload, Service};
 use director_tests::lab::plan::VIRTUAL4;
 use director_tests::lab::{Gateway, Host, Lab, LabOptions, Process, Topology};
 use director_tests::visitor::{Visit, Visitor, longest_gap};
@@ -54,14 +54,49 @@ groups:
     priority: {director: 150, backup: 100}
 ";
 
+/// One group, of both families.
+pub(crate) const BOTH_FAMILIES: &str = "\
+groups:
+  - name: web
+    interface: eth0
+    addresses: [192.0.2.10/32, 2001:db8:f::10/128]
+    priority: {director: 150, backup: 100}
+";
+
+/// What both nodes are.
+#[derive(Clone, Debug)]
+pub(crate) struct Setup {
+    pub(crate) runs: Runs,
+    /// The section of both nodes.
+    pub(crate) section: String,
+    /// More sections of the directors.
+    pub(crate) more: String,
+    /// Where clients ask.
+    pub(crate) service: SocketAddr,
+    /// `tcp` or `udp`.
+    pub(crate) protocol: &'static str,
+    /// More keys of the directors' service.
+    pub(crate) service_more: String,
+}
+
+impl Setup {
+    /// Nodes with this section.
+    pub(crate) fn new(runs: Runs, section: &[&str]) -> Self {
+        Self {
+            runs,
+            section: section.concat(),
+            more: String::new(),
+            service: SERVICE,
+            protocol: "tcp",
+            service_more: String::new(),
+        }
+    }
+}
+
 /// A lab with two nodes.
 pub(crate) struct Pair {
     pub(crate) lab: Lab,
-    runs: Runs,
-    /// The section of both nodes.
-    section: String,
-    /// More sections of the directors.
-    more: String,
+    pub(crate) setup: Setup,
     nodes: [Option<Process>; 2],
     _servers: Vec<Process>,
 }
@@ -69,11 +104,20 @@ pub(crate) struct Pair {
 impl Pair {
     /// A lab, what is needed to be asked for, and both nodes.
     pub(crate) fn up(runs: Runs, section: &[&str]) -> Self {
-        Self::up_with(runs, section, "")
+        Self::up_as(Setup::new(runs, section))
     }
 
     /// The same, of directors with more sections.
     pub(crate) fn up_with(runs: Runs, section: &[&str], more: &str) -> Self {
+        Self::up_as(Setup {
+            more: more.to_owned(),
+            ..Setup::new(runs, section)
+        })
+    }
+
+    /// The same, of nodes that are all of this.
+    pub(crate) fn up_as(setup: Setup) -> Self {
+        let runs = setup.runs;
         let lab = Lab::up(&LabOptions {
             topology: Topology::TwoDirectors,
             gateway: match runs {
@@ -97,9 +141,7 @@ impl Pair {
         }
         let mut pair = Self {
             lab,
-            runs,
-            section: section.concat(),
-            more: more.to_owned(),
+            setup,
             nodes: [None, None],
             _servers: servers,
         };
@@ -111,34 +153,59 @@ impl Pair {
 
     /// Starts a node.
     pub(crate) fn start(&mut self, node: Host) {
-        let process = match self.runs {
-            Runs::Director => self.start_director(node, "dr"),
-            Runs::Nat => self.start_director(node, "nat"),
-            Runs::Tunnel => self.start_director(node, "tun"),
+        let process = match self.setup.runs {
+            Runs::Director | Runs::Nat | Runs::Tunnel => self.start_director(node),
             Runs::Heartbeat => self.start_heartbeat(node),
         };
         self.nodes[place(node)] = Some(process.unwrap_or_else(|error| panic!("{node}: {error:#}")));
     }
 
-    fn start_director(&self, node: Host, method: &str) -> Result<Process> {
-        let section: String = format!("node: {node}\n{}", self.section)
+    /// A director's file.
+    fn yaml(&self, node: Host) -> String {
+        let Setup {
+            runs,
+            section,
+            more,
+            service,
+            protocol,
+            service_more,
+        } = &self.setup;
+        let section: String = format!("node: {node}\n{section}")
             .lines()
             .map(|line| format!("  {line}\n"))
             .collect();
         let service = Service {
-            method,
-            ..Service::rr(SERVICE.ip(), SERVICE.port())
+            method: match runs {
+                Runs::Nat => "nat",
+                Runs::Tunnel => "tun",
+                Runs::Director | Runs::Heartbeat => "dr",
+            },
+            protocol,
+            more: service_more,
+            ..Service::rr(service.ip(), service.port())
         };
-        let extra = format!("heartbeat:\n{section}{}", self.more);
-        let yaml = director::yaml_on(&self.lab, node, Topology::TwoDirectors, &[service], &extra);
+        let extra = format!("heartbeat:\n{section}{more}");
+        director::yaml_on(&self.lab, node, Topology::TwoDirectors, &[service], &extra)
+    }
+
+    fn start_director(&self, node: Host) -> Result<Process> {
+        let yaml = self.yaml(node);
         let mut process = director::start_on(&self.lab, node, &yaml)?;
         director::wait_ready_on(&self.lab, node, &mut process)?;
         Ok(process)
     }
 
+    /// Has a director take its file again, of the setup as it is by now.
+    pub(crate) fn reload(&mut self, node: Host) {
+        let yaml = self.yaml(node);
+        let process = self.nodes[place(node)].as_mut().unwrap();
+        let reloaded = director::reload_on(&self.lab, node, process, &yaml).unwrap();
+        assert_eq!(reloaded, Reload::Done, "{}", self.logs());
+    }
+
     fn start_heartbeat(&self, node: Host) -> Result<Process> {
         let config = self.lab.directory().join(format!("{node}.yaml"));
-        std::fs::write(&config, format!("node: {node}\n{}", self.section))?;
+        std::fs::write(&config, format!("node: {node}\n{}", self.setup.section))?;
         let mut command = Command::new(paths::program("heartbeat")?);
         command.arg("run").arg("--config").arg(config);
         command.arg("--socket").arg(self.socket(node));
@@ -157,7 +224,7 @@ impl Pair {
 
     /// Has a command of the node's program print something.
     pub(crate) fn command(&self, node: Host, words: &[&str]) -> Result<String> {
-        let (program, own) = match self.runs {
+        let (program, own) = match self.setup.runs {
             Runs::Director | Runs::Nat | Runs::Tunnel => ("director", "heartbeat"),
             Runs::Heartbeat => ("heartbeat", "status"),
         };

@@ -6,9 +6,9 @@ use director_tests::http::{Connection, Transfer};
 use director_tests::lab::Host;
 use nix::sys::signal::Signal;
 
-use crate::pair::{BOTH_CABLES, ONE_GROUP, Pair, QUICK, Runs, SERVICE, other};
+use crate::pair::{BOTH_CABLES, ONE_GROUP, Pair, QUICK, Runs, other};
 
-const TIMEOUT: Duration = Duration::from_secs(20);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(20);
 const SHARED: &str = "sync: {interface: eth1}\n";
 /// The moving gateway of the real servers moves along.
 const WITH_GATEWAY: &str = "\
@@ -19,13 +19,13 @@ together: [[web, inside]]
 ";
 
 /// Transfers of one client, begun and read a little way.
-fn begin(pair: &Pair, count: usize) -> Vec<Transfer> {
+pub(crate) fn begin(pair: &Pair, count: usize) -> Vec<Transfer> {
     let client = pair.lab.host(Host::Client).unwrap();
     let begun = client.run(|| {
         (0..count)
             .map(|_| {
                 let mut transfer =
-                    Connection::open(SERVICE, TIMEOUT)?.transfer("/bytes/4000000")?;
+                    Connection::open(pair.setup.service, TIMEOUT)?.transfer("/bytes/4000000")?;
                 transfer.read(1000)?;
                 Ok(transfer)
             })
@@ -36,15 +36,9 @@ fn begin(pair: &Pair, count: usize) -> Vec<Transfer> {
         .unwrap_or_else(|error| panic!("{error:#}\n{}", pair.logs()))
 }
 
-/// Kills the director in charge in the middle of transfers; gives the first failure of one that did not end whole.
-fn survive(pair: &mut Pair, count: usize, what: &str) {
-    let primary = pair.wait_settled("web");
-    pair.wait_shared(primary);
-    let transfers = begin(pair, count);
-    pair.wait_shared(primary);
-    let killed = Instant::now();
-    pair.end(primary, Signal::SIGKILL);
-    pair.wait_role(other(primary), "web", "primary");
+/// Reads transfers to their end: all of them are whole.
+pub(crate) fn finish(pair: &Pair, transfers: Vec<Transfer>, what: &str) {
+    let (count, began) = (transfers.len(), Instant::now());
     let client = pair.lab.host(Host::Client).unwrap();
     let mut broken = Vec::new();
     for transfer in transfers {
@@ -52,11 +46,22 @@ fn survive(pair: &mut Pair, count: usize, what: &str) {
         broken.extend(ended.err().map(|error| format!("{error:#}")));
     }
     println!(
-        "{what}: {} of {count} transfers went on over the death of the director in charge, whole after {} ms",
+        "{what}: {} of {count} transfers went on, whole after {} ms",
         count - broken.len(),
-        killed.elapsed().as_millis()
+        began.elapsed().as_millis()
     );
     assert!(broken.is_empty(), "{what}: {broken:?}\n{}", pair.logs());
+}
+
+/// Kills the director in charge in the middle of transfers, which all end whole, and starts it again.
+pub(crate) fn survive(pair: &mut Pair, count: usize, what: &str) {
+    let primary = pair.wait_settled("web");
+    pair.wait_shared(primary);
+    let transfers = begin(pair, count);
+    pair.wait_shared(primary);
+    pair.end(primary, Signal::SIGKILL);
+    pair.wait_role(other(primary), "web", "primary");
+    finish(pair, transfers, what);
     pair.start(primary);
 }
 

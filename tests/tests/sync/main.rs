@@ -38,7 +38,12 @@ fn lab() -> (Lab, Vec<Process>) {
 
 /// The service, on a guest.
 fn serve(guest: &mut Guest) {
-    let mut script = format!("ipvsadm -A -t {SERVICE} -s rr\n");
+    serve_with(guest, "");
+}
+
+/// The same with more options.
+fn serve_with(guest: &mut Guest, options: &str) {
+    let mut script = format!("ipvsadm -A -t {SERVICE} -s rr {options}\n");
     for number in [1, 2] {
         script += &format!("ipvsadm -a -t {SERVICE} -r {}:80 -m\n", server4(number));
     }

@@ -1,6 +1,6 @@
 //! A director and a kernel's IPVS as each other's backup: one node of a running pair replaced, with the kernel's protocol.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use anyhow::{Context, Result, ensure};
 use director_tests::director::{self, Service};
@@ -10,19 +10,20 @@ use director_tests::lab::plan::CLIENT4;
 use director_tests::lab::{Host, Lab, Process, Topology};
 use director_tests::{PATIENCE, wait_until};
 
-use crate::{CLIENT_PORT, LENGTH, MOVING, SERVICE, SYNC_ID, lab, serve};
+use crate::{CLIENT_PORT, LENGTH, MOVING, SERVICE, SYNC_ID, lab, serve_with};
 
 /// A kernel that has the same services as the director.
-fn guest(lab: &Lab, host: Host, role: Role) -> Guest {
+fn guest(lab: &Lab, host: Host, role: Role, options: &str) -> Guest {
     let mut guest = Guest::start(lab, host).unwrap();
-    serve(&mut guest);
+    serve_with(&mut guest, options);
     guest.start_daemon(role, "eth1", SYNC_ID).unwrap();
     guest
 }
 
-fn start_director(lab: &Lab, host: Host) -> Process {
+fn start_director(lab: &Lab, host: Host, more: &str) -> Process {
     let service = Service {
         method: "nat",
+        more,
         ..Service::rr(SERVICE.ip(), SERVICE.port())
     };
     let extra = format!("sync: {{interface: eth1, protocol: ipvs, syncid: {SYNC_ID}}}\n");
@@ -41,6 +42,15 @@ fn take(lab: &Lab, host: Host) {
     }
     host.output("sh", &["-c", &announce("eth0", &MOVING)])
         .unwrap();
+}
+
+/// Ends the director on the first host as by a power cut: one that is only killed would go on forwarding.
+fn cut_off(lab: &Lab, mut process: Process) {
+    let switch = lab.host(Host::Switch).unwrap();
+    switch
+        .output("ip", &["link", "set", "director", "down"])
+        .unwrap();
+    process.kill().unwrap();
 }
 
 fn begin(lab: &Lab) -> Transfer {
@@ -73,8 +83,8 @@ fn learned(guest: &mut Guest) -> Result<SocketAddr> {
 #[ignore = "needs root, network namespaces, BPF and user-mode-linux: cargo xtask test runs it"]
 fn a_download_goes_on_from_a_director_to_a_kernel() {
     let (lab, _servers) = lab();
-    let mut kernel = guest(&lab, Host::Backup, Role::Backup);
-    let mut process = start_director(&lab, Host::Director);
+    let mut kernel = guest(&lab, Host::Backup, Role::Backup, "");
+    let process = start_director(&lab, Host::Director, "");
     take(&lab, Host::Director);
     let mut transfer = begin(&lab);
     wait_until("the kernel knows of the connection", PATIENCE, || {
@@ -82,12 +92,7 @@ fn a_download_goes_on_from_a_director_to_a_kernel() {
         learned(&mut kernel).map(drop)
     })
     .unwrap_or_else(|error| panic!("{error:#}\n{}", process.log()));
-    // As by a power cut: a director that is only killed would go on forwarding.
-    let switch = lab.host(Host::Switch).unwrap();
-    switch
-        .output("ip", &["link", "set", "director", "down"])
-        .unwrap();
-    process.kill().unwrap();
+    cut_off(&lab, process);
     kernel.take("eth0", &MOVING).unwrap();
     transfer.finish().unwrap();
     kernel.stop().unwrap();
@@ -98,9 +103,9 @@ fn a_download_goes_on_from_a_director_to_a_kernel() {
 #[ignore = "needs root, network namespaces, BPF and user-mode-linux: cargo xtask test runs it"]
 fn a_download_goes_on_from_a_kernel_to_a_director() {
     let (lab, _servers) = lab();
-    let mut kernel = guest(&lab, Host::Director, Role::Master);
+    let mut kernel = guest(&lab, Host::Director, Role::Master, "");
     kernel.take("eth0", &MOVING).unwrap();
-    let process = start_director(&lab, Host::Backup);
+    let process = start_director(&lab, Host::Backup, "");
     let mut transfer = begin(&lab);
     wait_until("the director knows of the connection", PATIENCE, || {
         transfer.read(1000)?;
@@ -120,4 +125,92 @@ fn a_download_goes_on_from_a_kernel_to_a_director() {
         "{status}"
     );
     println!("a download of {LENGTH} bytes went on from a kernel's IPVS to a director, whole");
+}
+
+/// Clients with an address each.
+const CLIENTS: usize = 8;
+
+fn client(number: usize) -> Ipv4Addr {
+    Ipv4Addr::new(198, 51, 100, 128 + number as u8)
+}
+
+fn add_clients(lab: &Lab) {
+    let host = lab.host(Host::Client).unwrap();
+    for number in 0..CLIENTS {
+        let address = format!("{}/24", client(number));
+        host.output("ip", &["address", "add", &address, "dev", "eth0"])
+            .unwrap();
+    }
+}
+
+/// Which real server answers each client, asked in this order; each asks from its address, and every time anew.
+fn answers(lab: &Lab, order: impl Iterator<Item = usize> + Send) -> Vec<(usize, String)> {
+    let asked = lab.host(Host::Client).unwrap().run(|| {
+        order
+            .map(|number| {
+                let from = SocketAddr::from((client(number), 0));
+                let connection = Connection::open_at(from, SERVICE, PATIENCE)?;
+                Ok((number, connection.get_last("/")?.who()))
+            })
+            .collect::<Result<Vec<_>>>()
+    });
+    asked.unwrap().unwrap()
+}
+
+/// Whoever takes over sends clients to the servers that they had, though they ask in another order: under `rr` every other
+/// one would have another, were they chosen anew.
+fn same_servers(lab: &Lab, mut before: Vec<(usize, String)>) {
+    assert!(
+        before.windows(2).all(|two| two[0].1 != two[1].1),
+        "{before:?}"
+    );
+    let evens_first = (0..CLIENTS).step_by(2).chain((1..CLIENTS).step_by(2));
+    let mut after = answers(lab, evens_first);
+    after.sort();
+    before.sort();
+    assert_eq!(after, before);
+}
+
+#[test]
+#[ignore = "needs root, network namespaces, BPF and user-mode-linux: cargo xtask test runs it"]
+fn clients_stay_with_their_servers_from_a_director_to_a_kernel() {
+    let (lab, _servers) = lab();
+    add_clients(&lab);
+    let mut kernel = guest(&lab, Host::Backup, Role::Backup, "-p 300");
+    let process = start_director(&lab, Host::Director, "persistence: 5m");
+    take(&lab, Host::Director);
+    let before = answers(&lab, 0..CLIENTS);
+    wait_until("the kernel knows of the clients", PATIENCE, || {
+        let all = kernel.synced()?;
+        let templates = all.iter().filter(|it| it.connection.client.port() == 0);
+        ensure!(templates.count() == CLIENTS, "{all:?}");
+        Ok(())
+    })
+    .unwrap_or_else(|error| panic!("{error:#}\n{}", process.log()));
+    cut_off(&lab, process);
+    kernel.take("eth0", &MOVING).unwrap();
+    same_servers(&lab, before);
+    kernel.stop().unwrap();
+    println!("{CLIENTS} clients stayed with their real servers from a director to a kernel's IPVS");
+}
+
+#[test]
+#[ignore = "needs root, network namespaces, BPF and user-mode-linux: cargo xtask test runs it"]
+fn clients_stay_with_their_servers_from_a_kernel_to_a_director() {
+    let (lab, _servers) = lab();
+    add_clients(&lab);
+    let mut kernel = guest(&lab, Host::Director, Role::Master, "-p 300");
+    kernel.take("eth0", &MOVING).unwrap();
+    let process = start_director(&lab, Host::Backup, "persistence: 5m");
+    let before = answers(&lab, 0..CLIENTS);
+    wait_until("the director knows of the clients", PATIENCE, || {
+        let status = director::sync_status_on(&lab, Host::Backup)?;
+        ensure!(status["learned_templates"] == CLIENTS, "{status}");
+        Ok(())
+    })
+    .unwrap_or_else(|error| panic!("{error:#}\n{}", process.log()));
+    kernel.kill().unwrap();
+    take(&lab, Host::Backup);
+    same_servers(&lab, before);
+    println!("{CLIENTS} clients stayed with their real servers from a kernel's IPVS to a director");
 }

@@ -116,7 +116,7 @@ const CHECKS: &str = "health checks are tried against it";
 const IPVS: &str = "synchronisation is tried against the kernel's own, which boots as a process";
 
 /// All programs, in the order of installation.
-pub(crate) const PROGRAMS: [Program; 18] = [
+pub(crate) const PROGRAMS: [Program; 19] = [
     Program::new(
         "ip",
         "iproute2",
@@ -156,6 +156,12 @@ pub(crate) const PROGRAMS: [Program; 18] = [
         "keepalived",
         "keepalived",
         "failover is tried against it",
+    ),
+    Program::new(
+        "nft",
+        "nftables",
+        "networks that lose datagrams are made with it",
+        Purpose::Test,
     ),
     Program::new("linux.uml", "user-mode-linux", IPVS, Purpose::Test),
     Program::server("ipvsadm", "ipvsadm", "ipvsadm", IPVS),
@@ -478,6 +484,7 @@ mod tests {
                 "redis-server: apt-get install --no-install-recommends redis-server",
                 "slapd: apt-get install --no-install-recommends slapd",
                 "keepalived: apt-get install --no-install-recommends keepalived",
+                "nft: apt-get install --no-install-recommends nftables",
                 "linux.uml: apt-get install --no-install-recommends user-mode-linux",
                 "ipvsadm: apt-get install --no-install-recommends ipvsadm",
                 "busybox: apt-get install --no-install-recommends busybox-static",
