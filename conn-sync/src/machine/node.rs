@@ -1,7 +1,7 @@
 //! One node: what it sends and what it has of its peers.
 
 use std::hash::Hash;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use super::aside::Aside;
@@ -183,6 +183,12 @@ impl<H: Copy + Eq + Hash> Machine<H> {
     #[must_use]
     pub fn stream_number(&self) -> u64 {
         self.sender.number()
+    }
+
+    /// Whether a node is heard from this address: nobody else gets a bulk resync, or keeps those waiting who should.
+    #[must_use]
+    pub fn hears(&self, address: IpAddr, now: Duration) -> bool {
+        self.peers.hears(address, now)
     }
 
     /// All of the table was sent to a peer.

@@ -1,6 +1,6 @@
 //! What is known of the other nodes.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use super::limits::{FORGOTTEN_AFTER, HEARD_WITHIN, PEERS};
@@ -19,6 +19,8 @@ pub(super) struct Peer {
     /// Where its datagrams come from.
     pub(super) address: SocketAddr,
     pub(super) heard_at: Duration,
+    /// Where it was last heard from, by family: it may be listed under an address of each.
+    heard_from: [Option<IpAddr>; 2],
     window: Window,
     /// It told that it hears this start of this node: it is alive now, nobody plays what it said before.
     pub(super) hears_us: bool,
@@ -39,6 +41,7 @@ impl Peer {
             incarnation: header.incarnation,
             address,
             heard_at: now,
+            heard_from: [None; 2],
             window: Window::default(),
             hears_us: false,
             status: None,
@@ -121,11 +124,20 @@ impl Peers {
         peer.window.note(header.sequence)?;
         peer.address = from;
         peer.heard_at = now;
+        let address = from.ip().to_canonical();
+        peer.heard_from[usize::from(address.is_ipv6())] = Some(address);
         Ok(Found {
             index,
             is_new,
             before,
         })
+    }
+
+    /// Whether a node is heard from this address.
+    pub(super) fn hears(&self, address: IpAddr, now: Duration) -> bool {
+        let address = Some(address.to_canonical());
+        let mut heard = self.all.iter().filter(|peer| peer.is_heard(now));
+        heard.any(|peer| peer.heard_from.contains(&address))
     }
 
     fn make_room(&mut self, now: Duration) -> Result<Option<Peer>, Reject> {

@@ -506,3 +506,26 @@ fn what_is_kept_aside_comes_when_the_directory_changes() {
     assert_eq!(seen(&actions).0, [(How::Aside, 2), (How::Aside, 1)]);
     assert_eq!(machine.on_directory_changed(ms(20)), []);
 }
+
+#[test]
+fn who_is_heard_gets_a_bulk_resync() {
+    let mut machine = machine();
+    let mut peer = Peer::new("lb2", 7);
+    let v6: SocketAddr = "[fe80::2]:8849".parse().unwrap();
+    let v4 = Peer::address();
+    let mapped = Ipv4Addr::new(192, 0, 2, 9);
+    let cases = [v4.ip(), mapped.to_ipv6_mapped().into(), v6.ip()];
+    let heard = |machine: &Machine<u16>, now| cases.map(|it| machine.hears(it, now));
+    assert_eq!(heard(&machine, ms(0)), [false; 3]);
+    let status = peer.status(0, None);
+    machine.on_datagram(v4, &status, ms(1));
+    assert_eq!(heard(&machine, ms(2)), [true, true, false]);
+    // Listed under an address of either family: both are its own.
+    let status = peer.status(0, None);
+    machine.on_datagram(v6, &status, ms(3));
+    assert_eq!(heard(&machine, ms(4)), [true; 3]);
+    // What cannot be believed makes nobody a node.
+    machine.on_datagram("192.0.2.99:8849".parse().unwrap(), b"no datagram", ms(5));
+    assert!(!machine.hears("192.0.2.99".parse().unwrap(), ms(6)));
+    assert_eq!(heard(&machine, ms(3_100)), [false; 3]);
+}

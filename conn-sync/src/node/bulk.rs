@@ -52,6 +52,12 @@ async fn within<T>(patience: Duration, what: impl Future<Output = io::Result<T>>
 pub(super) fn serve(shared: &Shared, stream: TcpStream, from: SocketAddr) {
     {
         let mut state = shared.borrow_mut();
+        let now = state.now();
+        if !state.machine.hears(from.ip(), now) {
+            let what = format!("a bulk resync to {} is refused", from.ip());
+            state.trouble(&what, &"no node is heard from there");
+            return;
+        }
         if state.serving >= SERVED_AT_ONCE {
             state.trouble("a bulk resync is put off", &"others are under way");
             return;
