@@ -294,22 +294,48 @@ impl Machine {
     /// A foreign router is primary too and has to yield.
     fn foreign_split(
         &mut self,
-        unit: usize,
+        index: usize,
         from: IpAddr,
         advert: &Advert,
         actions: &mut Vec<Action>,
     ) {
-        let unit = &mut self.units[unit];
-        if unit.foreign_split.is_none() {
-            for group in &unit.groups {
-                actions.push(Action::Note(Note::Alert(Alert::SplitBrain {
-                    group: self.config.groups[*group].name.clone(),
-                    other: from.to_string(),
-                    stays: true,
-                })));
+        let over_at = self.now + advert.interval * 3;
+        match &mut self.units[index].foreign_split {
+            Some((_, until)) => *until = over_at,
+            none => {
+                *none = Some((from, over_at));
+                self.split_begins(index, &from.to_string(), true, actions);
             }
         }
-        unit.foreign_split = Some(self.now + advert.interval * 3);
+    }
+
+    fn split_begins(&self, unit: usize, other: &str, stays: bool, actions: &mut Vec<Action>) {
+        let alert = |group| Alert::SplitBrain {
+            group,
+            other: other.to_owned(),
+            stays,
+        };
+        self.tell_of_each(unit, alert, actions);
+    }
+
+    fn split_is_over(&self, unit: usize, other: &str, actions: &mut Vec<Action>) {
+        let alert = |group| Alert::SplitBrainOver {
+            group,
+            other: other.to_owned(),
+        };
+        self.tell_of_each(unit, alert, actions);
+    }
+
+    /// The same of each group of a unit.
+    fn tell_of_each(
+        &self,
+        unit: usize,
+        alert: impl Fn(String) -> Alert,
+        actions: &mut Vec<Action>,
+    ) {
+        let groups = self.units[unit].groups.iter();
+        let names = groups.map(|group| self.config.groups[*group].name.clone());
+        tell(names.map(alert).collect(), actions);
     }
 
     fn order(&mut self, command: Command, scope: &Scope, actions: &mut Vec<Action>) {
@@ -581,46 +607,45 @@ impl Machine {
     }
 
     fn stay(&mut self, index: usize, split: Option<usize>, actions: &mut Vec<Action>) {
-        let now = self.now;
         let unit = &mut self.units[index];
         unit.asks = false;
-        let is_foreign_gone = unit.foreign_split.is_some_and(|until| now >= until);
-        let is_gone = unit.split.is_some() && split.is_none();
-        if is_foreign_gone {
-            unit.foreign_split = None;
-        }
-        for group in unit.groups.clone() {
-            if let Some(peer) = split.filter(|_| unit.split.is_none()) {
-                actions.push(Action::Note(Note::Alert(Alert::SplitBrain {
-                    group: self.config.groups[group].name.clone(),
-                    other: self.peers[peer].name.clone(),
-                    stays: true,
-                })));
+        // Who it began with stands for all who are primary at the same time.
+        let before = unit.split;
+        unit.split = split.and(before.or(split));
+        let now = self.now;
+        let foreign = unit.foreign_split.take_if(|(_, until)| now >= *until);
+        match (before, split) {
+            (None, Some(peer)) => {
+                self.split_begins(index, &self.peers[peer].name, true, actions);
             }
-            if is_gone || is_foreign_gone {
-                actions.push(Action::Announce(group));
-            }
+            (Some(peer), None) => self.split_is_over(index, &self.peers[peer].name, actions),
+            (None, None) | (Some(_), Some(_)) => {}
         }
-        unit.split = split;
+        if let Some((address, _)) = foreign {
+            self.split_is_over(index, &address.to_string(), actions);
+        }
+        if foreign.is_some() || (before.is_some() && split.is_none()) {
+            let groups = self.units[index].groups.iter();
+            actions.extend(groups.map(|group| Action::Announce(*group)));
+        }
     }
 
     fn release(&mut self, index: usize, why: Why, actions: &mut Vec<Action>) {
         let name = |peer: usize| self.peers[peer].name.clone();
-        let (reason, other) = match why {
-            Why::Unfit => (Reason::Unfit(self.unfit.clone().unwrap_or_default()), None),
-            Why::SplitBrain(peer) => (Reason::SplitBrain(name(peer)), Some(name(peer))),
-            Why::Unheard(peer) => (Reason::Unheard(name(peer)), Some(name(peer))),
-            Why::Foreign(address) => (Reason::Foreign(address), None),
-            Why::HandedOver(peer) => (Reason::HandedOver(name(peer)), None),
+        let reason = match why {
+            Why::Unfit => Reason::Unfit(self.unfit.clone().unwrap_or_default()),
+            Why::SplitBrain(peer) => Reason::SplitBrain(name(peer)),
+            Why::Unheard(peer) => Reason::Unheard(name(peer)),
+            Why::Foreign(address) => Reason::Foreign(address),
+            Why::HandedOver(peer) => Reason::HandedOver(name(peer)),
         };
-        for group in self.units[index].groups.clone() {
-            if let Some(other) = &other {
-                actions.push(Action::Note(Note::Alert(Alert::SplitBrain {
-                    group: self.config.groups[group].name.clone(),
-                    other: other.clone(),
-                    stays: false,
-                })));
+        if let Why::SplitBrain(peer) | Why::Unheard(peer) = why {
+            let before = self.units[index].split.replace(peer);
+            if let Some(before) = before.filter(|before| *before != peer) {
+                self.split_is_over(index, &self.peers[before].name, actions);
             }
+            // The change that follows is its end.
+            self.split_begins(index, &self.peers[peer].name, false, actions);
         }
         let role = if why == Why::Unfit {
             Role::Unfit
@@ -704,6 +729,7 @@ impl Machine {
         if from == to {
             return;
         }
+        let (split, foreign_split) = (unit.split.take(), unit.foreign_split.take());
         let groups = unit.groups.clone();
         if from == Role::Primary {
             unit.lost(now);
@@ -727,14 +753,20 @@ impl Machine {
                 }
             }
         }
+        // Whoever else is primary is no longer so beside this node.
+        if let Some(peer) = split {
+            self.split_is_over(index, &self.peers[peer].name, actions);
+        }
+        if let Some((address, _)) = foreign_split {
+            self.split_is_over(index, &address.to_string(), actions);
+        }
+        let unit = &mut self.units[index];
         unit.role = to;
         unit.since = now;
         unit.reason = reason.clone();
         unit.asks = false;
         unit.vacant_since = None;
         unit.ready_since = None;
-        unit.split = None;
-        unit.foreign_split = None;
         let unit_role = if to == Role::Primary {
             Role::Primary
         } else {
