@@ -12,7 +12,7 @@ use heartbeat::config::{Config, load_keys};
 use heartbeat::control::{Answer, Question, answer};
 use heartbeat::machine::{Filled, Note, Role};
 use heartbeat::node::realtime::Lock;
-use heartbeat::node::{self, Observer, Start, clock};
+use heartbeat::node::{self, Observer, Start, clock, incarnation};
 use heartbeat::takeover;
 
 use super::node::Node;
@@ -270,6 +270,11 @@ impl Node {
         .context("cannot set this node's lease")
     }
 
+    /// Number of a start of heartbeat or of sharing connections: greater than at any before.
+    pub(super) fn incarnation(&self) -> u64 {
+        incarnation::next(&self.config.control_socket.with_extension("incarnation"))
+    }
+
     /// Starts the heartbeat of the configuration, or another one where it has changed.
     pub(super) fn follow_heartbeat(&mut self) {
         let wanted = self.config.heartbeat.clone();
@@ -316,7 +321,7 @@ impl Node {
         let node = node::Node::start(Start {
             keyring: load_keys(&config)?,
             config: Arc::clone(&config),
-            incarnation: clock::incarnation(),
+            incarnation: self.incarnation(),
             mark: takeover::MARK,
             lock: Lock::Touched,
             unfit: not_ready.into_iter().collect(),

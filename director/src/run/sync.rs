@@ -100,7 +100,7 @@ impl Node {
         let for_node = config.for_node()?;
         let (gate, has_full_sync) = (self.heartbeat.gate(), config.has_full_sync());
         let node = node::Node::start(Start {
-            incarnation: heartbeat::node::clock::incarnation(),
+            incarnation: self.incarnation(),
             keyring: load_sync_keys(&config)?,
             tables: Arc::new(self.datapath.lend()?),
             directory: self.directory(),

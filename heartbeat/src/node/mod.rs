@@ -11,6 +11,7 @@
 //! hears the time first: a node that was frozen learns so before it sends or announces anything.
 
 pub mod clock;
+pub mod incarnation;
 pub mod realtime;
 mod report;
 mod run;
@@ -91,7 +92,7 @@ pub struct Start<O> {
     pub config: Arc<Config>,
     /// Keys of its heartbeats.
     pub keyring: Keyring,
-    /// Greater than at any start before: [`clock::incarnation`].
+    /// Greater than at any start before: [`incarnation::next`].
     pub incarnation: u64,
     /// The mark of what it adds to the network: [`crate::takeover::MARK`], unless there are several in a namespace.
     pub mark: u8,

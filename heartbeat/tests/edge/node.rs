@@ -102,7 +102,7 @@ fn observed(
         filled: Filled::default(),
         config: Arc::new(config),
         keyring: Keyring::new(key, []).unwrap(),
-        incarnation: clock::incarnation(),
+        incarnation: clock::milliseconds(),
         mark: MARK,
         lock: Lock::Touched,
         unfit,
