@@ -35,6 +35,8 @@ pub(super) struct Heartbeat {
     /// Why there is none although the configuration has one.
     pub(super) fault: Option<String>,
     gate: Gate,
+    /// Who renews the lease: it takes a tenth of a second to come by.
+    keeper: Option<Arc<LeaseKeeper>>,
 }
 
 struct Running {
@@ -49,7 +51,7 @@ type Roles = Arc<Mutex<BTreeMap<String, Role>>>;
 
 /// What the heartbeat's thread tells the director. It must not wait for anything.
 struct Fence {
-    keeper: LeaseKeeper,
+    keeper: Arc<LeaseKeeper>,
     groups: usize,
     is_held: Vec<bool>,
     /// What was last told, for the next group that is taken.
@@ -218,8 +220,8 @@ impl Heartbeat {
         if let Some(running) = self.running.take() {
             self.gate.with(|gated| gated.node = None);
             drop(running.watchdog);
-            // Stops in order, once nobody has a question to it any more.
-            drop(running.node);
+            // Whoever has a question to it meanwhile holds it as well, and is answered or refused.
+            running.node.stop_and_wait();
         }
     }
 }
@@ -261,7 +263,7 @@ impl Node {
     /// Before the packet path of this director is attached: of the addresses that move it hears nothing until this node is
     /// in charge of them. A director before it may have left them behind.
     pub(super) fn fence(&mut self) -> anyhow::Result<()> {
-        let keeper = self.datapath.lease_keeper()?;
+        let keeper = self.lease_keeper()?;
         if self.config.heartbeat.is_some() {
             keeper.renew(Duration::ZERO)
         } else {
@@ -273,6 +275,15 @@ impl Node {
     /// Number of a start of heartbeat or of sharing connections: greater than at any before.
     pub(super) fn incarnation(&self) -> u64 {
         incarnation::next(&self.config.control_socket.with_extension("incarnation"))
+    }
+
+    fn lease_keeper(&mut self) -> anyhow::Result<Arc<LeaseKeeper>> {
+        if let Some(keeper) = &self.heartbeat.keeper {
+            return Ok(Arc::clone(keeper));
+        }
+        let keeper = Arc::new(self.datapath.lease_keeper()?);
+        self.heartbeat.keeper = Some(Arc::clone(&keeper));
+        Ok(keeper)
     }
 
     /// Starts the heartbeat of the configuration, or another one where it has changed.
@@ -302,10 +313,10 @@ impl Node {
         }
     }
 
-    fn start_heartbeat(&self, config: Arc<Config>) -> anyhow::Result<Running> {
+    fn start_heartbeat(&mut self, config: Arc<Config>) -> anyhow::Result<Running> {
         let roles = Roles::default();
         let fence = Fence {
-            keeper: self.datapath.lease_keeper()?,
+            keeper: self.lease_keeper()?,
             groups: config.groups.len(),
             is_held: Vec::new(),
             until: Duration::ZERO,

@@ -23,6 +23,8 @@ use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 pub use report::{LinkReport, Snapshot, TakeoverReport};
@@ -199,6 +201,15 @@ impl Node {
     /// The thread has ended.
     pub fn stop(&self) -> Result<(), NodeError> {
         self.send(Order::Stop)
+    }
+
+    /// Stops in order, and waits until it has, whoever else holds this and asks it something. What is asked until then is
+    /// answered, and refused afterwards.
+    pub fn stop_and_wait(&self) {
+        // Fails only once the thread has ended.
+        let _ = self.stop();
+        let mut waits = [PollFd::new(self.ended.as_fd(), PollFlags::POLLIN)];
+        while poll(&mut waits, PollTimeout::NONE) == Err(Errno::EINTR) {}
     }
 
     /// Readable when the thread has ended, in order or not.
