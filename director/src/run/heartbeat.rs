@@ -18,6 +18,8 @@ use heartbeat::takeover;
 use super::node::Node;
 use crate::control::GroupStatus;
 use crate::datapath::LeaseKeeper;
+use crate::health::alert::engine::Teller;
+use crate::health::alert::failover::Failover;
 
 /// The main loop turns several times a second. If it has not for so long, this node is not fit: nobody runs its checks, or
 /// takes dead real servers out. Long enough for any reload.
@@ -58,6 +60,20 @@ struct Fence {
     until: Duration,
     roles: Roles,
     is_failing: bool,
+    alerts: Alerts,
+}
+
+/// Hands what heartbeat notes to those who tell people.
+struct Alerts {
+    teller: Teller,
+    failover: Failover,
+}
+
+impl Drop for Alerts {
+    fn drop(&mut self) {
+        let ended = std::mem::take(&mut self.failover).end(Instant::now());
+        self.teller.take_in(ended);
+    }
 }
 
 impl Fence {
@@ -105,6 +121,8 @@ impl Observer for Fence {
             let mut roles = self.roles.lock().unwrap_or_else(PoisonError::into_inner);
             roles.insert(transition.group.clone(), transition.to);
         }
+        let event = self.alerts.failover.event(note, Instant::now());
+        self.alerts.teller.take_in(event.into_iter().collect());
     }
 }
 
@@ -322,6 +340,10 @@ impl Node {
             until: Duration::ZERO,
             roles: Arc::clone(&roles),
             is_failing: false,
+            alerts: Alerts {
+                teller: self.health.teller(),
+                failover: Failover::default(),
+            },
         };
         let not_ready = (!self.is_ready()).then(|| {
             (

@@ -41,13 +41,26 @@ fn whatever_happens_to_a_director_the_other_serves() {
         ONE_GROUP,
         fitness,
     ];
-    let mut pair = Pair::up(Runs::Director, &sections);
+    let mut pair = Pair::up_with(Runs::Director, &sections, ALERTS);
     killed(&mut pair);
     stopped_in_order(&mut pair);
     without_carrier(&mut pair);
     frozen(&mut pair);
     cut_in_two(&mut pair);
     ordered(&mut pair);
+}
+
+/// Both directors tell what happens by a program: it writes to a file of each.
+const ALERTS: &str = "\
+alerts:
+  - name: written
+    program: [/bin/sh, -c, 'cat >> DIRECTORY/told-by-$DIRECTOR_INSTANCE']
+    group: 0s
+";
+
+/// Waits until a director's alerts have told this.
+fn wait_told(pair: &Pair, by: Host, words: &[&str]) {
+    pair.wait_line(&format!("told-by-{}", pair.lab.instance_on(by)), words);
 }
 
 /// Ends the director in charge, starts it again and ends the other one, and so on: the median of how long a client was
@@ -124,12 +137,17 @@ fn killed(pair: &mut Pair) {
     });
     println!("SIGKILL: {} ms", gap.as_millis());
     assert!(gap < NOTICED, "{gap:?}");
+    let dead = &primary.to_string();
+    let reason = &format!("the primary {dead} is dead: silent on all links");
+    wait_told(pair, other(primary), &["group web primary since ", reason]);
+    wait_told(pair, other(primary), &[dead, " node-down since "]);
     // It had no time to remove its address, and its kernel would answer for it.
     assert!(pair.has_address(primary));
     assert_eq!(asked_anew(pair), mac_of(pair, other(primary)));
     pair.start(primary);
     assert!(!pair.has_address(primary), "removed by the next one");
     assert_eq!(pair.wait_settled("web"), other(primary), "no failback");
+    wait_told(pair, other(primary), &[dead, " node-up since "]);
 }
 
 fn stopped_in_order(pair: &mut Pair) {
@@ -224,6 +242,15 @@ fn cut_in_two(pair: &mut Pair) {
     assert_eq!(winner, Host::Director, "by priority");
     assert!(pair.has_address(winner) && !pair.has_address(other(winner)));
     assert_eq!(asked_anew(pair), mac_of(pair, winner));
+    let loser = other(winner);
+    let reason = &format!("{winner} is primary too and goes before");
+    wait_told(
+        pair,
+        loser,
+        &["group web split-brain since ", &winner.to_string()],
+    );
+    wait_told(pair, loser, &["group web backup since ", reason]);
+    wait_told(pair, loser, &["group web split-brain-over since "]);
 }
 
 fn ordered(pair: &mut Pair) {

@@ -72,7 +72,7 @@ impl Pair {
         Self::up_with(runs, section, "")
     }
 
-    /// The same, of directors with more sections.
+    /// The same, of directors with more sections. `DIRECTORY` in any of them is the lab's directory.
     pub(crate) fn up_with(runs: Runs, section: &[&str], more: &str) -> Self {
         let lab = Lab::up(&LabOptions {
             topology: Topology::TwoDirectors,
@@ -130,6 +130,7 @@ impl Pair {
             ..Service::rr(SERVICE.ip(), SERVICE.port())
         };
         let extra = format!("heartbeat:\n{section}{}", self.more);
+        let extra = extra.replace("DIRECTORY", &self.lab.directory().display().to_string());
         let yaml = director::yaml_on(&self.lab, node, Topology::TwoDirectors, &[service], &extra);
         let mut process = director::start_on(&self.lab, node, &yaml)?;
         director::wait_ready_on(&self.lab, node, &mut process)?;
@@ -240,6 +241,23 @@ impl Pair {
         let mut process = self.nodes[place(node)].take().unwrap();
         process.signal(signal).unwrap();
         process.wait(PATIENCE).unwrap();
+    }
+
+    /// Waits until the lab's file of this name has a line with all of these words.
+    pub(crate) fn wait_line(&self, file: &str, words: &[&str]) {
+        let file = self.lab.directory().join(file);
+        let waited = wait_until(
+            &format!("{words:?} in {}", file.display()),
+            PATIENCE,
+            || {
+                let text = std::fs::read_to_string(&file).unwrap_or_default();
+                let mut lines = text.lines();
+                let is_there = lines.any(|line| words.iter().all(|word| line.contains(word)));
+                ensure!(is_there, "{text}");
+                Ok(())
+            },
+        );
+        waited.unwrap_or_else(|error| panic!("{error:#}\n{}", self.logs()));
     }
 
     /// Runs `ip` on a host.
