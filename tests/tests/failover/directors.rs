@@ -8,7 +8,7 @@ use nix::sys::signal::Signal;
 
 use crate::pair::{BOTH_CABLES, NODES, ONE_GROUP, Pair, QUICK, Runs, other};
 
-/// What a client may notice of a director that dies: figures are `alone.rs`'s, on an idle machine; this bounds a busy one.
+/// What a client may notice of a director that dies: figures are `slow`'s, on an idle machine; this bounds a busy one.
 const NOTICED: Duration = Duration::from_secs(3);
 
 /// The MAC address that the router sends to the virtual address by, once it has asked anew.
@@ -251,6 +251,40 @@ fn cut_in_two(pair: &mut Pair) {
     );
     wait_told(pair, loser, &["group web backup since ", reason]);
     wait_told(pair, loser, &["group web split-brain-over since "]);
+}
+
+/// The program that makes sure that a dead director is dead: what it says decides whether the other one takes over.
+#[test]
+#[ignore = "needs root, network namespaces and BPF: cargo xtask test runs it"]
+fn a_dead_director_is_fenced_before_another_one_takes_over() {
+    for (succeeds, role) in [(true, "primary"), (false, "backup")] {
+        // The node's name is the last argument.
+        let fence = format!(
+            "fence:
+  command: [/bin/sh, -c, 'echo \"$HEARTBEAT_NODE fences $0\" >> DIRECTORY/fenced; {succeeds}']
+  timeout: 5s
+  required: true
+"
+        );
+        let sections = [
+            QUICK,
+            "auto_failback: false\n",
+            BOTH_CABLES,
+            ONE_GROUP,
+            &fence,
+        ];
+        let mut pair = Pair::up_with(Runs::Director, &sections, ALERTS);
+        let primary = pair.wait_settled("web");
+        let heir = other(primary);
+        pair.end(primary, Signal::SIGKILL);
+        pair.wait_line("fenced", &[&format!("{heir} fences {primary}")]);
+        if !succeeds {
+            wait_told(&pair, heir, &[&format!("{primary} fencing-failed since ")]);
+        }
+        pair.wait_role(heir, "web", role);
+        let fenced = std::fs::read_to_string(pair.lab.directory().join("fenced")).unwrap();
+        assert_eq!(fenced.lines().count(), 1, "{fenced}");
+    }
 }
 
 fn ordered(pair: &mut Pair) {
