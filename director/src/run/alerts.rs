@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::config::{AlertTarget, Config};
-use crate::health::alert::engine::Engine;
+use crate::health::alert::engine::{Engine, Teller};
 use crate::health::alert::observe::Observer;
 use crate::health::standing::{Found, Standings};
 use crate::overrides::{Override, Overrides};
@@ -25,6 +25,11 @@ impl Alerts {
             observer: Observer::default(),
             told: (Vec::new(), String::new()),
         })
+    }
+
+    /// For heartbeat.
+    pub(super) fn teller(&self) -> Teller {
+        self.engine.teller()
     }
 
     /// Services were judged: by their place in the configuration, what is found of their real servers.

@@ -11,6 +11,7 @@ use super::node::Node;
 use super::system;
 use crate::config::{Config, Method, Probe, RealServer, Tunnel, VirtualService};
 use crate::control::{CheckStatus, RunStatus, ServerHealth};
+use crate::health::alert::engine::Teller;
 use crate::health::engine::{Change, Engine};
 use crate::health::machine::{State, Subject, Verdict};
 use crate::health::standing::{Circumstances, Found, Memory, ServiceStanding, Standings, judge};
@@ -190,6 +191,11 @@ impl Health {
         self.alerts
             .judged(config, overrides, &self.standings, &judged);
         changed
+    }
+
+    /// For alerts of heartbeat.
+    pub(super) fn teller(&self) -> Teller {
+        self.alerts.teller()
     }
 
     /// A configuration is in force: its checks run, and no others.

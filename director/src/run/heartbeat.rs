@@ -12,12 +12,14 @@ use heartbeat::config::{Config, load_keys};
 use heartbeat::control::{Answer, Question, answer};
 use heartbeat::machine::{Filled, Note, Role};
 use heartbeat::node::realtime::Lock;
-use heartbeat::node::{self, Observer, Start, clock};
+use heartbeat::node::{self, Observer, Start, clock, incarnation};
 use heartbeat::takeover;
 
 use super::node::Node;
 use crate::control::GroupStatus;
 use crate::datapath::LeaseKeeper;
+use crate::health::alert::engine::Teller;
+use crate::health::alert::failover::Failover;
 
 /// The main loop turns several times a second. If it has not for so long, this node is not fit: nobody runs its checks, or
 /// takes dead real servers out. Long enough for any reload.
@@ -35,6 +37,8 @@ pub(super) struct Heartbeat {
     /// Why there is none although the configuration has one.
     pub(super) fault: Option<String>,
     gate: Gate,
+    /// Who renews the lease: it takes a tenth of a second to come by.
+    keeper: Option<Arc<LeaseKeeper>>,
 }
 
 struct Running {
@@ -49,13 +53,27 @@ type Roles = Arc<Mutex<BTreeMap<String, Role>>>;
 
 /// What the heartbeat's thread tells the director. It must not wait for anything.
 struct Fence {
-    keeper: LeaseKeeper,
+    keeper: Arc<LeaseKeeper>,
     groups: usize,
     is_held: Vec<bool>,
     /// What was last told, for the next group that is taken.
     until: Duration,
     roles: Roles,
     is_failing: bool,
+    alerts: Alerts,
+}
+
+/// Hands what heartbeat notes to those who tell people.
+struct Alerts {
+    teller: Teller,
+    failover: Failover,
+}
+
+impl Drop for Alerts {
+    fn drop(&mut self) {
+        let ended = std::mem::take(&mut self.failover).end(Instant::now());
+        self.teller.take_in(ended);
+    }
 }
 
 impl Fence {
@@ -103,6 +121,8 @@ impl Observer for Fence {
             let mut roles = self.roles.lock().unwrap_or_else(PoisonError::into_inner);
             roles.insert(transition.group.clone(), transition.to);
         }
+        let event = self.alerts.failover.event(note, Instant::now());
+        self.alerts.teller.take_in(event.into_iter().collect());
     }
 }
 
@@ -218,8 +238,8 @@ impl Heartbeat {
         if let Some(running) = self.running.take() {
             self.gate.with(|gated| gated.node = None);
             drop(running.watchdog);
-            // Stops in order, once nobody has a question to it any more.
-            drop(running.node);
+            // Whoever has a question to it meanwhile holds it as well, and is answered or refused.
+            running.node.stop_and_wait();
         }
     }
 }
@@ -261,13 +281,27 @@ impl Node {
     /// Before the packet path of this director is attached: of the addresses that move it hears nothing until this node is
     /// in charge of them. A director before it may have left them behind.
     pub(super) fn fence(&mut self) -> anyhow::Result<()> {
-        let keeper = self.datapath.lease_keeper()?;
+        let keeper = self.lease_keeper()?;
         if self.config.heartbeat.is_some() {
             keeper.renew(Duration::ZERO)
         } else {
             keeper.end()
         }
         .context("cannot set this node's lease")
+    }
+
+    /// Number of a start of heartbeat or of sharing connections: greater than at any before.
+    pub(super) fn incarnation(&self) -> u64 {
+        incarnation::next(&self.config.control_socket.with_extension("incarnation"))
+    }
+
+    fn lease_keeper(&mut self) -> anyhow::Result<Arc<LeaseKeeper>> {
+        if let Some(keeper) = &self.heartbeat.keeper {
+            return Ok(Arc::clone(keeper));
+        }
+        let keeper = Arc::new(self.datapath.lease_keeper()?);
+        self.heartbeat.keeper = Some(Arc::clone(&keeper));
+        Ok(keeper)
     }
 
     /// Starts the heartbeat of the configuration, or another one where it has changed.
@@ -297,15 +331,19 @@ impl Node {
         }
     }
 
-    fn start_heartbeat(&self, config: Arc<Config>) -> anyhow::Result<Running> {
+    fn start_heartbeat(&mut self, config: Arc<Config>) -> anyhow::Result<Running> {
         let roles = Roles::default();
         let fence = Fence {
-            keeper: self.datapath.lease_keeper()?,
+            keeper: self.lease_keeper()?,
             groups: config.groups.len(),
             is_held: Vec::new(),
             until: Duration::ZERO,
             roles: Arc::clone(&roles),
             is_failing: false,
+            alerts: Alerts {
+                teller: self.health.teller(),
+                failover: Failover::default(),
+            },
         };
         let not_ready = (!self.is_ready()).then(|| {
             (
@@ -316,7 +354,7 @@ impl Node {
         let node = node::Node::start(Start {
             keyring: load_keys(&config)?,
             config: Arc::clone(&config),
-            incarnation: clock::incarnation(),
+            incarnation: self.incarnation(),
             mark: takeover::MARK,
             lock: Lock::Touched,
             unfit: not_ready.into_iter().collect(),

@@ -124,7 +124,7 @@ impl Node {
         let keyring = load_sync_keys(&config)?;
         let (gate, has_full_sync) = (self.heartbeat.gate(), config.has_full_sync());
         let node = node::Node::start(Start {
-            incarnation: heartbeat::node::clock::incarnation(),
+            incarnation: self.incarnation(),
             keyring: keyring.clone(),
             tables: Arc::new(self.datapath.lend()?),
             directory: self.directory(),

@@ -16,7 +16,7 @@ use crate::config;
 use crate::control::Server;
 use crate::machine::Filled;
 use crate::node::realtime::Lock;
-use crate::node::{Node, Start, clock};
+use crate::node::{Node, Start, incarnation};
 
 pub(super) fn run(path: &Path, socket: &Path, mark: u8, level: LevelFilter) -> Result<()> {
     let config = Arc::new(load(path)?);
@@ -29,7 +29,7 @@ pub(super) fn run(path: &Path, socket: &Path, mark: u8, level: LevelFilter) -> R
         filled: Filled::default(),
         config: Arc::clone(&config),
         keyring,
-        incarnation: clock::incarnation(),
+        incarnation: incarnation::next(&socket.with_extension("incarnation")),
         mark,
         lock: Lock::All,
         unfit: Vec::new(),

@@ -7,7 +7,10 @@ mod decide;
 mod node;
 mod peers;
 mod report;
+mod roles;
 mod routers;
+mod send;
+mod split;
 mod types;
 mod unit;
 

@@ -1,33 +1,31 @@
 //! The machine: what happens to a node, in, and what it is to do, out.
 
-use std::cmp::Reverse;
 use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::decide::{self, Circumstances, Decision, Other, Own, Rank, Why};
 use super::peers::{self, Fencing, Peer};
 use super::routers::{self, OWNER, Router};
 use super::types::{
-    Action, Alert, Command, FenceResult, Filled, Input, LinkId, Note, PeerState, Reason, Role, Run,
-    Scope, Transition,
+    Action, Alert, Command, FenceResult, Filled, Input, LinkId, Note, Reason, Role, Scope,
+    Transition,
 };
 use super::unit::{Last, Unit};
 use crate::config::{AutoFailback, Config};
-use crate::wire::message::{GroupState, Message, NameId, NodeState};
+use crate::wire::message::{GroupState, NameId};
 use crate::wire::vrrp::Advert;
 
 /// Transitions that are remembered.
 pub const HISTORY: usize = 256;
 /// How long after a failed fencing that is required it is tried again.
-const FENCE_AGAIN: Duration = Duration::from_secs(30);
+pub(super) const FENCE_AGAIN: Duration = Duration::from_secs(30);
 /// Copies of the message that says that a node leaves.
-const FAREWELLS: u8 = 3;
+pub(super) const FAREWELLS: u8 = 3;
 
 /// How far the node is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
+pub(super) enum Stage {
     /// After its start: until then, or until all others were heard.
     Starting(Duration),
     /// After it stood still: until then.
@@ -50,18 +48,18 @@ pub struct Machine {
     pub(super) lowers: u16,
     pub(super) filled: Filled,
     /// Until then it is waited for.
-    fill_until: Duration,
+    pub(super) fill_until: Duration,
     pub(super) unfit: Option<String>,
     pub(super) now: Duration,
     pub(super) lease_until: Duration,
-    group_ids: Vec<NameId>,
-    own: usize,
-    sequence: u64,
-    stage: Stage,
-    wake_at: Duration,
-    next_heartbeat: Duration,
+    pub(super) group_ids: Vec<NameId>,
+    pub(super) own: usize,
+    pub(super) sequence: u64,
+    pub(super) stage: Stage,
+    pub(super) wake_at: Duration,
+    pub(super) next_heartbeat: Duration,
     /// The groups' states in the last heartbeat: what is new is told at once.
-    told: Vec<GroupState>,
+    pub(super) told: Vec<GroupState>,
 }
 
 impl Machine {
@@ -291,27 +289,6 @@ impl Machine {
         }
     }
 
-    /// A foreign router is primary too and has to yield.
-    fn foreign_split(
-        &mut self,
-        unit: usize,
-        from: IpAddr,
-        advert: &Advert,
-        actions: &mut Vec<Action>,
-    ) {
-        let unit = &mut self.units[unit];
-        if unit.foreign_split.is_none() {
-            for group in &unit.groups {
-                actions.push(Action::Note(Note::Alert(Alert::SplitBrain {
-                    group: self.config.groups[*group].name.clone(),
-                    other: from.to_string(),
-                    stays: true,
-                })));
-            }
-        }
-        unit.foreign_split = Some(self.now + advert.interval * 3);
-    }
-
     fn order(&mut self, command: Command, scope: &Scope, actions: &mut Vec<Action>) {
         for index in 0..self.units.len() {
             let names = self.units[index]
@@ -406,85 +383,6 @@ impl Machine {
         }
     }
 
-    // ---- What is decided ----
-
-    fn decide(&mut self, actions: &mut Vec<Action>) {
-        if matches!(self.stage, Stage::Leaving(..) | Stage::Stopped) {
-            return;
-        }
-        for unit in 0..self.units.len() {
-            let own = self.standing(unit);
-            let others = self.others(unit);
-            let circumstances = self.circumstances(unit, &own, &others);
-            self.remember(unit, &others);
-            match decide::decide(own, &others, circumstances) {
-                Decision::Stay { split } => self.stay(unit, split, actions),
-                Decision::Yield(why) => self.release(unit, why, actions),
-                Decision::Claim { idle } => self.claim(unit, idle, actions),
-                Decision::Wait {
-                    asks, is_vacant, ..
-                } => {
-                    let unit = &mut self.units[unit];
-                    unit.asks = asks;
-                    if is_vacant {
-                        unit.vacant_since.get_or_insert(self.now);
-                    } else {
-                        unit.vacant_since = None;
-                    }
-                }
-            }
-        }
-    }
-
-    fn standing(&self, index: usize) -> Own {
-        let unit = &self.units[index];
-        Own {
-            is_primary: unit.is_primary(),
-            is_listening: self.stage != Stage::Running,
-            rank: Rank {
-                is_forced: unit.is_forced,
-                is_not_standby: !unit.is_standby,
-                priority: self.priority(index),
-                address: self.address(),
-                name: Reverse(self.own),
-            },
-            has_asked: unit.asks,
-        }
-    }
-
-    /// Of a unit's groups all must be served by whoever serves it, and it is served if any of them is.
-    fn others(&self, unit: usize) -> Vec<Other> {
-        let groups = &self.units[unit].groups;
-        let alive = self
-            .peers
-            .iter()
-            .enumerate()
-            .filter(|(_, peer)| peer.is_alive());
-        alive
-            .filter_map(|(position, peer)| {
-                let states = || groups.iter().map(|group| peer.groups[*group]);
-                let any = |what: fn(&GroupState) -> bool| states().any(|state| what(&state));
-                any(|state| state.is_member).then(|| Other {
-                    peer: position,
-                    rank: Rank {
-                        is_forced: any(|state| state.is_forced),
-                        is_not_standby: !any(|state| state.is_standby),
-                        priority: states().map(|state| state.priority).min().unwrap_or(0),
-                        address: peer.address,
-                        name: Reverse(peer.index),
-                    },
-                    is_primary: any(|state| state.is_primary),
-                    wants: any(|state| state.wants),
-                    is_lowered: any(|state| state.is_lowered),
-                    is_starting: any(|state| state.is_starting),
-                    sees_foreign: any(|state| state.sees_foreign),
-                    hears_us: peer.alive & 1 << self.own != 0,
-                    unheard_since: peer.unheard_since,
-                })
-            })
-            .collect()
-    }
-
     /// What is needed to take groups back is there, or not: told once each.
     fn fill(&mut self, filled: Filled, actions: &mut Vec<Action>) {
         let filled = match filled {
@@ -511,439 +409,6 @@ impl Machine {
         }
     }
 
-    fn circumstances(&mut self, index: usize, own: &Own, others: &[Other]) -> Circumstances {
-        let now = self.now;
-        let timing = self.config.timing;
-        let best_primary = others
-            .iter()
-            .filter(|other| other.is_primary)
-            .map(|other| other.rank)
-            .max();
-        let unit = &mut self.units[index];
-        let is_ready = !own.is_primary
-            && !own.is_listening
-            && best_primary.is_some_and(|rank| own.rank > rank);
-        unit.ready_since = if is_ready {
-            unit.ready_since.or(Some(now))
-        } else {
-            None
-        };
-        let is_filled = !matches!(self.filled, Filled::Waiting(_));
-        let may_fail_back = is_filled
-            && match self.config.auto_failback {
-                AutoFailback::On => true,
-                AutoFailback::Off => false,
-                AutoFailback::After(delay) => {
-                    unit.ready_since.is_some_and(|since| now >= since + delay)
-                }
-            };
-        let may_ask = now >= unit.held_until(now, &timing);
-        let vacant_since = unit.vacant_since;
-        let routers = self.routers_of(index);
-        let foreign = routers.clone().any(|router| now < router.down_at);
-        let hears_foreign = routers.clone().any(|router| router.hears_foreign(now));
-        let before = routers.filter_map(|router| router.foreign_now(now));
-        Circumstances {
-            now,
-            deadtime: timing.deadtime,
-            patience: timing.patience(),
-            vacant_since,
-            may_fail_back,
-            may_ask,
-            foreign,
-            hears_foreign,
-            foreign_before: before.map(|foreign| foreign.address).next(),
-        }
-    }
-
-    /// Who is primary, for the reasons of later transitions.
-    fn remember(&mut self, index: usize, others: &[Other]) {
-        if self.units[index].is_primary() {
-            return;
-        }
-        let primary = others
-            .iter()
-            .filter(|other| other.is_primary)
-            .max_by_key(|other| other.rank);
-        if let Some(primary) = primary {
-            let incarnation = self.peers[primary.peer].incarnation;
-            self.units[index].last_primary = Last::Peer(primary.peer, incarnation);
-            return;
-        }
-        let foreign = self
-            .routers_of(index)
-            .find_map(|router| router.foreign_now(self.now));
-        if let Some(foreign) = foreign
-            && self.units[index].last_primary != Last::ForeignReleased(foreign.address)
-        {
-            self.units[index].last_primary = Last::Foreign(foreign.address);
-        }
-    }
-
-    fn stay(&mut self, index: usize, split: Option<usize>, actions: &mut Vec<Action>) {
-        let now = self.now;
-        let unit = &mut self.units[index];
-        unit.asks = false;
-        let is_foreign_gone = unit.foreign_split.is_some_and(|until| now >= until);
-        let is_gone = unit.split.is_some() && split.is_none();
-        if is_foreign_gone {
-            unit.foreign_split = None;
-        }
-        for group in unit.groups.clone() {
-            if let Some(peer) = split.filter(|_| unit.split.is_none()) {
-                actions.push(Action::Note(Note::Alert(Alert::SplitBrain {
-                    group: self.config.groups[group].name.clone(),
-                    other: self.peers[peer].name.clone(),
-                    stays: true,
-                })));
-            }
-            if is_gone || is_foreign_gone {
-                actions.push(Action::Announce(group));
-            }
-        }
-        unit.split = split;
-    }
-
-    fn release(&mut self, index: usize, why: Why, actions: &mut Vec<Action>) {
-        let name = |peer: usize| self.peers[peer].name.clone();
-        let (reason, other) = match why {
-            Why::Unfit => (Reason::Unfit(self.unfit.clone().unwrap_or_default()), None),
-            Why::SplitBrain(peer) => (Reason::SplitBrain(name(peer)), Some(name(peer))),
-            Why::Unheard(peer) => (Reason::Unheard(name(peer)), Some(name(peer))),
-            Why::Foreign(address) => (Reason::Foreign(address), None),
-            Why::HandedOver(peer) => (Reason::HandedOver(name(peer)), None),
-        };
-        for group in self.units[index].groups.clone() {
-            if let Some(other) = &other {
-                actions.push(Action::Note(Note::Alert(Alert::SplitBrain {
-                    group: self.config.groups[group].name.clone(),
-                    other: other.clone(),
-                    stays: false,
-                })));
-            }
-        }
-        let role = if why == Why::Unfit {
-            Role::Unfit
-        } else {
-            Role::Backup
-        };
-        self.change(index, role, reason, actions);
-        self.units[index].is_forced = false;
-        if self.peers.is_empty() {
-            self.wait_for_routers(index);
-        }
-    }
-
-    fn claim(&mut self, index: usize, idle: Option<usize>, actions: &mut Vec<Action>) {
-        if !self.is_fenced(index, actions) {
-            self.units[index].vacant_since.get_or_insert(self.now);
-            return;
-        }
-        let name = |peer: usize| self.peers[peer].name.clone();
-        let reason = match (self.units[index].last_primary, idle) {
-            (_, Some(better)) => Reason::BetterIdle(name(better)),
-            _ if self.units[index].base == OWNER => Reason::Owner,
-            (Last::Nobody, _) => Reason::Best,
-            (Last::Peer(peer, _), _) if self.peers[peer].state == PeerState::Dead => {
-                Reason::PrimaryDead(name(peer))
-            }
-            (Last::Peer(peer, incarnation), _) if self.peers[peer].incarnation != incarnation => {
-                Reason::PrimaryRestarted(name(peer))
-            }
-            (Last::Peer(peer, _), _) => Reason::PrimaryReleased(name(peer)),
-            (Last::Foreign(address), _) => {
-                let mut foreign = self.routers_of(index).filter_map(|router| router.foreign);
-                let is_heard = foreign
-                    .any(|foreign| self.now < foreign.heard_at + self.config.timing.deadtime);
-                if is_heard {
-                    Reason::ForeignPreempted(address)
-                } else {
-                    Reason::ForeignSilent(address)
-                }
-            }
-            (Last::ForeignReleased(address), _) => Reason::ForeignReleased(address),
-        };
-        self.change(index, Role::Primary, reason, actions);
-    }
-
-    /// Whether the primary that died is fenced, if it has to be. Asks for it.
-    fn is_fenced(&mut self, index: usize, actions: &mut Vec<Action>) -> bool {
-        let Some(fence) = &self.config.fence else {
-            return true;
-        };
-        let Last::Peer(peer, _) = self.units[index].last_primary else {
-            return true;
-        };
-        let peer = &mut self.peers[peer];
-        let was_primary = self.units[index]
-            .groups
-            .iter()
-            .any(|group| peer.groups[*group].is_primary);
-        if peer.state != PeerState::Dead || !was_primary {
-            return true;
-        }
-        let is_due = match peer.fence {
-            Fencing::Done => return true,
-            Fencing::Failed(_) if !fence.required => return true,
-            Fencing::Failed(at) => self.now >= at + FENCE_AGAIN,
-            Fencing::Not => true,
-            Fencing::Running => false,
-        };
-        if is_due {
-            peer.fence = Fencing::Running;
-            actions.push(Action::Fence(peer.name.clone()));
-        }
-        false
-    }
-
-    /// A unit's new role, and all that goes with it, in order: a primary releases before it says so.
-    fn change(&mut self, index: usize, to: Role, reason: Reason, actions: &mut Vec<Action>) {
-        let now = self.now;
-        let unit = &mut self.units[index];
-        let from = unit.role;
-        if from == to {
-            return;
-        }
-        let groups = unit.groups.clone();
-        if from == Role::Primary {
-            unit.lost(now);
-            // After standing still it says nothing: the others have decided meanwhile.
-            let is_for_nobody = matches!(
-                reason,
-                Reason::Unfit(_) | Reason::Stopped | Reason::Operator(_)
-            );
-            actions.extend(groups.iter().map(|group| Action::Release(*group)));
-            if is_for_nobody {
-                for router in self
-                    .routers
-                    .iter()
-                    .filter(|router| groups.contains(&router.group))
-                {
-                    actions.push(Action::Advertise {
-                        link: router.link,
-                        group: router.group,
-                        advert: router.advert(0),
-                    });
-                }
-            }
-        }
-        unit.role = to;
-        unit.since = now;
-        unit.reason = reason.clone();
-        unit.asks = false;
-        unit.vacant_since = None;
-        unit.ready_since = None;
-        unit.split = None;
-        unit.foreign_split = None;
-        let unit_role = if to == Role::Primary {
-            Role::Primary
-        } else {
-            Role::Backup
-        };
-        // A node that starts has no role until it heard the others.
-        let is_known = to != Role::Listening || unit.program.is_some();
-        let program = Some(unit_role).filter(|role| is_known && unit.program != Some(*role));
-        unit.program = program.or(unit.program);
-        if to == Role::Primary {
-            // The lease is there before anything is served.
-            self.lease_until = now + self.config.lease();
-            actions.push(Action::Lease(self.lease_until));
-            for router in self
-                .routers
-                .iter_mut()
-                .filter(|router| groups.contains(&router.group))
-            {
-                router.becomes_primary(now);
-            }
-            for group in &groups {
-                actions.push(Action::Take(*group));
-                actions.push(Action::Announce(*group));
-            }
-        }
-        for group in groups {
-            let transition = Transition {
-                at: now,
-                group: self.config.groups[group].name.clone(),
-                from,
-                to,
-                reason: reason.clone(),
-            };
-            if self.history.len() == HISTORY {
-                self.history.pop_front();
-            }
-            self.history.push_back(transition.clone());
-            actions.push(Action::Note(Note::Transition(transition)));
-            if program.is_some() {
-                actions.push(Action::Run(Run {
-                    group,
-                    role: unit_role,
-                }));
-            }
-        }
-    }
-
-    // ---- What is told ----
-
-    fn send(&mut self, actions: &mut Vec<Action>) {
-        if let Stage::Leaving(sent, at) = self.stage {
-            if self.now < at {
-                return;
-            }
-            if sent == FAREWELLS {
-                self.stage = Stage::Stopped;
-                actions.push(Action::Stopped);
-                return;
-            }
-            self.stage = Stage::Leaving(sent + 1, self.now + self.config.timing.keepalive / 5);
-            self.heartbeat(actions);
-            return;
-        }
-        let states = self.states();
-        if self.now >= self.next_heartbeat || states != self.told {
-            self.next_heartbeat = self.now + self.config.timing.keepalive;
-            self.told = states;
-            self.heartbeat(actions);
-        }
-        for position in 0..self.routers.len() {
-            let group = self.routers[position].group;
-            let unit = self
-                .units
-                .iter()
-                .position(|unit| unit.groups.contains(&group));
-            let Some(unit) = unit.filter(|unit| self.units[*unit].is_primary()) else {
-                continue;
-            };
-            let priority = self.priority_in_vrrp(unit);
-            let router = &mut self.routers[position];
-            if let Some(advert) = router.due(self.now, priority) {
-                let link = router.link;
-                actions.push(Action::Advertise {
-                    link,
-                    group,
-                    advert,
-                });
-            }
-        }
-        self.lease_until = self.now + self.config.lease();
-        if self.units.iter().any(Unit::is_primary) {
-            actions.push(Action::Lease(self.lease_until));
-        }
-    }
-
-    fn heartbeat(&mut self, actions: &mut Vec<Action>) {
-        if !self.config.has_own_links() {
-            return;
-        }
-        self.sequence += 1;
-        let news = |peer: &&Peer| peer.is_news(self.now, &self.config.timing);
-        let alive: Vec<&Peer> = self.peers.iter().filter(news).collect();
-        let position = |index: usize| match index == self.own {
-            true => Some(0),
-            false => alive
-                .iter()
-                .position(|peer| peer.index == index)
-                .map(|position| position + 1),
-        };
-        let mask = |alive: u16| {
-            let indexes = (0..self.config.nodes.len()).filter(|index| alive & 1 << index != 0);
-            indexes
-                .filter_map(position)
-                .fold(0, |mask, position| mask | 1 << position)
-        };
-        let others = alive.iter().map(|peer| NodeState {
-            node: peer.id,
-            incarnation: peer.incarnation,
-            sequence: peer.sequence,
-            address: peer.address,
-            alive: mask(peer.alive),
-            groups: peer.groups.clone(),
-        });
-        let addresses = self.routers.iter().filter_map(|router| router.address);
-        let mut addresses: Vec<IpAddr> = addresses.collect();
-        addresses.sort_unstable();
-        addresses.dedup();
-        actions.push(Action::Heartbeat(Message {
-            addresses,
-            is_leaving: matches!(self.stage, Stage::Leaving(..)),
-            groups: self.group_ids.clone(),
-            sender: NodeState {
-                node: self
-                    .config
-                    .nodes
-                    .get(self.own)
-                    .map_or(NameId(0), |name| NameId::of(name)),
-                incarnation: self.incarnation,
-                sequence: self.sequence,
-                address: self.address(),
-                alive: (1 << (alive.len() + 1)) - 1,
-                groups: self.states(),
-            },
-            others: others.collect(),
-        }));
-    }
-
-    /// This node's states of all groups.
-    fn states(&self) -> Vec<GroupState> {
-        let mut states = vec![GroupState::default(); self.config.groups.len()];
-        for (index, unit) in self.units.iter().enumerate() {
-            let priority = self.priority(index);
-            let state = GroupState {
-                priority,
-                is_primary: unit.is_primary(),
-                wants: unit.asks,
-                is_forced: unit.is_forced,
-                is_lowered: priority < unit.base,
-                is_standby: unit.is_standby,
-                sees_foreign: self
-                    .routers_of(index)
-                    .any(|router| router.foreign_now(self.now).is_some()),
-                is_member: unit.base > 0,
-                is_starting: matches!(self.stage, Stage::Starting(_)),
-            };
-            for group in &unit.groups {
-                states[*group] = state;
-            }
-        }
-        states
-    }
-
-    fn plan(&mut self) {
-        if let Stage::Leaving(_, at) = self.stage {
-            self.wake_at = at;
-            return;
-        }
-        let timing = self.config.timing;
-        // Twice as often as heartbeats, so that the lease has room for a late one.
-        let mut next = self.next_heartbeat.min(self.now + timing.keepalive / 2);
-        let mut consider = |at: Duration| {
-            if at > self.now {
-                next = next.min(at);
-            }
-        };
-        for peer in self.peers.iter().filter(|peer| peer.is_alive()) {
-            consider(peer.heard_at + timing.warntime);
-            consider(peer.heard_at + peer.patience(&timing));
-        }
-        for router in &self.routers {
-            let is_primary = self
-                .units
-                .iter()
-                .any(|unit| unit.is_primary() && unit.groups.contains(&router.group));
-            consider(if is_primary {
-                router.next_advert
-            } else {
-                router.down_at
-            });
-        }
-        if let Stage::Starting(until) | Stage::Listening(until) = self.stage {
-            consider(until);
-        }
-        if let Filled::Waiting(_) = self.filled {
-            consider(self.fill_until);
-        }
-        self.wake_at = next;
-    }
-
     // ---- What follows from the rest ----
 
     /// Effective priority; 0: it cannot serve now. A starting node tells what it will have.
@@ -961,7 +426,7 @@ impl Machine {
     }
 
     /// On standby the least, so that any foreign router goes before.
-    fn priority_in_vrrp(&self, unit: usize) -> u8 {
+    pub(super) fn priority_in_vrrp(&self, unit: usize) -> u8 {
         if self.units[unit].is_standby {
             self.priority(unit).min(1)
         } else {
@@ -980,7 +445,7 @@ impl Machine {
             }
     }
 
-    fn wait_for_routers(&mut self, unit: usize) {
+    pub(super) fn wait_for_routers(&mut self, unit: usize) {
         let (now, priority) = (self.now, self.units[unit].base);
         let groups = &self.units[unit].groups;
         for router in self
@@ -1000,7 +465,7 @@ impl Machine {
     }
 
     /// The address that decides where priorities are equal.
-    fn address(&self) -> Option<IpAddr> {
+    pub(super) fn address(&self) -> Option<IpAddr> {
         self.routers.iter().find_map(|router| router.address)
     }
 
@@ -1010,7 +475,7 @@ impl Machine {
     }
 }
 
-fn tell(alerts: Vec<Alert>, actions: &mut Vec<Action>) {
+pub(super) fn tell(alerts: Vec<Alert>, actions: &mut Vec<Action>) {
     actions.extend(
         alerts
             .into_iter()

@@ -10,6 +10,9 @@ use super::{
 use crate::config::{self, Config};
 use crate::wire::vrrp::{Addresses, Advert, Version};
 
+mod split;
+mod vrrp;
+
 const MILLISECOND: Duration = Duration::from_millis(1);
 
 /// A configuration of these nodes, of which this is one. `more` are further keys.
@@ -331,21 +334,6 @@ fn operators_orders() {
 }
 
 #[test]
-fn split_brain_is_resolved_at_the_first_message() {
-    let mut nodes = Nodes::two("");
-    nodes.cut = vec![(0, 1), (1, 0)];
-    nodes.pass(1000);
-    assert_eq!(nodes.roles(), [Primary, Primary]);
-    nodes.cut.clear();
-    nodes.pass(101);
-    assert_eq!(nodes.roles(), [Primary, Backup]);
-    assert_eq!(nodes.reason(1), "lb1 is primary too and goes before");
-    let is_split = |alert: &&&Alert| matches!(alert, Alert::SplitBrain { stays: true, .. });
-    nodes.pass(200);
-    assert!(nodes.alerts(0).iter().filter(is_split).count() <= 1);
-}
-
-#[test]
 fn a_primary_that_is_not_heard_yields() {
     let mut nodes = Nodes::two("");
     nodes.cut = vec![(0, 1)];
@@ -457,184 +445,214 @@ fn no_other_node_means_no_standby() {
     assert_eq!(nodes.roles(), [Backup, Primary]);
 }
 
-// ---- VRRP alone: RFC 9568 section 6.4 ----
-
-/// One router that hears adverts of 10.0.0.9; this is 10.0.0.5.
-fn router(priority: u8, auto_failback: &str) -> Nodes {
-    let text = format!(
-        "
-node: lb1
+/// Where fitness has made priorities equal, the address decides, and where there are none the name.
+#[test]
+fn equal_priorities_are_decided_by_address_then_name() {
+    for (addresses, expected) in [
+        ([Some(5), Some(9)], [Backup, Primary]),
+        ([Some(9), Some(5)], [Primary, Backup]),
+        ([None, None], [Primary, Backup]),
+    ] {
+        let with_vrrp = |node| {
+            let text = format!(
+                "
+node: {node}
 keepalive: 100ms
 deadtime: 300ms
-auto_failback: {auto_failback}
-links: [{{ vrrp: {{ interface: eth0 }} }}]
-groups: [{{ name: web, interface: eth0, addresses: [198.51.100.10/24], priority: {priority}, vrid: 7 }}]"
-    );
-    let mut nodes = Nodes::start(vec![Arc::new(
-        config::parse("test", &text, "host").unwrap(),
-    )]);
-    let v4 = Some(Ipv4Addr::new(10, 0, 0, 5));
-    nodes.give(
-        0,
-        Input::Addresses {
-            link: LinkId(0),
-            v4,
-            v6: None,
-        },
-    );
-    nodes
-}
-
-fn advert(priority: u8, interval_ms: u64) -> Advert {
-    Advert {
-        version: Version::V3,
-        vrid: 7,
-        priority,
-        interval: Duration::from_millis(interval_ms),
-        addresses: Addresses::V4(vec![Ipv4Addr::new(198, 51, 100, 10)]),
-        password: None,
-    }
-}
-
-impl Nodes {
-    fn advertise(&mut self, from: u8, priority: u8, interval_ms: u64) {
-        let from = IpAddr::from([10, 0, 0, from]);
-        let advert = advert(priority, interval_ms);
-        self.give(
-            0,
-            Input::Advert {
-                link: LinkId(0),
-                from,
-                advert,
-            },
-        );
-    }
-
-    /// A foreign primary advertises for so long, every 100 ms.
-    fn advertised(&mut self, priority: u8, milliseconds: u32) {
-        for _ in 0..milliseconds / 100 {
-            self.advertise(9, priority, 100);
-            self.pass(100);
+initdead: 1s
+links: [{{ udp: {{ interface: eth0, broadcast: true }} }}, {{ vrrp: {{ interface: eth0 }} }}]
+groups: [{{ name: web, interface: eth0, addresses: [198.51.100.10/24], priority: {{ lb1: 150, lb2: 100 }}, vrid: 7 }}]"
+            );
+            Arc::new(config::parse("test", &text, "host").unwrap())
+        };
+        let mut nodes = Nodes::start(vec![with_vrrp("lb1"), with_vrrp("lb2")]);
+        for (node, last) in addresses.iter().enumerate() {
+            let v4 = last.map(|last| Ipv4Addr::new(10, 0, 0, last));
+            let (link, v6) = (LinkId(1), None);
+            nodes.give(node, Input::Addresses { link, v4, v6 });
         }
+        nodes.pass(2000);
+        assert_eq!(nodes.roles(), [Primary, Backup]);
+        nodes.fit(0, 50, None);
+        nodes.pass(2000);
+        assert_eq!(nodes.roles(), expected, "handed over: {addresses:?}");
+        nodes.cut = vec![(0, 1), (1, 0)];
+        nodes.pass(1000);
+        assert_eq!(nodes.roles(), [Primary, Primary]);
+        nodes.cut.clear();
+        nodes.pass(200);
+        assert_eq!(nodes.roles(), expected, "after a split: {addresses:?}");
     }
+}
 
-    fn priorities_sent(&self, since: Duration) -> Vec<u8> {
-        let sent = self.done.iter().filter_map(|(at, _, action)| match action {
-            Action::Advertise { advert, .. } if *at >= since => Some(advert.priority),
+/// Dead is only who is silent on all links: the other ones are enough, whichever it is.
+#[test]
+fn a_node_is_alive_as_long_as_one_link_is_heard() {
+    let links =
+        "[{ udp: { interface: eth0, broadcast: true } }, { serial: { device: /dev/ttyS0 } }]";
+    for heard in [0, 1] {
+        let text = format!(
+            "
+node: lb2
+keepalive: 100ms
+deadtime: 300ms
+initdead: 1s
+links: {links}
+groups: [{{ name: web, interface: eth0, addresses: [198.51.100.10/24], priority: {{ lb1: 150, lb2: 100 }} }}]"
+        );
+        let config = Arc::new(config::parse("test", &text, "host").unwrap());
+        let mut nodes = Nodes::two("");
+        nodes.machines[1] = Machine::new(config, 2, nodes.now);
+        nodes.fit(1, 0, None);
+        let since = nodes.done.len();
+        let mut told = 0;
+        // On both for a second, then on one, then on none.
+        for (links, milliseconds) in [(&[0, 1][..], 1000), (&[heard][..], 2000), (&[][..], 1000)] {
+            nodes.cut = vec![(0, 1)];
+            for _ in 0..milliseconds {
+                nodes.pass(1);
+                let sent = nodes.done[since + told..].to_vec();
+                told += sent.len();
+                for (_, node, action) in sent {
+                    let (0, Action::Heartbeat(message)) = (node, action) else {
+                        continue;
+                    };
+                    for link in links {
+                        let (link, message) = (LinkId(*link), message.clone());
+                        nodes.give(1, Input::Heartbeat { link, message });
+                    }
+                }
+            }
+            let is_dead = nodes
+                .alerts(1)
+                .contains(&&Alert::NodeDead("lb1".to_owned()));
+            assert_eq!(is_dead, links.is_empty(), "heard on {links:?}");
+        }
+        let silent = nodes.alerts(1).into_iter().filter_map(|alert| match alert {
+            Alert::LinkSilent { link, .. } => Some(link.as_str()),
             _ => None,
         });
-        sent.collect()
+        let expected = ["serial /dev/ttyS0", "udp eth0"][heard as usize];
+        assert_eq!(silent.collect::<Vec<_>>(), [expected]);
     }
 }
 
+/// Gaps add up on the way through another node: what is short on each part is no death at the end of it.
 #[test]
-fn vrrp_waits_three_intervals_and_the_skew() {
-    // Priority, and 300 ms + (256 - priority) / 256 * 100 ms.
-    for (priority, expected) in [(100, 360), (200, 321), (254, 300)] {
-        let mut nodes = router(priority, "true");
-        let since = nodes.now;
-        nodes.pass(1000);
-        let after = nodes.took_after(0, since);
-        assert!(
-            (expected..=expected + 2).contains(&after),
-            "{priority}: {after}"
-        );
-    }
-    // The owner asks nobody.
-    let nodes = router(255, "true");
-    assert_eq!(nodes.roles(), [Primary]);
-    assert_eq!(nodes.priorities_sent(Duration::ZERO), [255]);
-}
-
-#[test]
-fn vrrp_follows_the_primarys_interval_and_priority_0() {
-    let mut nodes = router(100, "true");
-    nodes.advertise(9, 150, 500);
-    let since = nodes.now;
+fn a_node_behind_another_one_may_be_silent_for_longer() {
+    let priorities = "{ lb1: 150, lb2: 100, lb3: 120 }";
+    let configs = ["lb1", "lb2", "lb3"].map(|node| config(node, priorities, ""));
+    let mut nodes = Nodes::start(configs.to_vec());
+    let apart = [(0, 2), (2, 0)];
+    nodes.cut = apart.to_vec();
     nodes.pass(3000);
-    // 3 * 500 ms and 156 / 256 of 500 ms.
-    let after = nodes.took_after(0, since);
-    assert!((1804..=1806).contains(&after), "{after}");
-    assert_eq!(nodes.reason(0), "the VRRP router 10.0.0.9 is silent");
-
-    let mut nodes = router(100, "true");
-    nodes.advertised(150, 1000);
-    let since = nodes.now;
-    nodes.advertise(9, 0, 100);
-    nodes.pass(500);
-    let after = nodes.took_after(0, since);
-    assert!((60..=62).contains(&after), "{after}");
-    assert_eq!(nodes.reason(0), "the VRRP router 10.0.0.9 released it");
-}
-
-#[test]
-fn vrrp_preempts_or_not() {
-    for (auto_failback, expected) in [
-        ("true", Primary),
-        ("false", Backup),
-        ("500ms", Primary),
-        ("1h", Backup),
-    ] {
-        let mut nodes = router(100, auto_failback);
-        nodes.advertised(90, 2000);
-        assert_eq!(nodes.roles(), [expected], "{auto_failback}");
+    for _ in 0..50 {
+        for part in [(0, 1), (1, 2)] {
+            nodes.cut.push(part);
+            nodes.pass(180);
+            nodes.cut = apart.to_vec();
+        }
+        nodes.pass(507);
     }
-    // Equal is no reason to preempt.
-    let mut nodes = router(100, "true");
-    nodes.advertised(100, 2000);
-    assert_eq!(nodes.roles(), [Backup]);
-}
-
-#[test]
-fn vrrp_primary_yields_to_priority_then_address() {
-    // From 10.0.0.x with this priority; what becomes of a primary with priority 100 and 10.0.0.5.
-    for (from, priority, expected) in [
-        (9, 101, Backup),
-        (1, 101, Backup),
-        (9, 100, Backup),
-        (1, 100, Primary),
-        (9, 99, Primary),
-        (9, 0, Primary),
-    ] {
-        let mut nodes = router(100, "true");
-        nodes.pass(1000);
-        assert_eq!(nodes.roles(), [Primary]);
-        nodes.pass(33);
-        let since = nodes.now;
-        nodes.advertise(from, priority, 100);
-        assert_eq!(nodes.roles(), [expected], "{from} {priority}");
-        // One that stays says so at once.
-        let sent = nodes.priorities_sent(since);
-        assert_eq!(!sent.is_empty(), expected == Primary, "{from} {priority}");
+    assert_eq!(nodes.roles(), [Primary, Backup, Backup]);
+    for node in 0..3 {
+        let is_dead = |alert: &&Alert| matches!(alert, Alert::NodeDead(_));
+        assert!(!nodes.alerts(node).into_iter().any(|alert| is_dead(&alert)));
     }
 }
 
+/// A node that is late itself, though not for as long as its lease, holds nobody for dead who could not be heard meanwhile.
 #[test]
-fn vrrp_says_priority_0_when_it_stops_or_is_not_fit() {
-    let mut nodes = router(100, "true");
+fn that_a_node_is_late_makes_nobody_dead() {
+    let mut nodes = Nodes::two("");
+    let lease = nodes.machines[1].config.lease();
+    // Less than deadtime, by as much as it may still wait.
+    nodes.cut = vec![(0, 1)];
+    nodes.pass(240);
+    nodes.still[1] = true;
+    // It was renewed half a keepalive ago, at worst.
+    nodes.pass(u32::try_from(lease.as_millis()).unwrap() - 55);
+    nodes.still[1] = false;
+    nodes.cut.clear();
+    // The time comes first, then what stood in the socket.
+    nodes.give(1, Input::Tick);
     nodes.pass(1000);
-    let since = nodes.now;
-    nodes.give(0, Input::Stop);
-    assert_eq!(nodes.priorities_sent(since), [0]);
+    assert_eq!(nodes.roles(), [Primary, Backup]);
+    let alerts = nodes.alerts(1);
+    assert!(!alerts.contains(&&Alert::NodeDead("lb1".to_owned())));
+    assert!(
+        !alerts
+            .iter()
+            .any(|alert| matches!(alert, Alert::StoodStill(_)))
+    );
+}
 
-    let mut nodes = router(100, "true");
+/// Whoever stands in a group's priorities serves it, and nobody else, though nobody else be left.
+#[test]
+fn a_node_without_a_priority_never_serves() {
+    let with_both = |node| {
+        let text = format!(
+            "
+node: {node}
+keepalive: 100ms
+deadtime: 300ms
+initdead: 1s
+links: [{{ udp: {{ interface: eth0, broadcast: true }} }}]
+groups:
+  - {{ name: web, interface: eth0, addresses: [198.51.100.10/24], priority: {{ lb1: 150 }} }}
+  - {{ name: mail, interface: eth0, addresses: [198.51.100.11/24], priority: {{ lb1: 150, lb2: 100 }} }}"
+        );
+        Arc::new(config::parse("test", &text, "host").unwrap())
+    };
+    let mut nodes = Nodes::start(vec![with_both("lb1"), with_both("lb2")]);
     nodes.pass(1000);
-    let since = nodes.now;
-    nodes.fit(0, 0, Some("no carrier"));
-    nodes.pass(500);
-    assert_eq!(nodes.priorities_sent(since), [0]);
-    nodes.fit(0, 30, None);
-    nodes.pass(1000);
-    assert_eq!(nodes.roles(), [Primary]);
-    assert_eq!(nodes.priorities_sent(since)[1..3], [70, 70]);
-    // After standing still it says nothing, and listens.
-    let since = nodes.now + MILLISECOND;
     nodes.still[0] = true;
     nodes.pass(1000);
-    nodes.still[0] = false;
+    nodes.order(1, Command::Takeover);
+    nodes.pass(2000);
+    let groups = nodes.machines[1].status().groups;
+    let roles: Vec<Role> = groups.iter().map(|group| group.role).collect();
+    assert_eq!(roles, [Backup, Primary]);
+    assert_eq!(nodes.took_after(1, Duration::ZERO), u128::MAX);
+}
+
+/// What is required is tried again, but not all the time.
+#[test]
+fn fencing_that_failed_is_tried_again() {
+    let mut nodes = Nodes::two("fence: { command: [/sbin/fence], required: true }");
+    let fences = |nodes: &Nodes| {
+        let done = nodes.done.iter();
+        done.filter(|(.., action)| matches!(action, Action::Fence(_)))
+            .count()
+    };
+    nodes.still[0] = true;
+    for (milliseconds, expected) in [(1000, 1), (29_900, 1), (200, 2), (29_900, 2), (200, 3)] {
+        nodes.pass(milliseconds);
+        assert_eq!(fences(&nodes), expected);
+        let (node, result) = ("lb1".to_owned(), FenceResult::Failed);
+        if [1000, 200].contains(&milliseconds) {
+            nodes.give(1, Input::Fenced { node, result });
+        }
+    }
+    assert_eq!(nodes.roles()[1], Backup);
+}
+
+/// A dead node is fenced for what it served when it died, not for what it had handed over before.
+#[test]
+fn a_node_that_served_nothing_is_not_fenced() {
+    let mut nodes = Nodes::two("fence: { command: [/sbin/fence], required: true }");
+    nodes.order(0, Command::Standby);
     nodes.pass(100);
-    assert!(nodes.priorities_sent(since).is_empty());
-    assert_eq!(nodes.roles(), [Listening]);
+    assert_eq!(nodes.roles(), [Backup, Primary]);
+    nodes.still[0] = true;
+    nodes.pass(1000);
+    nodes.fit(1, 0, Some("no carrier"));
+    nodes.pass(100);
+    nodes.fit(1, 0, None);
+    nodes.pass(1000);
+    assert_eq!(nodes.roles()[1], Primary);
+    let is_fence = |action: &Action| matches!(action, Action::Fence(_));
+    assert!(!nodes.done.iter().any(|(.., action)| is_fence(action)));
 }
 
 #[test]

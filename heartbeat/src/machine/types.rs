@@ -329,6 +329,13 @@ pub enum Alert {
         /// This node stays primary.
         stays: bool,
     },
+    /// Only one of the two is primary any more, as far as this node knows. Follows every [`Alert::SplitBrain`].
+    SplitBrainOver {
+        /// The group.
+        group: String,
+        /// Who the other one was.
+        other: String,
+    },
     /// A node's messages do not tell of a group that it should know: the configurations differ.
     GroupUnknown {
         /// The group.
@@ -385,6 +392,10 @@ impl fmt::Display for Alert {
                     "split brain: {other} is primary of the group {group} too; {what}"
                 )
             }
+            Alert::SplitBrainOver { group, other } => write!(
+                f,
+                "split brain is over: this node and {other} are not both primary of the group {group} any more"
+            ),
             Alert::GroupUnknown { group, node } => {
                 write!(
                     f,

@@ -34,10 +34,10 @@ pub(super) struct Unit {
     pub(super) ready_since: Option<Duration>,
     /// Who was seen as primary last.
     pub(super) last_primary: Last,
-    /// This peer is primary too.
+    /// This peer is primary too: whom its beginning was told of.
     pub(super) split: Option<usize>,
     /// A foreign router was primary too, until then at least.
-    pub(super) foreign_split: Option<Duration>,
+    pub(super) foreign_split: Option<(IpAddr, Duration)>,
     /// The role that the programs were told last.
     pub(super) program: Option<Role>,
     losses: VecDeque<Duration>,

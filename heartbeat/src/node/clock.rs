@@ -11,11 +11,10 @@ pub fn now() -> Duration {
     clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(Duration::ZERO, Duration::from)
 }
 
-/// Number of a start: greater than that of any start before, if the machine's time of day is not set back.
+/// Milliseconds since 1970, as far as the machine knows the time of day.
 #[must_use]
-pub fn incarnation() -> u64 {
+pub fn milliseconds() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    let milliseconds = since.unwrap_or_default().as_millis();
     // Good for half a thousand million years.
-    u64::try_from(milliseconds).unwrap_or(u64::MAX).max(1)
+    u64::try_from(since.unwrap_or_default().as_millis()).unwrap_or(u64::MAX)
 }

@@ -11,6 +11,7 @@
 //! hears the time first: a node that was frozen learns so before it sends or announces anything.
 
 pub mod clock;
+pub mod incarnation;
 pub mod realtime;
 mod report;
 mod run;
@@ -22,6 +23,8 @@ use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 pub use report::{LinkReport, Snapshot, TakeoverReport};
@@ -91,7 +94,7 @@ pub struct Start<O> {
     pub config: Arc<Config>,
     /// Keys of its heartbeats.
     pub keyring: Keyring,
-    /// Greater than at any start before: [`clock::incarnation`].
+    /// Greater than at any start before: [`incarnation::next`].
     pub incarnation: u64,
     /// The mark of what it adds to the network: [`crate::takeover::MARK`], unless there are several in a namespace.
     pub mark: u8,
@@ -198,6 +201,15 @@ impl Node {
     /// The thread has ended.
     pub fn stop(&self) -> Result<(), NodeError> {
         self.send(Order::Stop)
+    }
+
+    /// Stops in order, and waits until it has, whoever else holds this and asks it something. What is asked until then is
+    /// answered, and refused afterwards.
+    pub fn stop_and_wait(&self) {
+        // Fails only once the thread has ended.
+        let _ = self.stop();
+        let mut waits = [PollFd::new(self.ended.as_fd(), PollFlags::POLLIN)];
+        while poll(&mut waits, PollTimeout::NONE) == Err(Errno::EINTR) {}
     }
 
     /// Readable when the thread has ended, in order or not.

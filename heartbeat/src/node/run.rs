@@ -562,8 +562,11 @@ impl<O: Observer> Running<O> {
         });
         let until = now + timeouts.max().unwrap_or_default() * 2 + LAST_WAIT;
         while !self.has_ended() && now < until {
-            let mut waits = [PollFd::new(self.runner.fd(), PollFlags::POLLIN)];
+            let fds = [self.runner.fd(), self.wake.as_fd()];
+            let mut waits = fds.map(|fd| PollFd::new(fd, PollFlags::POLLIN));
             let _ = ppoll(&mut waits, Some(TimeSpec::from(until - now)), None);
+            // Operators who ask how it is are not kept waiting.
+            self.orders();
             for ended in self.runner.ended() {
                 if let Purpose::Role(_) = ended.job.tag {
                     tell_program("program at the end", &ended);

@@ -100,6 +100,19 @@ impl Judge {
         }
     }
 
+    /// What a node has told by now: only who serves a group is in a split over it.
+    pub(super) fn told(&mut self, world: &World, node: usize) {
+        let about = &world.nodes[node];
+        for (group, other) in &about.splits {
+            let place = about.config.groups.iter().position(|it| it.name == *group);
+            if !place.is_some_and(|place| about.has[place]) {
+                self.wrong(world.now, || {
+                    format!("node {node} told of no end of its split with {other} over {group}")
+                });
+            }
+        }
+    }
+
     /// Looks at who serves what.
     pub(super) fn watch(&mut self, world: &World) {
         let now = world.now;
@@ -178,6 +191,16 @@ impl Judge {
             if is_connected && serving.len() > 1 {
                 return Some(format!(
                     "group {group} has several primaries at the end: {serving:?}"
+                ));
+            }
+            let of_group = &world.nodes[0].config.groups[group].name;
+            let is_split = |node: &usize| {
+                let mut splits = world.nodes[*node].splits.iter();
+                splits.any(|(split, _)| split == of_group)
+            };
+            if is_connected && let Some(node) = serving.iter().find(|node| is_split(node)) {
+                return Some(format!(
+                    "node {node} is alone and has told of no end of its split over group {group}"
                 ));
             }
             if is_connected && expects_preferred {

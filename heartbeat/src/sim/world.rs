@@ -1,7 +1,7 @@
 //! The world: time, nodes, links. What it does is real: machines, receivers, bytes.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BTreeSet, BinaryHeap};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::judge::Judge;
 use super::random::Random;
 use crate::config::{Config, LinkKind};
-use crate::machine::{Action, Command, FenceResult, Input, LinkId, Machine, Note, Scope};
+use crate::machine::{Action, Alert, Command, FenceResult, Input, LinkId, Machine, Note, Scope};
 use crate::wire::auth::{Keyring, Receiver};
 use crate::wire::vrrp::{Advert, ChecksumRule, Envelope};
 
@@ -50,6 +50,8 @@ pub(super) struct Node {
     /// In true time: until then what it has is served.
     pub(super) served_until: Micros,
     pub(super) is_stopped: bool,
+    /// Splits that it told of and not yet of their end: group, the other one.
+    pub(super) splits: BTreeSet<(String, String)>,
 }
 
 impl Node {
@@ -70,6 +72,7 @@ impl Node {
             has: vec![false; groups],
             served_until: 0,
             is_stopped: false,
+            splits: BTreeSet::new(),
         }
     }
 
@@ -323,6 +326,7 @@ impl World {
                 node.booted = now;
                 node.is_frozen = false;
                 node.is_stopped = false;
+                node.splits.clear();
                 let others = node.config.nodes.iter().map(String::as_str);
                 let own = (node.config.node.as_str(), node.incarnation);
                 node.receiver = Receiver::new(self.keyring.clone(), own, others, links);
@@ -417,6 +421,7 @@ impl World {
         for action in actions {
             self.act(index, action, judge);
         }
+        judge.told(self, index);
         let late = if self.random.percent(self.late.0) {
             self.random.within(0..=self.late.1)
         } else {
@@ -507,17 +512,38 @@ impl World {
                     },
                 );
             }
-            Action::Note(note) => self.tell(|| match note {
-                Note::Transition(it) => {
-                    format!(
-                        "node {index}: {} {:?} -> {:?}: {}",
-                        it.group, it.from, it.to, it.reason
-                    )
-                }
-                Note::Alert(alert) => format!("node {index}: {alert}"),
-            }),
+            Action::Note(note) => {
+                self.tell(|| match &note {
+                    Note::Transition(it) => {
+                        format!(
+                            "node {index}: {} {:?} -> {:?}: {}",
+                            it.group, it.from, it.to, it.reason
+                        )
+                    }
+                    Note::Alert(alert) => format!("node {index}: {alert}"),
+                });
+                self.note_split(index, note, judge);
+            }
             Action::Stopped => self.nodes[index].is_stopped = true,
             Action::Announce(_) | Action::Run(_) => {}
+        }
+    }
+
+    fn note_split(&mut self, index: usize, note: Note, judge: &mut Judge) {
+        let splits = &mut self.nodes[index].splits;
+        match note {
+            Note::Alert(Alert::SplitBrain { group, other, .. }) => {
+                splits.insert((group, other));
+            }
+            Note::Alert(Alert::SplitBrainOver { group, other }) => {
+                let key = (group, other);
+                if !splits.remove(&key) {
+                    judge.wrong(self.now, || {
+                        format!("node {index} ends a split that had not begun: {key:?}")
+                    });
+                }
+            }
+            Note::Alert(_) | Note::Transition(_) => {}
         }
     }
 

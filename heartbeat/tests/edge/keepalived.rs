@@ -249,7 +249,7 @@ groups:
         filled: Filled::default(),
         keyring: config::load_keys(&config).unwrap(),
         config: Arc::new(config),
-        incarnation: clock::incarnation(),
+        incarnation: clock::milliseconds(),
         mark: MARK,
         lock: Lock::Nothing,
         unfit: Vec::new(),

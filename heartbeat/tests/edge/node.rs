@@ -102,7 +102,7 @@ fn observed(
         filled: Filled::default(),
         config: Arc::new(config),
         keyring: Keyring::new(key, []).unwrap(),
-        incarnation: clock::incarnation(),
+        incarnation: clock::milliseconds(),
         mark: MARK,
         lock: Lock::Touched,
         unfit,
@@ -151,6 +151,56 @@ pub(crate) fn site() -> (Namespace, [Namespace; 2], Namespace) {
         (&client, &["192.0.2.99/24", "2001:db8::99/64"]),
     ]);
     (switch, nodes, client)
+}
+
+/// Operators who ask while it stops are answered or refused, and do not put it off.
+#[test]
+#[ignore = "needs root: network namespaces"]
+fn a_node_stops_although_somebody_has_a_question() {
+    let (_switch, spaces, _client) = site();
+    let mut config = configuration(0, false);
+    // It has something to wait for at its end.
+    config.groups[0].on_backup = Some(Program {
+        command: vec!["/bin/sleep".to_owned(), "1".to_owned()],
+        timeout: ms(5000),
+    });
+    let node = Arc::new(start(&spaces[0], config, Vec::new()));
+    eventually("the node serves", || role(&node) == Role::Primary);
+    let (tells, told) = channel();
+    let asks = {
+        let node = Arc::clone(&node);
+        std::thread::spawn(move || {
+            let mut longest = Duration::ZERO;
+            loop {
+                let asked = Instant::now();
+                let answer = node.snapshot();
+                longest = longest.max(asked.elapsed());
+                let Ok(snapshot) = answer else {
+                    return longest;
+                };
+                tells.send(snapshot.status.groups[0].role).unwrap();
+            }
+        })
+    };
+    assert_eq!(told.recv(), Ok(Role::Primary));
+    node.stop_and_wait();
+    // It is held by whoever asks, and has ended all the same.
+    let found = spaces[0].run(|| {
+        let output = std::process::Command::new("ip").arg("address").output();
+        String::from_utf8(output.unwrap().stdout).unwrap()
+    });
+    assert!(!found.contains(VIRTUAL), "{found}");
+    assert!(node.snapshot().is_err() && node.order(Command::Ready, Scope::All).is_err());
+    let longest = asks.join().unwrap();
+    assert!(
+        longest < ms(4000),
+        "{longest:?}: an answer that came too late is none"
+    );
+    assert_eq!(
+        told.iter().last(),
+        Some(Role::Stopped),
+        "answered while it ended"
+    );
 }
 
 #[test]

@@ -8,7 +8,7 @@ use nix::sys::signal::Signal;
 
 use crate::pair::{BOTH_CABLES, NODES, ONE_GROUP, Pair, QUICK, Runs, other};
 
-/// What a client may notice of a director that dies: figures are `alone.rs`'s, on an idle machine; this bounds a busy one.
+/// What a client may notice of a director that dies: figures are `slow`'s, on an idle machine; this bounds a busy one.
 const NOTICED: Duration = Duration::from_secs(3);
 
 /// The MAC address that the router sends to the virtual address by, once it has asked anew.
@@ -41,13 +41,26 @@ fn whatever_happens_to_a_director_the_other_serves() {
         ONE_GROUP,
         fitness,
     ];
-    let mut pair = Pair::up(Runs::Director, &sections);
+    let mut pair = Pair::up_with(Runs::Director, &sections, ALERTS);
     killed(&mut pair);
     stopped_in_order(&mut pair);
     without_carrier(&mut pair);
     frozen(&mut pair);
     cut_in_two(&mut pair);
     ordered(&mut pair);
+}
+
+/// Both directors tell what happens by a program: it writes to a file of each.
+const ALERTS: &str = "\
+alerts:
+  - name: written
+    program: [/bin/sh, -c, 'cat >> DIRECTORY/told-by-$DIRECTOR_INSTANCE']
+    group: 0s
+";
+
+/// Waits until a director's alerts have told this.
+fn wait_told(pair: &Pair, by: Host, words: &[&str]) {
+    pair.wait_line(&format!("told-by-{}", pair.lab.instance_on(by)), words);
 }
 
 /// Ends the director in charge, starts it again and ends the other one, and so on: the median of how long a client was
@@ -124,12 +137,17 @@ fn killed(pair: &mut Pair) {
     });
     println!("SIGKILL: {} ms", gap.as_millis());
     assert!(gap < NOTICED, "{gap:?}");
+    let dead = &primary.to_string();
+    let reason = &format!("the primary {dead} is dead: silent on all links");
+    wait_told(pair, other(primary), &["group web primary since ", reason]);
+    wait_told(pair, other(primary), &[dead, " node-down since "]);
     // It had no time to remove its address, and its kernel would answer for it.
     assert!(pair.has_address(primary));
     assert_eq!(asked_anew(pair), mac_of(pair, other(primary)));
     pair.start(primary);
     assert!(!pair.has_address(primary), "removed by the next one");
     assert_eq!(pair.wait_settled("web"), other(primary), "no failback");
+    wait_told(pair, other(primary), &[dead, " node-up since "]);
 }
 
 fn stopped_in_order(pair: &mut Pair) {
@@ -224,6 +242,49 @@ fn cut_in_two(pair: &mut Pair) {
     assert_eq!(winner, Host::Director, "by priority");
     assert!(pair.has_address(winner) && !pair.has_address(other(winner)));
     assert_eq!(asked_anew(pair), mac_of(pair, winner));
+    let loser = other(winner);
+    let reason = &format!("{winner} is primary too and goes before");
+    wait_told(
+        pair,
+        loser,
+        &["group web split-brain since ", &winner.to_string()],
+    );
+    wait_told(pair, loser, &["group web backup since ", reason]);
+    wait_told(pair, loser, &["group web split-brain-over since "]);
+}
+
+/// The program that makes sure that a dead director is dead: what it says decides whether the other one takes over.
+#[test]
+#[ignore = "needs root, network namespaces and BPF: cargo xtask test runs it"]
+fn a_dead_director_is_fenced_before_another_one_takes_over() {
+    for (succeeds, role) in [(true, "primary"), (false, "backup")] {
+        // The node's name is the last argument.
+        let fence = format!(
+            "fence:
+  command: [/bin/sh, -c, 'echo \"$HEARTBEAT_NODE fences $0\" >> DIRECTORY/fenced; {succeeds}']
+  timeout: 5s
+  required: true
+"
+        );
+        let sections = [
+            QUICK,
+            "auto_failback: false\n",
+            BOTH_CABLES,
+            ONE_GROUP,
+            &fence,
+        ];
+        let mut pair = Pair::up_with(Runs::Director, &sections, ALERTS);
+        let primary = pair.wait_settled("web");
+        let heir = other(primary);
+        pair.end(primary, Signal::SIGKILL);
+        pair.wait_line("fenced", &[&format!("{heir} fences {primary}")]);
+        if !succeeds {
+            wait_told(&pair, heir, &[&format!("{primary} fencing-failed since ")]);
+        }
+        pair.wait_role(heir, "web", role);
+        let fenced = std::fs::read_to_string(pair.lab.directory().join("fenced")).unwrap();
+        assert_eq!(fenced.lines().count(), 1, "{fenced}");
+    }
 }
 
 fn ordered(pair: &mut Pair) {

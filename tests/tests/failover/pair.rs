@@ -107,7 +107,7 @@ impl Pair {
         Self::up_as(Setup::new(runs, section))
     }
 
-    /// The same, of directors with more sections.
+    /// The same, of directors with more sections. `DIRECTORY` in any of them is the lab's directory.
     pub(crate) fn up_with(runs: Runs, section: &[&str], more: &str) -> Self {
         Self::up_as(Setup {
             more: more.to_owned(),
@@ -184,7 +184,9 @@ impl Pair {
             more: service_more,
             ..Service::rr(service.ip(), service.port())
         };
-        let extra = format!("heartbeat:\n{section}{more}");
+        let extra = format!("heartbeat:
+{section}{more}");
+        let extra = extra.replace("DIRECTORY", &self.lab.directory().display().to_string());
         director::yaml_on(&self.lab, node, Topology::TwoDirectors, &[service], &extra)
     }
 
@@ -307,6 +309,23 @@ impl Pair {
         let mut process = self.nodes[place(node)].take().unwrap();
         process.signal(signal).unwrap();
         process.wait(PATIENCE).unwrap();
+    }
+
+    /// Waits until the lab's file of this name has a line with all of these words.
+    pub(crate) fn wait_line(&self, file: &str, words: &[&str]) {
+        let file = self.lab.directory().join(file);
+        let waited = wait_until(
+            &format!("{words:?} in {}", file.display()),
+            PATIENCE,
+            || {
+                let text = std::fs::read_to_string(&file).unwrap_or_default();
+                let mut lines = text.lines();
+                let is_there = lines.any(|line| words.iter().all(|word| line.contains(word)));
+                ensure!(is_there, "{text}");
+                Ok(())
+            },
+        );
+        waited.unwrap_or_else(|error| panic!("{error:#}\n{}", self.logs()));
     }
 
     /// Runs `ip` on a host.

@@ -25,7 +25,8 @@ pub(in crate::config) struct AlertFile {
     pub(super) program: Optional<Located<Vec<Value<Text>>>>,
     /// By an HTTP POST request with JSON.
     pub(super) webhook: Optional<Located<WebhookFile>>,
-    /// What is told: down, up (real servers), fallback, quorum, service. Default: all.
+    /// What is told: down, up (real servers), fallback, quorum, service; of heartbeat: role, split, node, late, link.
+    /// Default: all.
     pub(super) on: Optional<Located<Vec<Value<Word<AlertKind>>>>>,
     /// Periods of the week in the system's time zone, like mon-fri 08:00-18:00. What lasts into one is told then.
     /// Default: always.

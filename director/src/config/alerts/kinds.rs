@@ -19,6 +19,11 @@ impl Words for AlertKind {
         ("fallback", AlertKind::Fallback),
         ("quorum", AlertKind::Quorum),
         ("service", AlertKind::Service),
+        ("role", AlertKind::Role),
+        ("split", AlertKind::Split),
+        ("node", AlertKind::Node),
+        ("late", AlertKind::Late),
+        ("link", AlertKind::Link),
     ];
 }
 

@@ -40,6 +40,16 @@ pub enum AlertKind {
     Quorum,
     /// A service is down, and up again.
     Service,
+    /// This node's role in a group of virtual addresses changed.
+    Role,
+    /// Two nodes serve the same group, and no longer do.
+    Split,
+    /// Another node is dead or has stopped, and is there again; or fencing it failed.
+    Node,
+    /// Another node was silent for `warntime`.
+    Late,
+    /// Another node is not heard on a link any more but on others, and is heard there again.
+    Link,
 }
 
 /// How alerts get somewhere.

@@ -448,7 +448,12 @@ alerts:
             AlertKind::Up,
             AlertKind::Fallback,
             AlertKind::Quorum,
-            AlertKind::Service
+            AlertKind::Service,
+            AlertKind::Role,
+            AlertKind::Split,
+            AlertKind::Node,
+            AlertKind::Late,
+            AlertKind::Link,
         ]
     );
     assert_eq!(

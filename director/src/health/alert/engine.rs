@@ -27,12 +27,26 @@ enum Order {
     TakeIn(Vec<Event>),
 }
 
-/// The main loop's end of the engine. Dropping it ends the engine.
+/// The main loop's end of the engine. Dropping it and all its [`Teller`]s ends the engine.
 #[derive(Debug)]
 pub struct Engine {
     // Without a bound, so that nothing is lost and nobody waits: the other end takes in at once what comes, and keeps one
     // event for each thing that can be told of.
     orders: UnboundedSender<Order>,
+}
+
+/// For others who have something to tell.
+#[derive(Clone, Debug)]
+pub struct Teller(UnboundedSender<Order>);
+
+impl Teller {
+    /// Takes in what happened. It waits for nothing.
+    pub fn take_in(&self, events: Vec<Event>) {
+        if !events.is_empty() {
+            // It fails only when the thread has ended, which it does with all ends of the channel only.
+            drop(self.0.send(Order::TakeIn(events)));
+        }
+    }
 }
 
 impl Engine {
@@ -51,6 +65,12 @@ impl Engine {
         Ok(Self { orders })
     }
 
+    /// One more end.
+    #[must_use]
+    pub fn teller(&self) -> Teller {
+        Teller(self.orders.clone())
+    }
+
     /// Makes exactly these the targets. `instance`: the director's name, for them.
     pub fn replace(&self, targets: Vec<Arc<AlertTarget>>, instance: String) {
         // It fails only when the thread has ended, which it does with this end of the channel only.
@@ -59,9 +79,7 @@ impl Engine {
 
     /// Takes in what changed.
     pub fn take_in(&self, events: Vec<Event>) {
-        if !events.is_empty() {
-            drop(self.orders.send(Order::TakeIn(events)));
-        }
+        self.teller().take_in(events);
     }
 }
 

@@ -1,4 +1,4 @@
-//! What can be told of a service or a real server.
+//! What can be told of a service or a real server, of a group of virtual addresses or another node.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -8,13 +8,13 @@ use crate::config::AlertKind;
 /// Something that is well or not.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Key {
-    /// Name of the service.
-    pub service: Arc<str>,
+    /// Name of the service, group or node.
+    pub name: Arc<str>,
     /// What of it.
     pub about: About,
 }
 
-/// What of a service can be well or not.
+/// What of a service, group or node can be well or not, or happen.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum About {
     /// A real server or fallback server, as it is shown: down or up.
@@ -25,6 +25,20 @@ pub enum About {
     Quorum,
     /// Nobody answers its clients, or somebody does.
     Service,
+    /// This node's role in a group, in one word.
+    Role(&'static str),
+    /// Two nodes serve a group.
+    SplitBrain,
+    /// They no longer do.
+    SplitBrainOver,
+    /// A node is dead or has stopped, or is there.
+    Node,
+    /// A node was silent for a while.
+    Late,
+    /// Fencing of a node failed.
+    Fencing,
+    /// A node is not heard on the link with this name, or is.
+    Link(String),
 }
 
 /// How it is.
@@ -38,6 +52,8 @@ pub enum Condition {
     Hidden,
     /// It is not in the configuration any more.
     Gone,
+    /// Neither: it happened, and has no end that could be told.
+    Once,
 }
 
 /// A change.
@@ -63,6 +79,11 @@ impl Event {
             About::Fallback => AlertKind::Fallback,
             About::Quorum => AlertKind::Quorum,
             About::Service => AlertKind::Service,
+            About::Role(_) => AlertKind::Role,
+            About::SplitBrain | About::SplitBrainOver => AlertKind::Split,
+            About::Node | About::Fencing => AlertKind::Node,
+            About::Late => AlertKind::Late,
+            About::Link(_) => AlertKind::Link,
         }
     }
 
@@ -78,7 +99,22 @@ impl Event {
             (About::Quorum, false) => "quorum-reached",
             (About::Service, true) => "service-down",
             (About::Service, false) => "service-up",
+            (About::Role(role), _) => role,
+            (About::SplitBrain, _) => "split-brain",
+            (About::SplitBrainOver, _) => "split-brain-over",
+            (About::Node, true) => "node-down",
+            (About::Node, false) => "node-up",
+            (About::Late, _) => "node-late",
+            (About::Fencing, _) => "fencing-failed",
+            (About::Link(_), true) => "link-down",
+            (About::Link(_), false) => "link-up",
         }
+    }
+
+    /// The service that it is about.
+    #[must_use]
+    pub fn service(&self) -> Option<&str> {
+        (self.group().is_none() && self.node().is_none()).then_some(&self.key.name)
     }
 
     /// The real server that it is about.
@@ -88,5 +124,25 @@ impl Event {
             About::Server(server) => Some(server),
             _ => None,
         }
+    }
+
+    /// The group of virtual addresses that it is about.
+    #[must_use]
+    pub fn group(&self) -> Option<&str> {
+        let is_it = matches!(
+            self.key.about,
+            About::Role(_) | About::SplitBrain | About::SplitBrainOver
+        );
+        is_it.then_some(&self.key.name)
+    }
+
+    /// The other node that it is about.
+    #[must_use]
+    pub fn node(&self) -> Option<&str> {
+        let is_it = matches!(
+            self.key.about,
+            About::Node | About::Late | About::Fencing | About::Link(_)
+        );
+        is_it.then_some(&self.key.name)
     }
 }

@@ -11,6 +11,9 @@
 //! For each target it is kept what that was last told to be bad. Only what differs from that is told: so a trouble that was
 //! over before anybody heard of it is never heard of, and nobody is told of the end of what they never heard of.
 //!
+//! What just happened, such as that this node is primary now, is no trouble that could be over: it is told in any case, without
+//! `after` and never again.
+//!
 //! A message that has left for the queue is not cancelled. That it could not be delivered is no reason to be silent.
 
 use std::collections::{HashMap, VecDeque};
@@ -109,6 +112,8 @@ struct Target {
     config: Arc<AlertTarget>,
     /// What it was told to be bad, and what it is to be told.
     tracks: HashMap<Key, Track>,
+    /// What happened and is to be told, and since when.
+    news: VecDeque<(Event, Instant)>,
     queue: VecDeque<Message>,
     sending: Option<Sending>,
     /// Events dropped since a message could say so.
@@ -208,6 +213,7 @@ impl Target {
             id,
             config,
             tracks: HashMap::new(),
+            news: VecDeque::new(),
             queue: VecDeque::new(),
             sending: None,
             dropped: 0,
@@ -215,6 +221,10 @@ impl Target {
     }
 
     fn take_in(&mut self, event: &Event, now: Instant) {
+        if event.condition == Condition::Once {
+            self.take_news(event, now);
+            return;
+        }
         let track = self.tracks.entry(event.key.clone()).or_default();
         match (event.condition, &track.told) {
             (Condition::Bad, None) => {
@@ -238,11 +248,23 @@ impl Target {
                 track.repeat = None;
                 track.pending = None;
             }
-            (Condition::Gone, _) => *track = Track::default(),
+            // What happens once has no track.
+            (Condition::Gone | Condition::Once, _) => *track = Track::default(),
         }
         if track.is_idle() {
             self.tracks.remove(&event.key);
         }
+    }
+
+    fn take_news(&mut self, event: &Event, now: Instant) {
+        if !self.config.on.contains(&event.kind()) {
+            return;
+        }
+        if self.news.len() == limits::ALERT_LINES {
+            self.news.pop_front();
+            self.dropped += 1;
+        }
+        self.news.push_back((event.clone(), now));
     }
 
     fn is_open(&self, local: Local) -> bool {
@@ -253,7 +275,12 @@ impl Target {
 
     /// When the first of what waits is due.
     fn first_due(&self) -> Option<Instant> {
-        self.tracks.values().filter_map(Track::due).min()
+        let news = self.news.front().map(|(_, due)| *due);
+        self.tracks
+            .values()
+            .filter_map(Track::due)
+            .chain(news)
+            .min()
     }
 
     /// Makes a message of what is due, if its time has come. Gives how many events were dropped for it.
@@ -263,7 +290,11 @@ impl Target {
         if !is_time || !self.is_open(local) {
             return 0;
         }
-        let mut entries = Vec::new();
+        let news = self.news.drain(..).map(|(event, due)| {
+            let is_repeat = false;
+            (due, Entry { event, is_repeat })
+        });
+        let mut entries: Vec<(Instant, Entry)> = news.collect();
         for track in self.tracks.values_mut() {
             let Some(due) = track.due().filter(|due| *due <= now) else {
                 continue;
@@ -288,9 +319,12 @@ impl Target {
         if entries.is_empty() {
             return 0;
         }
-        entries.sort_by(|(due, one), (other, two)| {
-            (due, &one.event.key).cmp(&(other, &two.event.key))
-        });
+        // Stable: news of the same moment stay in the order in which they came.
+        let key = |entry: &Entry| match entry.event.condition {
+            Condition::Once => None,
+            _ => Some(entry.event.key.clone()),
+        };
+        entries.sort_by(|(due, one), (other, two)| (due, key(one)).cmp(&(other, key(two))));
         self.queue.push_back(Message {
             entries: entries.into_iter().map(|(_, entry)| entry).collect(),
             dropped: 0,

@@ -78,8 +78,10 @@ pub(super) fn letter(message: &Message, instance: &str, clock: &Clock) -> Letter
     let single = match message.entries.as_slice() {
         [Entry { event, .. }] => vec![
             ("DIRECTOR_WHAT", event.what().to_owned()),
-            ("DIRECTOR_SERVICE", event.key.service.to_string()),
+            ("DIRECTOR_SERVICE", event.service().unwrap_or("").to_owned()),
             ("DIRECTOR_SERVER", event.server().unwrap_or("").to_owned()),
+            ("DIRECTOR_GROUP", event.group().unwrap_or("").to_owned()),
+            ("DIRECTOR_NODE", event.node().unwrap_or("").to_owned()),
             ("DIRECTOR_SINCE", clock.shown(event.since)),
             ("DIRECTOR_WORDS", event.words.clone()),
         ],
@@ -122,10 +124,11 @@ fn what(entry: &Entry) -> String {
 
 fn short(entry: &Entry) -> String {
     let event = &entry.event;
+    let group = event.group().map_or("", |_| "group ");
     let server = event.server().map(|server| format!(" {server}"));
     format!(
-        "{}{} {}",
-        event.key.service,
+        "{group}{}{} {}",
+        event.key.name,
         server.unwrap_or_default(),
         what(entry)
     )
@@ -140,8 +143,10 @@ fn event(entry: &Entry, clock: &Clock) -> Json {
     let event = &entry.event;
     let lasted = clock.now.saturating_duration_since(event.since);
     json!({
-        "service": &*event.key.service,
+        "service": event.service(),
         "server": event.server(),
+        "group": event.group(),
+        "node": event.node(),
         "what": event.what(),
         "since": clock.shown(event.since),
         "for_s": Duration::as_secs(&lasted),
@@ -162,7 +167,7 @@ mod tests {
         Entry {
             event: Event {
                 key: Key {
-                    service: Arc::from("web"),
+                    name: Arc::from("web"),
                     about,
                 },
                 condition,
@@ -222,6 +227,52 @@ mod tests {
         let found = letter(&message, "edge", &clock);
         assert_eq!(found.subject, "director edge: web 10.0.0.1:80 still down");
         assert!(found.text.contains("7 events before these"), "{found:?}");
+    }
+
+    /// Of what, what its first line says, and which of service, group and node are named.
+    #[test]
+    fn of_heartbeat() {
+        let clock = clock();
+        let cases = [
+            (
+                About::Role("primary"),
+                "group web primary",
+                [false, true, false],
+            ),
+            (
+                About::SplitBrain,
+                "group web split-brain",
+                [false, true, false],
+            ),
+            (About::Node, "web node-up", [false, false, true]),
+            (About::Late, "web node-late", [false, false, true]),
+            (
+                About::Link("udp eth0".to_owned()),
+                "web link-up",
+                [false, false, true],
+            ),
+            (About::Service, "web service-up", [true, false, false]),
+        ];
+        for (about, headline, named) in cases {
+            let mut entry = entry(None, Condition::Once, clock.now);
+            entry.event.key.about = about;
+            let message = Message {
+                entries: vec![entry],
+                dropped: 0,
+            };
+            let found = letter(&message, "edge", &clock);
+            assert_eq!(found.subject, format!("director edge: {headline}"));
+            let json: Json = serde_json::from_str(&found.json).unwrap();
+            let names = ["service", "group", "node"];
+            let found_in_json = names.map(|name| json["events"][0][name] == "web");
+            assert_eq!(found_in_json, named, "{headline}");
+            let variables = ["DIRECTOR_SERVICE", "DIRECTOR_GROUP", "DIRECTOR_NODE"];
+            let is_set = |variable: &str| {
+                let mut single = found.single.iter();
+                single.any(|(name, value)| *name == variable && value == "web")
+            };
+            assert_eq!(variables.map(is_set), named, "{headline}");
+        }
     }
 
     #[test]

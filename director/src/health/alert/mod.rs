@@ -1,8 +1,8 @@
-//! Alerts: who is told what of real servers and services, and when.
+//! Alerts: who is told what of real servers and services, and of who is in charge, and when.
 //!
 //! ```text
 //!  standing, verdicts ──► observe: what changed ──► machine: after, periods, repeats, grouping, queues, retries
-//!   (main loop)                                       │  ▲                            (a thread of its own: engine)
+//!   (main loop)                          ▲            │  ▲                            (a thread of its own: engine)
 //!                                                     ▼  └── delivered, or why not
 //!                                  message: in words and JSON ──► deliver: mail, program, webhook
 //! ```
@@ -13,6 +13,7 @@
 mod deliver;
 pub mod engine;
 pub mod event;
+pub mod failover;
 pub mod machine;
 mod message;
 pub mod observe;

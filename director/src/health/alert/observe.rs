@@ -229,7 +229,7 @@ impl Seen {
         self.is_told = is_told && condition != Condition::Good;
         is_told.then(|| Event {
             key: Key {
-                service: Arc::clone(service),
+                name: Arc::clone(service),
                 about: about(),
             },
             condition,
@@ -242,7 +242,7 @@ impl Seen {
 fn gone(service: &Arc<str>, about: About, now: Instant) -> Event {
     Event {
         key: Key {
-            service: Arc::clone(service),
+            name: Arc::clone(service),
             about,
         },
         condition: Condition::Gone,

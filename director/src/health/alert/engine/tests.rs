@@ -18,7 +18,7 @@ fn targets(alerts: &str) -> Vec<Arc<AlertTarget>> {
 fn down(server: &str) -> Event {
     Event {
         key: Key {
-            service: Arc::from("web"),
+            name: Arc::from("web"),
             about: About::Server(server.to_owned()),
         },
         condition: Condition::Bad,

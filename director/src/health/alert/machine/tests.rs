@@ -24,24 +24,27 @@ fn target(keys: &str) -> Arc<AlertTarget> {
 }
 
 /// `a-` is the real server a that is down, `a+` up, `a?` nobody's business, `a!` gone. Capitals: F fallback, Q quorum, S
-/// service.
+/// service. `P.` and `B.`: this node is primary, backup.
 fn event(word: &str, since: Instant) -> Event {
     let mut letters = word.chars();
     let about = match letters.next().unwrap() {
         'F' => About::Fallback,
         'Q' => About::Quorum,
         'S' => About::Service,
+        'P' => About::Role("primary"),
+        'B' => About::Role("backup"),
         server => About::Server(server.to_string()),
     };
     let condition = match letters.next().unwrap() {
         '-' => Condition::Bad,
         '+' => Condition::Good,
         '?' => Condition::Hidden,
+        '.' => Condition::Once,
         _ => Condition::Gone,
     };
     Event {
         key: Key {
-            service: Arc::from("web"),
+            name: Arc::from("web"),
             about,
         },
         condition,
@@ -57,7 +60,13 @@ fn shown(entry: &Entry) -> String {
         About::Fallback => "F",
         About::Quorum => "Q",
         About::Service => "S",
+        About::Role("primary") => "P",
+        About::Role("backup") => "B",
+        other => panic!("{other:?}"),
     };
+    if entry.event.condition == Condition::Once {
+        return format!("{about}.");
+    }
     let is_bad = entry.event.condition == Condition::Bad;
     let again = if entry.is_repeat { "*" } else { "" };
     format!("{about}{}{again}", if is_bad { "-" } else { "+" })
@@ -152,6 +161,27 @@ fn what_is_told_and_when() {
             "group: 0s, every: 10s",
             &[(1, "a-"), (15, "a?"), (35, "a-"), (40, "b-"), (47, "a! b+")],
             &["1: a-", "11: a-*", "40: b-", "45: a-*", "47: b+"],
+        ),
+        // What happens once is told each time, in order, whatever it undoes, and never again.
+        (
+            "group: 5s, after: 30s, every: 10s",
+            &[(1, "P. B. P."), (3, "B."), (40, "P.")],
+            &["6: P. B. P. B.", "45: P."],
+        ),
+        (
+            "group: 0s",
+            &[(1, "a- P. b-"), (2, "B. a+")],
+            &["1: P. a- b-", "2: B. a+"],
+        ),
+        (
+            "group: 0s, on: [down]",
+            &[(1, "a- P."), (2, "B.")],
+            &["1: a-"],
+        ),
+        (
+            "group: 0s, on: [role]",
+            &[(1, "a- P."), (2, "B.")],
+            &["1: P.", "2: B."],
         ),
         // What is asked for.
         (

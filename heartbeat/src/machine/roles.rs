@@ -1,0 +1,374 @@
+//! Roles: what the rule says ([`super::decide`]), and all that goes with a new role.
+
+use std::cmp::Reverse;
+
+use super::decide::{self, Circumstances, Decision, Other, Own, Rank, Why};
+use super::node::{FENCE_AGAIN, HISTORY, Machine, Stage};
+use super::peers::Fencing;
+use super::routers::OWNER;
+use super::types::{Action, Filled, Note, PeerState, Reason, Role, Run, Transition};
+use super::unit::Last;
+use crate::config::AutoFailback;
+use crate::wire::message::GroupState;
+
+impl Machine {
+    pub(super) fn decide(&mut self, actions: &mut Vec<Action>) {
+        if matches!(self.stage, Stage::Leaving(..) | Stage::Stopped) {
+            return;
+        }
+        for unit in 0..self.units.len() {
+            let own = self.standing(unit);
+            let others = self.others(unit);
+            let circumstances = self.circumstances(unit, &own, &others);
+            self.remember(unit, &others);
+            match decide::decide(own, &others, circumstances) {
+                Decision::Stay { split } => self.stay(unit, split, actions),
+                Decision::Yield(why) => self.release(unit, why, actions),
+                Decision::Claim { idle } => self.claim(unit, idle, actions),
+                Decision::Wait {
+                    asks, is_vacant, ..
+                } => {
+                    let unit = &mut self.units[unit];
+                    unit.asks = asks;
+                    if is_vacant {
+                        unit.vacant_since.get_or_insert(self.now);
+                    } else {
+                        unit.vacant_since = None;
+                    }
+                }
+            }
+        }
+    }
+
+    fn standing(&self, index: usize) -> Own {
+        let unit = &self.units[index];
+        Own {
+            is_primary: unit.is_primary(),
+            is_listening: self.stage != Stage::Running,
+            rank: Rank {
+                is_forced: unit.is_forced,
+                is_not_standby: !unit.is_standby,
+                priority: self.priority(index),
+                address: self.address(),
+                name: Reverse(self.own),
+            },
+            has_asked: unit.asks,
+        }
+    }
+
+    /// Of a unit's groups all must be served by whoever serves it, and it is served if any of them is.
+    fn others(&self, unit: usize) -> Vec<Other> {
+        let groups = &self.units[unit].groups;
+        let alive = self
+            .peers
+            .iter()
+            .enumerate()
+            .filter(|(_, peer)| peer.is_alive());
+        alive
+            .filter_map(|(position, peer)| {
+                let states = || groups.iter().map(|group| peer.groups[*group]);
+                let any = |what: fn(&GroupState) -> bool| states().any(|state| what(&state));
+                any(|state| state.is_member).then(|| Other {
+                    peer: position,
+                    rank: Rank {
+                        is_forced: any(|state| state.is_forced),
+                        is_not_standby: !any(|state| state.is_standby),
+                        priority: states().map(|state| state.priority).min().unwrap_or(0),
+                        address: peer.address,
+                        name: Reverse(peer.index),
+                    },
+                    is_primary: any(|state| state.is_primary),
+                    wants: any(|state| state.wants),
+                    is_lowered: any(|state| state.is_lowered),
+                    is_starting: any(|state| state.is_starting),
+                    sees_foreign: any(|state| state.sees_foreign),
+                    hears_us: peer.alive & 1 << self.own != 0,
+                    unheard_since: peer.unheard_since,
+                })
+            })
+            .collect()
+    }
+
+    fn circumstances(&mut self, index: usize, own: &Own, others: &[Other]) -> Circumstances {
+        let now = self.now;
+        let timing = self.config.timing;
+        let best_primary = others
+            .iter()
+            .filter(|other| other.is_primary)
+            .map(|other| other.rank)
+            .max();
+        let unit = &mut self.units[index];
+        let is_ready = !own.is_primary
+            && !own.is_listening
+            && best_primary.is_some_and(|rank| own.rank > rank);
+        unit.ready_since = if is_ready {
+            unit.ready_since.or(Some(now))
+        } else {
+            None
+        };
+        let is_filled = !matches!(self.filled, Filled::Waiting(_));
+        let may_fail_back = is_filled
+            && match self.config.auto_failback {
+                AutoFailback::On => true,
+                AutoFailback::Off => false,
+                AutoFailback::After(delay) => {
+                    unit.ready_since.is_some_and(|since| now >= since + delay)
+                }
+            };
+        let may_ask = now >= unit.held_until(now, &timing);
+        let vacant_since = unit.vacant_since;
+        let routers = self.routers_of(index);
+        let foreign = routers.clone().any(|router| now < router.down_at);
+        let hears_foreign = routers.clone().any(|router| router.hears_foreign(now));
+        let before = routers.filter_map(|router| router.foreign_now(now));
+        Circumstances {
+            now,
+            deadtime: timing.deadtime,
+            patience: timing.patience(),
+            vacant_since,
+            may_fail_back,
+            may_ask,
+            foreign,
+            hears_foreign,
+            foreign_before: before.map(|foreign| foreign.address).next(),
+        }
+    }
+
+    /// Who is primary, for the reasons of later transitions.
+    fn remember(&mut self, index: usize, others: &[Other]) {
+        if self.units[index].is_primary() {
+            return;
+        }
+        let primary = others
+            .iter()
+            .filter(|other| other.is_primary)
+            .max_by_key(|other| other.rank);
+        if let Some(primary) = primary {
+            let incarnation = self.peers[primary.peer].incarnation;
+            self.units[index].last_primary = Last::Peer(primary.peer, incarnation);
+            return;
+        }
+        let foreign = self
+            .routers_of(index)
+            .find_map(|router| router.foreign_now(self.now));
+        if let Some(foreign) = foreign
+            && self.units[index].last_primary != Last::ForeignReleased(foreign.address)
+        {
+            self.units[index].last_primary = Last::Foreign(foreign.address);
+        }
+    }
+
+    fn stay(&mut self, index: usize, split: Option<usize>, actions: &mut Vec<Action>) {
+        let unit = &mut self.units[index];
+        unit.asks = false;
+        // Who it began with stands for all who are primary at the same time.
+        let before = unit.split;
+        unit.split = split.and(before.or(split));
+        let now = self.now;
+        let foreign = unit.foreign_split.take_if(|(_, until)| now >= *until);
+        match (before, split) {
+            (None, Some(peer)) => {
+                self.split_begins(index, &self.peers[peer].name, true, actions);
+            }
+            (Some(peer), None) => self.split_is_over(index, &self.peers[peer].name, actions),
+            (None, None) | (Some(_), Some(_)) => {}
+        }
+        if let Some((address, _)) = foreign {
+            self.split_is_over(index, &address.to_string(), actions);
+        }
+        if foreign.is_some() || (before.is_some() && split.is_none()) {
+            let groups = self.units[index].groups.iter();
+            actions.extend(groups.map(|group| Action::Announce(*group)));
+        }
+    }
+
+    fn release(&mut self, index: usize, why: Why, actions: &mut Vec<Action>) {
+        let name = |peer: usize| self.peers[peer].name.clone();
+        let reason = match why {
+            Why::Unfit => Reason::Unfit(self.unfit.clone().unwrap_or_default()),
+            Why::SplitBrain(peer) => Reason::SplitBrain(name(peer)),
+            Why::Unheard(peer) => Reason::Unheard(name(peer)),
+            Why::Foreign(address) => Reason::Foreign(address),
+            Why::HandedOver(peer) => Reason::HandedOver(name(peer)),
+        };
+        if let Why::SplitBrain(peer) | Why::Unheard(peer) = why {
+            let before = self.units[index].split.replace(peer);
+            if let Some(before) = before.filter(|before| *before != peer) {
+                self.split_is_over(index, &self.peers[before].name, actions);
+            }
+            // The change that follows is its end.
+            self.split_begins(index, &self.peers[peer].name, false, actions);
+        }
+        let role = if why == Why::Unfit {
+            Role::Unfit
+        } else {
+            Role::Backup
+        };
+        self.change(index, role, reason, actions);
+        self.units[index].is_forced = false;
+        if self.peers.is_empty() {
+            self.wait_for_routers(index);
+        }
+    }
+
+    fn claim(&mut self, index: usize, idle: Option<usize>, actions: &mut Vec<Action>) {
+        if !self.is_fenced(index, actions) {
+            self.units[index].vacant_since.get_or_insert(self.now);
+            return;
+        }
+        let name = |peer: usize| self.peers[peer].name.clone();
+        let reason = match (self.units[index].last_primary, idle) {
+            (_, Some(better)) => Reason::BetterIdle(name(better)),
+            _ if self.units[index].base == OWNER => Reason::Owner,
+            (Last::Nobody, _) => Reason::Best,
+            (Last::Peer(peer, _), _) if self.peers[peer].state == PeerState::Dead => {
+                Reason::PrimaryDead(name(peer))
+            }
+            (Last::Peer(peer, incarnation), _) if self.peers[peer].incarnation != incarnation => {
+                Reason::PrimaryRestarted(name(peer))
+            }
+            (Last::Peer(peer, _), _) => Reason::PrimaryReleased(name(peer)),
+            (Last::Foreign(address), _) => {
+                let mut foreign = self.routers_of(index).filter_map(|router| router.foreign);
+                let is_heard = foreign
+                    .any(|foreign| self.now < foreign.heard_at + self.config.timing.deadtime);
+                if is_heard {
+                    Reason::ForeignPreempted(address)
+                } else {
+                    Reason::ForeignSilent(address)
+                }
+            }
+            (Last::ForeignReleased(address), _) => Reason::ForeignReleased(address),
+        };
+        self.change(index, Role::Primary, reason, actions);
+    }
+
+    /// Whether the primary that died is fenced, if it has to be. Asks for it.
+    fn is_fenced(&mut self, index: usize, actions: &mut Vec<Action>) -> bool {
+        let Some(fence) = &self.config.fence else {
+            return true;
+        };
+        let Last::Peer(peer, _) = self.units[index].last_primary else {
+            return true;
+        };
+        let peer = &mut self.peers[peer];
+        let was_primary = self.units[index]
+            .groups
+            .iter()
+            .any(|group| peer.groups[*group].is_primary);
+        if peer.state != PeerState::Dead || !was_primary {
+            return true;
+        }
+        let is_due = match peer.fence {
+            Fencing::Done => return true,
+            Fencing::Failed(_) if !fence.required => return true,
+            Fencing::Failed(at) => self.now >= at + FENCE_AGAIN,
+            Fencing::Not => true,
+            Fencing::Running => false,
+        };
+        if is_due {
+            peer.fence = Fencing::Running;
+            actions.push(Action::Fence(peer.name.clone()));
+        }
+        false
+    }
+
+    /// A unit's new role, and all that goes with it, in order: a primary releases before it says so.
+    pub(super) fn change(
+        &mut self,
+        index: usize,
+        to: Role,
+        reason: Reason,
+        actions: &mut Vec<Action>,
+    ) {
+        let now = self.now;
+        let unit = &mut self.units[index];
+        let from = unit.role;
+        if from == to {
+            return;
+        }
+        let (split, foreign_split) = (unit.split.take(), unit.foreign_split.take());
+        let groups = unit.groups.clone();
+        if from == Role::Primary {
+            unit.lost(now);
+            // After standing still it says nothing: the others have decided meanwhile.
+            let is_for_nobody = matches!(
+                reason,
+                Reason::Unfit(_) | Reason::Stopped | Reason::Operator(_)
+            );
+            actions.extend(groups.iter().map(|group| Action::Release(*group)));
+            if is_for_nobody {
+                for router in self
+                    .routers
+                    .iter()
+                    .filter(|router| groups.contains(&router.group))
+                {
+                    actions.push(Action::Advertise {
+                        link: router.link,
+                        group: router.group,
+                        advert: router.advert(0),
+                    });
+                }
+            }
+        }
+        // Whoever else is primary is no longer so beside this node.
+        if let Some(peer) = split {
+            self.split_is_over(index, &self.peers[peer].name, actions);
+        }
+        if let Some((address, _)) = foreign_split {
+            self.split_is_over(index, &address.to_string(), actions);
+        }
+        let unit = &mut self.units[index];
+        unit.role = to;
+        unit.since = now;
+        unit.reason = reason.clone();
+        unit.asks = false;
+        unit.vacant_since = None;
+        unit.ready_since = None;
+        let unit_role = if to == Role::Primary {
+            Role::Primary
+        } else {
+            Role::Backup
+        };
+        // A node that starts has no role until it heard the others.
+        let is_known = to != Role::Listening || unit.program.is_some();
+        let program = Some(unit_role).filter(|role| is_known && unit.program != Some(*role));
+        unit.program = program.or(unit.program);
+        if to == Role::Primary {
+            // The lease is there before anything is served.
+            self.lease_until = now + self.config.lease();
+            actions.push(Action::Lease(self.lease_until));
+            for router in self
+                .routers
+                .iter_mut()
+                .filter(|router| groups.contains(&router.group))
+            {
+                router.becomes_primary(now);
+            }
+            for group in &groups {
+                actions.push(Action::Take(*group));
+                actions.push(Action::Announce(*group));
+            }
+        }
+        for group in groups {
+            let transition = Transition {
+                at: now,
+                group: self.config.groups[group].name.clone(),
+                from,
+                to,
+                reason: reason.clone(),
+            };
+            if self.history.len() == HISTORY {
+                self.history.pop_front();
+            }
+            self.history.push_back(transition.clone());
+            actions.push(Action::Note(Note::Transition(transition)));
+            if program.is_some() {
+                actions.push(Action::Run(Run {
+                    group,
+                    role: unit_role,
+                }));
+            }
+        }
+    }
+}
