@@ -19,7 +19,7 @@ pub(crate) fn demo(workspace: &Workspace, keep: bool, options: BuildOptions) -> 
     if keep {
         arguments.push("--keep".into());
     }
-    become_lab(workspace, options, &arguments)
+    become_program(workspace, options, LAB, &arguments)
 }
 
 /// Becomes `lab ARGUMENTS`. Builds first what a lab is made of; looking at one that stands, and taking it down, must
@@ -32,19 +32,25 @@ pub(crate) fn run(workspace: &Workspace, arguments: &[OsString]) -> Result<()> {
     if makes_a_lab || !userspace::program(workspace, options, LAB).is_file() {
         prepare(workspace, options)?;
     }
-    become_lab(workspace, options, arguments)
+    become_program(workspace, options, LAB, arguments)
 }
 
-fn prepare(workspace: &Workspace, options: BuildOptions) -> Result<()> {
+/// Sets up and builds everything.
+pub(crate) fn prepare(workspace: &Workspace, options: BuildOptions) -> Result<()> {
     setup::install(workspace, setup::Purpose::Demo)?;
     bpf::build(workspace)?;
     userspace::build(workspace, options)
 }
 
-/// Replaces this process, so that the terminal's interrupt and a supervisor's signal reach the lab itself,
-/// which cleans up.
-fn become_lab(workspace: &Workspace, options: BuildOptions, arguments: &[OsString]) -> Result<()> {
-    let program = userspace::program(workspace, options, LAB);
+/// Replaces this process, so that the terminal's interrupt and a supervisor's signal reach the program itself:
+/// the lab cleans up then.
+pub(crate) fn become_program(
+    workspace: &Workspace,
+    options: BuildOptions,
+    name: &str,
+    arguments: &[OsString],
+) -> Result<()> {
+    let program = userspace::program(workspace, options, name);
     let error = Command::new(&program)
         .args(arguments)
         .env("DIRECTOR_BPF_DIR", workspace.bpf_objects())
