@@ -141,7 +141,7 @@ mod tests {
         assert_eq!(at, RESTORED);
         let frame: Vec<u8> = (0..100).collect();
         let order = Order::new(&frame);
-        let mut bytes = Vec::new();
+        let mut bytes: Vec<u8> = Vec::new();
         for (piece, (_, width)) in order.pieces.iter().zip(PIECES) {
             bytes.extend(&piece.to_le_bytes()[..width]);
         }
