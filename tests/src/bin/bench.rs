@@ -24,13 +24,13 @@ Suites:
   memory        what a configured connection takes
 
 Examples:
-  cargo xtask bench                              everything; the table, target/bench/report.{json,md}, plots
+  cargo xtask bench                              everything: a table, a report, plots
   cargo xtask bench packet --quick               one suite, seconds
   cargo xtask bench --compare before.json        also what changed since that report
   cargo xtask bench packet --json > after.json   the report on standard output
 
-Contenders run interleaved, a floor between any two. What was measured while the machine was slow does not count, and where
-too little is left, or lies too far apart, there is no verdict.
+Contenders run interleaved, a floor between any two. What was measured while the machine was slow \
+does not count, and where too little is left, or lies too far apart, there is no verdict.
 
 Exit codes: 0 done, whatever the verdict; 1 something failed; 2 wrong usage."
 )]
@@ -50,7 +50,7 @@ struct Cli {
     /// Say what changed since a report of an earlier run
     #[arg(long, value_name = "BASE.json")]
     compare: Option<PathBuf>,
-    /// Where report and plots go
+    /// Where report.json, report.md and plots go
     #[arg(long, value_name = "DIRECTORY", default_value = "target/bench")]
     out: PathBuf,
 }

@@ -187,6 +187,7 @@ pub fn run(options: &Options) -> Result<Suite> {
                 // As new, so that what they hold is the past that is meant.
                 rig.resize(buckets_for(count), count)?;
             }
+            eprintln!("    {} flows, {age:?}", named(count));
             LRU16.prepare(&mut rig, count, age)?;
             LRU40.prepare(&mut rig, count, age)?;
             for (name, way) in [("tun", TUN), ("nat", NAT), ("mh", MH)] {
