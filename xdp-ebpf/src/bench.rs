@@ -32,6 +32,10 @@ pub mod programs {
     pub const EMPTY16: &str = "empty16";
     /// Takes a packet's flow out of where [`LRU40`] looks.
     pub const EMPTY40: &str = "empty40";
+    /// Sends live frames, each the next flow's.
+    pub const EMIT: &str = "emit";
+    /// Drops: where live frames end.
+    pub const SINK: &str = "sink";
     /// All that can be measured.
     pub const ALL: [&str; 8] = [
         TRIVIAL, MOVE_HEAD, LRU16, LRU40, FILL16, FILL40, EMPTY16, EMPTY40,

@@ -7,9 +7,10 @@
 //!                                   └─► statistics ─► verdict ─► report ─► render, plot
 //! ```
 //!
-//! Only `rig` and `suites` touch the kernel; the rest are rules.
+//! Only `rig`, `live` and `suites` touch the kernel; the rest are rules.
 
 pub mod flows;
+pub mod live;
 pub mod plot;
 pub mod render;
 pub mod report;

@@ -20,7 +20,7 @@ const LOOPBACK: &str = "lo";
 /// CPUs with a connection table; only the first one has work.
 const CPUS: u32 = 2;
 /// Words of an [`Order`], which is nothing but numbers.
-const WORDS: usize = size_of::<Order>() / 8;
+pub(super) const WORDS: usize = size_of::<Order>() / 8;
 /// Elements of an LRU hash that are kept free: it gives something up before its last one is taken
 /// (`bpf_lru_list_pop_free_to_local` in `kernel/bpf/bpf_lru_list.c` takes 128 at once).
 const LRU_SLACK: u32 = 1024;
@@ -291,7 +291,7 @@ fn check(contender: &Contender, packets: u64, verdicts: &[u64; 8]) -> Result<()>
 }
 
 /// Time that this thread has run, in user and kernel mode. (What a test run reports itself is cut to whole nanoseconds.)
-fn thread_time_ns() -> Result<u64> {
+pub(super) fn thread_time_ns() -> Result<u64> {
     let time = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)?;
     Ok(time.tv_sec() as u64 * 1_000_000_000 + time.tv_nsec() as u64)
 }
@@ -340,7 +340,7 @@ fn take(object: &mut Ebpf, name: &str) -> Result<aya::maps::Map> {
         .with_context(|| format!("the object has no map {name}"))
 }
 
-fn words(order: &Order) -> [u64; WORDS] {
+pub(super) fn words(order: &Order) -> [u64; WORDS] {
     // SAFETY: nothing but 8-byte numbers, as many of them as an order has bytes for.
     unsafe { core::mem::transmute(*order) }
 }

@@ -21,6 +21,7 @@ Suites:
   packet        a packet of a known connection, one flow, by method, family and protocol
   flows         the same with 16 thousand to a million connections, fresh and aged tables
   connections   a SYN flood, while a million connections stand
+  live          live frames through virtual cables, beside nftables
   memory        what a configured connection takes
 
 Examples:

@@ -11,7 +11,8 @@ use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{
     Array, DevMap, HashMap, MapData, PerCpuArray, PerCpuValues, ProgramArray, RingBuf,
 };
-use aya::programs::{ProgramFd, TestRun, TestRunOptions, Xdp};
+use aya::programs::xdp::XdpLinkId;
+use aya::programs::{ProgramFd, TestRun, TestRunOptions, Xdp, XdpMode};
 use aya::util::nr_cpus;
 use aya::{Ebpf, EbpfLoader, Pod};
 use nix::sched::{CloneFlags, CpuSet, sched_setaffinity, unshare};
@@ -119,6 +120,43 @@ impl Kernel {
             .context("the entry was loaded")?
             .try_into()?;
         Ok(program.fd()?.try_clone()?)
+    }
+
+    /// Says which interface a slot of the devmap is, for frames that really leave.
+    ///
+    /// # Errors
+    /// There is no such interface in the namespace.
+    pub fn connect(&mut self, slot: u32, ifindex: u32) -> Result<()> {
+        let mut interfaces = DevMap::try_from(self.map(maps::INTERFACES)?)?;
+        Ok(interfaces.set(slot, ifindex, None, 0)?)
+    }
+
+    /// Attaches the entry to an interface of the namespace, natively.
+    ///
+    /// # Errors
+    /// There is no such interface, or it takes no native program.
+    pub fn attach(&mut self, interface: &str) -> Result<XdpLinkId> {
+        let program: &mut Xdp = self
+            .object
+            .program_mut(programs::DIRECTOR)
+            .context("the entry was loaded")?
+            .try_into()?;
+        program
+            .attach(interface, XdpMode::Driver)
+            .with_context(|| format!("attaching to {interface}"))
+    }
+
+    /// Undoes [`Self::attach`].
+    ///
+    /// # Errors
+    /// The interface is gone.
+    pub fn detach(&mut self, link: XdpLinkId) -> Result<()> {
+        let program: &mut Xdp = self
+            .object
+            .program_mut(programs::DIRECTOR)
+            .context("the entry was loaded")?
+            .try_into()?;
+        Ok(program.detach(link)?)
     }
 
     /// Frees the entries of the narrow tables whose keys `free` says so of, as a director's upkeep does. How many.

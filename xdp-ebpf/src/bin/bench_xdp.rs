@@ -137,6 +137,26 @@ fn next_flow(order: &mut Order) -> Option<u64> {
     Some(page[cursor as usize % FLOWS_PER_PAGE])
 }
 
+/// Sends frames on their way, for live ones: the next flow's each time.
+#[xdp]
+pub fn emit(context: XdpContext) -> u32 {
+    let Some(order) = ORDER.get_ptr_mut(0) else {
+        return xdp_action::XDP_ABORTED;
+    };
+    // SAFETY: as in `measure`.
+    let order = unsafe { &mut *order };
+    match refresh(context, order) {
+        Some(()) => xdp_action::XDP_TX,
+        None => xdp_action::XDP_ABORTED,
+    }
+}
+
+/// Where live frames end.
+#[xdp]
+pub fn sink(_context: XdpContext) -> u32 {
+    xdp_action::XDP_DROP
+}
+
 /// Floor.
 #[xdp]
 pub fn trivial(_context: XdpContext) -> u32 {

@@ -2,6 +2,7 @@
 
 pub mod connections;
 pub mod flows;
+pub mod live;
 pub mod memory;
 pub mod packet;
 
@@ -24,7 +25,7 @@ pub struct Named {
 }
 
 /// All suites.
-pub const ALL: [Named; 4] = [
+pub const ALL: [Named; 5] = [
     Named {
         name: "packet",
         about: "net cost of a packet of a known connection, by method, family and protocol",
@@ -39,6 +40,11 @@ pub const ALL: [Named; 4] = [
         name: "connections",
         about: "a SYN flood, while many connections stand",
         run: connections::run,
+    },
+    Named {
+        name: "live",
+        about: "live frames through virtual cables, beside nftables",
+        run: live::run,
     },
     Named {
         name: "memory",
