@@ -39,6 +39,12 @@ fn cells(row: &Row) -> [String; HEAD.len()] {
     ]
 }
 
+/// A row in one line, while the suite goes on.
+#[must_use]
+pub fn line(row: &Row) -> String {
+    cells(row).join("  ")
+}
+
 fn width(text: &str) -> usize {
     text.chars().count()
 }

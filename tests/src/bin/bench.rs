@@ -93,8 +93,9 @@ fn run(cli: &Cli) -> Result<()> {
         report
             .suites
             .push(done.with_context(|| format!("suite {}", suite.name))?);
+        // After each: what was found is not lost if a later one fails.
+        write(&cli.out, &report)?;
     }
-    write(&cli.out, &report)?;
     if cli.json {
         println!("{}", serde_json::to_string_pretty(&report)?);
     } else {

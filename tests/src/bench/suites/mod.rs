@@ -8,11 +8,11 @@ pub mod packet;
 
 use anyhow::Result;
 
-use super::Options;
 use super::report::{Question, Row, Suite};
 use super::rig::{Contender, Rig};
 use super::rounds::{self, Extent, Turn};
 use super::statistics::Sifted;
+use super::{Options, render};
 
 /// A suite's name, what it measures, and how.
 pub struct Named {
@@ -78,10 +78,14 @@ fn measure(
         }
     })?;
     let sifted = Sifted::new(&rounds);
-    Ok(questions
+    let rows: Vec<Row> = questions
         .iter()
         .map(|question| Row::answer(question, &sifted))
-        .collect())
+        .collect();
+    for row in &rows {
+        eprintln!("    {}", render::line(row));
+    }
+    Ok(rows)
 }
 
 /// Enough for a floor.
