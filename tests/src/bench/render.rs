@@ -18,7 +18,7 @@ fn cells(row: &Row) -> [String; HEAD.len()] {
         large if large >= 1000.0 => format!("{:.0}", summary.median),
         _ => format!("{:.1}", summary.median),
     };
-    let judged = row.ratio.as_ref().or(row.value.as_ref());
+    let judged = row.judged();
     [
         row.what.clone(),
         row.value
@@ -100,8 +100,7 @@ fn conclusion(report: &Report) -> String {
         else {
             continue;
         };
-        let measured = row.ratio.as_ref().or(row.value.as_ref());
-        let _ = match measured {
+        let _ = match row.judged() {
             Some(measured) => writeln!(
                 text,
                 "  {verdict}: {suite}/{}: {:.2} (of half of the rounds {:.2} to {:.2}), goal {goal}",

@@ -115,9 +115,14 @@ impl Row {
         }
     }
 
-    /// What is compared between runs: the ratio, which a slow machine leaves alone, or else the value.
-    fn compared(&self) -> Option<&Summary> {
-        self.ratio.as_ref().or(self.value.as_ref())
+    /// What is judged and compared between runs: the ratio, which a slow machine leaves alone, or of what is compared with
+    /// nothing the value.
+    #[must_use]
+    pub fn judged(&self) -> Option<&Summary> {
+        match self.against {
+            Some(_) => self.ratio.as_ref(),
+            None => self.value.as_ref(),
+        }
     }
 }
 
@@ -171,7 +176,7 @@ pub fn compare(base: &Report, now: &Report) -> Vec<(String, Change)> {
         }
         let change = match old.iter().find(|(other, _)| other == name) {
             None => Change::New,
-            Some((_, before)) => match (before.compared(), row.compared()) {
+            Some((_, before)) => match (before.judged(), row.judged()) {
                 (Some(before), Some(after)) if before.touches(after) => Change::Same,
                 (Some(before), Some(after)) => Change::From(before.median, after.median),
                 _ => Change::Unknown,
@@ -194,6 +199,7 @@ mod tests {
 
     fn row(name: &str, ratio: Option<(f64, f64)>) -> Row {
         Row {
+            against: Some("the yardstick".to_owned()),
             ratio: ratio.map(|(low, high)| Summary {
                 median: f64::midpoint(low, high),
                 low,

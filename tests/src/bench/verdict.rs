@@ -29,7 +29,7 @@ pub enum Verdict {
 }
 
 /// Measurements that lie further apart than this say nothing.
-const WIDEST_SPREAD: f64 = 0.25;
+const WIDEST_SPREAD: f64 = 1.0 / 3.0;
 /// Fewer say nothing either.
 const FEWEST_SAMPLES: usize = 5;
 

@@ -18,9 +18,12 @@ use crate::bench::{Options, flows};
 
 /// Generations that come and go before those that are measured.
 const GENERATIONS: u8 = 4;
-/// Packets of a contender in a round, at most; as many come before them and do not count.
-const PACKETS: u32 = 200_000;
+/// Packets of a contender in a round: some ten milliseconds, in which mostly nobody else runs.
+const PACKETS: u32 = 30_000;
 const FEWEST_PACKETS: u32 = 10_000;
+/// Up to so many flows all of them come once before packets count. Of more the caches hold little: then it is [`PACKETS`].
+/// (Where they hold a part of one contender's table, it is taken for colder than it would be alone.)
+const WARM_FLOWS: u32 = 65_536;
 /// Of so many connections one may be lost to full buckets.
 const ONE_OF: usize = 1000;
 
@@ -131,7 +134,8 @@ pub(super) fn buckets_for(connections: u32) -> u32 {
 
 /// How many packets of a contender do not count, and then do.
 pub(super) fn packets_for(count: u32) -> (u32, u32) {
-    (count.min(PACKETS), count.clamp(FEWEST_PACKETS, PACKETS))
+    let warm_up = if count <= WARM_FLOWS { count } else { PACKETS };
+    (warm_up, count.clamp(FEWEST_PACKETS, PACKETS))
 }
 
 pub(super) fn extent_for(options: &Options) -> Extent {
