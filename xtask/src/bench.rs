@@ -4,6 +4,7 @@ use std::ffi::OsString;
 
 use anyhow::Result;
 
+use crate::setup::Purpose;
 use crate::workspace::Workspace;
 use crate::{BuildOptions, lab, userspace};
 
@@ -17,7 +18,7 @@ pub(crate) fn run(workspace: &Workspace, arguments: &[OsString]) -> Result<()> {
         .iter()
         .any(|argument| argument == "--help" || argument == "-h");
     if !asks_for_help || !userspace::program(workspace, options, BENCH).is_file() {
-        lab::prepare(workspace, options)?;
+        lab::prepare(workspace, Purpose::Bench, options)?;
     }
     let mut all = vec![
         OsString::from("--out"),

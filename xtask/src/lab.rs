@@ -14,7 +14,7 @@ const LAB: &str = "lab";
 
 /// Sets up, builds and becomes `lab demo`.
 pub(crate) fn demo(workspace: &Workspace, keep: bool, options: BuildOptions) -> Result<()> {
-    prepare(workspace, options)?;
+    prepare(workspace, setup::Purpose::Demo, options)?;
     let mut arguments = vec![OsString::from("demo")];
     if keep {
         arguments.push("--keep".into());
@@ -30,14 +30,18 @@ pub(crate) fn run(workspace: &Workspace, arguments: &[OsString]) -> Result<()> {
         .first()
         .is_some_and(|verb| verb == "up" || verb == "demo");
     if makes_a_lab || !userspace::program(workspace, options, LAB).is_file() {
-        prepare(workspace, options)?;
+        prepare(workspace, setup::Purpose::Demo, options)?;
     }
     become_program(workspace, options, LAB, arguments)
 }
 
 /// Sets up and builds everything.
-pub(crate) fn prepare(workspace: &Workspace, options: BuildOptions) -> Result<()> {
-    setup::install(workspace, setup::Purpose::Demo)?;
+pub(crate) fn prepare(
+    workspace: &Workspace,
+    purpose: setup::Purpose,
+    options: BuildOptions,
+) -> Result<()> {
+    setup::install(workspace, purpose)?;
     bpf::build(workspace)?;
     userspace::build(workspace, options)
 }

@@ -20,6 +20,8 @@ const DEBIAN_COMPILER: [&str; 3] = ["rustc-web", "cargo-web", "rust-web-src"];
 pub(crate) enum Purpose {
     /// Build, and run the lab.
     Demo,
+    /// Measure, beside others.
+    Bench,
     /// Everything, the test suites included.
     Test,
 }
@@ -116,7 +118,7 @@ const CHECKS: &str = "health checks are tried against it";
 const IPVS: &str = "synchronisation is tried against the kernel's own, which boots as a process";
 
 /// All programs, in the order of installation.
-pub(crate) const PROGRAMS: [Program; 18] = [
+pub(crate) const PROGRAMS: [Program; 19] = [
     Program::new(
         "ip",
         "iproute2",
@@ -128,6 +130,12 @@ pub(crate) const PROGRAMS: [Program; 18] = [
         "ethtool",
         "virtual cables leave checksums unfinished unless told not to; a packet path that never enters the kernel's stack needs them whole",
         Purpose::Demo,
+    ),
+    Program::new(
+        "nft",
+        "nftables",
+        "the benchmark measures its NAT beside the director's",
+        Purpose::Bench,
     ),
     Program::server(
         "nginx",
@@ -374,7 +382,7 @@ mod tests {
 
     #[test]
     fn steps_for_every_kind_of_machine() {
-        use Purpose::{Demo, Test};
+        use Purpose::{Bench, Demo, Test};
         check("nothing missing", Test, |_| {}, &[]);
         check(
             "nothing missing, an ordinary user",
@@ -460,12 +468,23 @@ mod tests {
             ],
         );
         check(
+            "no programs, for the benchmark",
+            Bench,
+            |f| f.programs.clear(),
+            &[
+                "ip: apt-get install --no-install-recommends iproute2",
+                "ethtool: apt-get install --no-install-recommends ethtool",
+                "nft: apt-get install --no-install-recommends nftables",
+            ],
+        );
+        check(
             "no programs, for the tests",
             Test,
             |f| f.programs.clear(),
             &[
                 "ip: apt-get install --no-install-recommends iproute2",
                 "ethtool: apt-get install --no-install-recommends ethtool",
+                "nft: apt-get install --no-install-recommends nftables",
                 "nginx (nginx-light): apt-get install --no-install-recommends nginx-light",
                 "master (postfix): apt-get install --no-install-recommends postfix",
                 "imap (dovecot-imapd): apt-get install --no-install-recommends dovecot-imapd",
