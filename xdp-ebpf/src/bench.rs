@@ -24,6 +24,14 @@ pub mod programs {
     pub const LRU16: &str = "lru16";
     /// The same with a key of 40 bytes, as a balancer for both families has it.
     pub const LRU40: &str = "lru40";
+    /// Parses an IPv4 packet and sends it.
+    pub const PARSE: &str = "parse";
+    /// Parses as far and looks the destination up in a hash, key of 8 bytes, as the packet path does for the service.
+    pub const HASH8: &str = "hash8";
+    /// Parses as far and looks the source up in a trie of prefixes, as the packet path does for the way of a reply.
+    pub const TRIE: &str = "trie";
+    /// Enters what a packet wants where [`HASH8`] and [`TRIE`] look.
+    pub const FILL8: &str = "fill8";
     /// Enters a packet's flow where [`LRU16`] looks.
     pub const FILL16: &str = "fill16";
     /// Enters a packet's flow where [`LRU40`] looks.
@@ -37,8 +45,9 @@ pub mod programs {
     /// Drops: where live frames end.
     pub const SINK: &str = "sink";
     /// All that can be measured.
-    pub const ALL: [&str; 8] = [
-        TRIVIAL, MOVE_HEAD, LRU16, LRU40, FILL16, FILL40, EMPTY16, EMPTY40,
+    pub const ALL: [&str; 12] = [
+        TRIVIAL, MOVE_HEAD, LRU16, LRU40, PARSE, HASH8, TRIE, FILL8, FILL16, FILL40, EMPTY16,
+        EMPTY40,
     ];
 }
 

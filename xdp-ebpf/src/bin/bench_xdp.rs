@@ -10,13 +10,15 @@
 
 use aya_ebpf::bindings::{xdp_action, xdp_md};
 use aya_ebpf::macros::{map, xdp};
-use aya_ebpf::maps::{Array, LruHashMap, ProgramArray};
+use aya_ebpf::maps::lpm_trie::{Key, LpmTrie};
+use aya_ebpf::maps::{Array, HashMap, LruHashMap, ProgramArray};
 use aya_ebpf::programs::XdpContext;
 use xdp_ebpf::bench::{FLOWS_PER_PAGE, MAX_FLOWS, NOT_CALLED, NOT_RESTORED, Order, RESTORED};
 use xdp_ebpf::family::{Family as _, V4};
 use xdp_ebpf::kernel::Frame;
+use xdp_ebpf::layout::limits;
 use xdp_ebpf::packet::Packet as _;
-use xdp_ebpf::parse;
+use xdp_ebpf::parse as parser;
 use xdp_ebpf::verifier::opaque;
 use xdp_ebpf::wire::{ethernet, ipv4};
 
@@ -34,6 +36,11 @@ static FLOWS: Array<[u64; FLOWS_PER_PAGE]> = Array::with_max_entries(PAGES, 0);
 static FLOWS16: LruHashMap<Key16, u64> = LruHashMap::with_max_entries(1024, 0);
 #[map]
 static FLOWS40: LruHashMap<Key40, u64> = LruHashMap::with_max_entries(1024, 0);
+/// As the packet path's services and routes: their sizes, and hardly anything in them.
+#[map]
+static SERVICES: HashMap<[u32; 2], u32> = HashMap::with_max_entries(limits::ENDPOINTS, 0);
+#[map]
+static ROUTES: LpmTrie<u32, u64> = LpmTrie::with_max_entries(limits::ROUTES, 0);
 
 /// A flow in 16 bytes.
 #[repr(C)]
@@ -177,12 +184,12 @@ pub fn move_head(context: XdpContext) -> u32 {
 #[inline(always)]
 fn parsed(context: XdpContext) -> Option<Key16> {
     let frame = Frame::new(context);
-    let link = parse::link(&frame)?;
+    let link = parser::link(&frame)?;
     if link.ether_type != ethernet::IPV4 {
         return None;
     }
     let network = V4::network(&frame, link.l3)?;
-    let transport = parse::transport(&frame, network.l4, network.protocol)?;
+    let transport = parser::transport(&frame, network.l4, network.protocol)?;
     Some(Key16 {
         source: network.source,
         destination: network.destination,
@@ -228,6 +235,58 @@ pub fn lru40(context: XdpContext) -> u32 {
     };
     // SAFETY: read at once.
     sent_if(unsafe { FLOWS40.get(widened(key)) }.is_some_and(|value| *value != 0))
+}
+
+/// Part of the others.
+#[xdp]
+pub fn parse(context: XdpContext) -> u32 {
+    let Some(key) = parsed(context) else {
+        return xdp_action::XDP_ABORTED;
+    };
+    // All of it is wanted, or the compiler would not read it.
+    sent_if(key.source ^ key.destination ^ key.ports ^ key.protocol != 0)
+}
+
+/// What the packet path looks services up by.
+#[inline(always)]
+const fn service(key: Key16) -> [u32; 2] {
+    [key.destination, key.ports >> 16 | key.protocol << 16]
+}
+
+/// Yardstick.
+#[xdp]
+pub fn hash8(context: XdpContext) -> u32 {
+    let Some(key) = parsed(context) else {
+        return xdp_action::XDP_ABORTED;
+    };
+    // SAFETY: read at once.
+    sent_if(unsafe { SERVICES.get(service(key)) }.is_some_and(|value| *value != 0))
+}
+
+/// Yardstick.
+#[xdp]
+pub fn trie(context: XdpContext) -> u32 {
+    let Some(key) = parsed(context) else {
+        return xdp_action::XDP_ABORTED;
+    };
+    sent_if(
+        ROUTES
+            .get(Key::new(32, key.source))
+            .is_some_and(|value| *value != 0),
+    )
+}
+
+/// Enters a service, a default route and a narrower one of somebody else.
+#[xdp]
+pub fn fill8(context: XdpContext) -> u32 {
+    let Some(key) = parsed(context) else {
+        return xdp_action::XDP_ABORTED;
+    };
+    sent_if(
+        SERVICES.insert(service(key), 1, 0).is_ok()
+            && ROUTES.insert(&Key::new(0, 0), &1, 0).is_ok()
+            && ROUTES.insert(&Key::new(24, key.destination), &1, 0).is_ok(),
+    )
 }
 
 /// Enters a flow.

@@ -38,8 +38,26 @@ fn contenders() -> Vec<(&'static str, &'static str, Contender, Option<f64>)> {
             None,
         ),
         (
+            "parse",
+            "part: parse to the ports",
+            bench(programs::PARSE),
+            None,
+        ),
+        (
+            "hash8",
+            "part: parse, look up in a hash, 8-byte key, as for the service",
+            bench(programs::HASH8),
+            None,
+        ),
+        (
+            "trie",
+            "part: parse, look up in a trie of 2 prefixes, as for a reply's route",
+            bench(programs::TRIE),
+            None,
+        ),
+        (
             "move-head",
-            "floor: bpf_xdp_adjust_head and nothing else",
+            "part: bpf_xdp_adjust_head and nothing else",
             bench(programs::MOVE_HEAD),
             None,
         ),
@@ -84,7 +102,7 @@ pub fn run(options: &Options) -> Result<Suite> {
         rig.run(&Contender::director(way.first()), 1)?;
         rig.run(&Contender::director(way.later()), 1)?;
     }
-    for fill in [programs::FILL16, programs::FILL40] {
+    for fill in [programs::FILL8, programs::FILL16, programs::FILL40] {
         rig.run(&Contender::bench(fill, TUN.later()), 1)?;
     }
     let (names, contenders): (Vec<_>, Vec<_>) = contenders()
