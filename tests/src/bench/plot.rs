@@ -5,13 +5,13 @@ use std::fmt::Write as _;
 /// A line: its name, and its points.
 pub type Line = (String, Vec<(f64, f64)>);
 
-const WIDTH: f64 = 760.0;
+const WIDTH: f64 = 860.0;
 const HEIGHT: f64 = 420.0;
 const LEFT: f64 = 60.0;
 const TOP: f64 = 40.0;
 const BOTTOM: f64 = 50.0;
 /// Where the names of the lines stand.
-const NAMES: f64 = 200.0;
+const NAMES: f64 = 260.0;
 /// Told apart by people who do not see colours alike (Okabe and Ito, "Color Universal Design", 2008).
 const COLOURS: [&str; 7] = [
     "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000",
