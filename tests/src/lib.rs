@@ -9,10 +9,13 @@
 //!   ├─ raw ──────────────── packets as they are, and ICMP messages
 //!   ├─ servers ──────────── other daemons, each alone: what health checks are tried against
 //!   └─ demo ─────────────── what `cargo xtask demo` shows
+//!  packet ── packet cases, natively and in the kernel
+//!  bench ─── what `cargo xtask bench` measures
 //! ```
 //!
 //! Everything here needs root, except what only computes ([`lab::plan`]).
 
+pub mod bench;
 pub mod demo;
 pub mod director;
 pub mod http;

@@ -18,6 +18,7 @@
 //! charge. It never waits, never allocates and never asks userspace anything.
 
 pub mod atomic;
+pub mod bench;
 pub mod checksum;
 pub mod connection;
 pub mod decap;

@@ -11,9 +11,9 @@ use crate::process::{heading, run};
 use crate::setup::{ADVICE, LLVM_MAJOR, Tools};
 use crate::workspace::Workspace;
 
-/// The package, and its programs for the kernel: an object for each.
+/// The package, and its programs for the kernel: an object for each. The benchmark's is no part of a director.
 const PACKAGE: &str = "xdp-ebpf";
-const PROGRAMS: [&str; 2] = ["director-xdp", "decap-xdp"];
+const PROGRAMS: [&str; 3] = ["director-xdp", "decap-xdp", "bench-xdp"];
 
 const TARGET: &str = "bpfel-unknown-none";
 const PROFILE: &str = "bpf";

@@ -14,12 +14,12 @@ const LAB: &str = "lab";
 
 /// Sets up, builds and becomes `lab demo`.
 pub(crate) fn demo(workspace: &Workspace, keep: bool, options: BuildOptions) -> Result<()> {
-    prepare(workspace, options)?;
+    prepare(workspace, setup::Purpose::Demo, options)?;
     let mut arguments = vec![OsString::from("demo")];
     if keep {
         arguments.push("--keep".into());
     }
-    become_lab(workspace, options, &arguments)
+    become_program(workspace, options, LAB, &arguments)
 }
 
 /// Becomes `lab ARGUMENTS`. Builds first what a lab is made of; looking at one that stands, and taking it down, must
@@ -30,21 +30,31 @@ pub(crate) fn run(workspace: &Workspace, arguments: &[OsString]) -> Result<()> {
         .first()
         .is_some_and(|verb| verb == "up" || verb == "demo");
     if makes_a_lab || !userspace::program(workspace, options, LAB).is_file() {
-        prepare(workspace, options)?;
+        prepare(workspace, setup::Purpose::Demo, options)?;
     }
-    become_lab(workspace, options, arguments)
+    become_program(workspace, options, LAB, arguments)
 }
 
-fn prepare(workspace: &Workspace, options: BuildOptions) -> Result<()> {
-    setup::install(workspace, setup::Purpose::Demo)?;
+/// Sets up and builds everything.
+pub(crate) fn prepare(
+    workspace: &Workspace,
+    purpose: setup::Purpose,
+    options: BuildOptions,
+) -> Result<()> {
+    setup::install(workspace, purpose)?;
     bpf::build(workspace)?;
     userspace::build(workspace, options)
 }
 
-/// Replaces this process, so that the terminal's interrupt and a supervisor's signal reach the lab itself,
-/// which cleans up.
-fn become_lab(workspace: &Workspace, options: BuildOptions, arguments: &[OsString]) -> Result<()> {
-    let program = userspace::program(workspace, options, LAB);
+/// Replaces this process, so that the terminal's interrupt and a supervisor's signal reach the program itself:
+/// the lab cleans up then.
+pub(crate) fn become_program(
+    workspace: &Workspace,
+    options: BuildOptions,
+    name: &str,
+    arguments: &[OsString],
+) -> Result<()> {
+    let program = userspace::program(workspace, options, name);
     let error = Command::new(&program)
         .args(arguments)
         .env("DIRECTOR_BPF_DIR", workspace.bpf_objects())

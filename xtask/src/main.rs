@@ -1,8 +1,9 @@
-//! Set-up, build, demonstration and tests: the commands for people.
+//! Set-up, build, demonstration, tests and benchmark: the commands for people.
 //!
 //! A thin program: it finds and starts tools. What it knows of this project is the names of the packages it
-//! builds and of the `lab` program it hands over to.
+//! builds and of the programs `lab` and `bench` that it hands over to.
 
+mod bench;
 mod bpf;
 mod lab;
 mod process;
@@ -22,12 +23,13 @@ use crate::workspace::Workspace;
 #[command(
     name = "cargo xtask",
     bin_name = "cargo xtask",
-    about = "Set-up, build, demonstration and tests of Director",
+    about = "Set-up, build, demonstration, tests and benchmark of Director",
     after_help = "\
 Examples:
   cargo xtask demo               install what is missing, build, and watch real requests being balanced
   cargo xtask test               everything that must pass: format, lints, unit tests, packets, lab
   cargo xtask setup --dry-run    what would be installed here, and why
+  cargo xtask bench --quick      what a packet costs, beside yardsticks, against the goals
   cargo xtask lab up             a lab of network namespaces to look around in
 
 Exit codes: 0 done, 1 something failed, 2 wrong usage."
@@ -61,6 +63,13 @@ enum Command {
         keep: bool,
         #[command(flatten)]
         build: BuildOptions,
+    },
+    /// What packets cost, beside yardsticks in the same run, against the goals
+    #[command(disable_help_flag = true)]
+    Bench {
+        /// Handed to the benchmark as they are; `cargo xtask bench --help` shows them
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
     },
     /// A lab of network namespaces: up, down, status, shell HOST
     #[command(disable_help_flag = true)]
@@ -100,6 +109,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         }
         Command::Test { all } => test::run_from_command_line(&workspace, all),
         Command::Demo { keep, build } => lab::demo(&workspace, keep, build),
+        Command::Bench { arguments } => bench::run(&workspace, &arguments),
         Command::Lab { arguments } => lab::run(&workspace, &arguments),
     }
 }

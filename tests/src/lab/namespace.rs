@@ -4,14 +4,14 @@
 //! The price: `/sys/class/net` in there still shows the host's interfaces.
 
 use std::fs::File;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use nix::sched::{CloneFlags, setns};
+use nix::sched::{CloneFlags, setns, unshare};
 
 use super::command;
 use super::process::Process;
@@ -28,6 +28,30 @@ impl Namespace {
     pub(super) fn create(name: &str) -> Result<Self> {
         command::run(&mut command::ip(&["netns", "add", name]), "")?;
         Self::open(name)
+    }
+
+    /// Makes one without a name, which is gone when nobody has it open any more. It is called by the place where this
+    /// process has it open: `ip` takes that for a name.
+    ///
+    /// # Errors
+    /// Not root.
+    pub fn unnamed() -> Result<Self> {
+        let made = std::thread::scope(|scope| {
+            let thread = scope.spawn(|| -> Result<File> {
+                unshare(CloneFlags::CLONE_NEWNET)
+                    .context("a new network namespace (is this root?)")?;
+                File::open("/proc/thread-self/ns/net").context("opening a new network namespace")
+            });
+            match thread.join() {
+                Ok(made) => made,
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        })?;
+        let name = format!("/proc/{}/fd/{}", std::process::id(), made.as_raw_fd());
+        Ok(Self {
+            name,
+            file: Arc::new(made.into()),
+        })
     }
 
     /// Opens one that stands already.

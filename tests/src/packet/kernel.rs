@@ -4,19 +4,22 @@
 //! index 1. So the caller goes into a new, empty namespace first, where the kernel knows no route to anybody.
 
 use std::path::Path;
+use std::sync::atomic::Ordering;
 
 use anyhow::{Context, Result, bail, ensure};
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{
     Array, DevMap, HashMap, MapData, PerCpuArray, PerCpuValues, ProgramArray, RingBuf,
 };
-use aya::programs::{ProgramFd, TestRun, TestRunOptions, Xdp};
+use aya::programs::xdp::XdpLinkId;
+use aya::programs::{ProgramFd, TestRun, TestRunOptions, Xdp, XdpMode};
 use aya::util::nr_cpus;
 use aya::{Ebpf, EbpfLoader, Pod};
 use nix::sched::{CloneFlags, CpuSet, sched_setaffinity, unshare};
 use nix::unistd::Pid;
-use xdp_ebpf::connection::{Bucket4, Bucket6};
+use xdp_ebpf::connection::{Bucket4, Bucket6, Value};
 use xdp_ebpf::layout::{Counters, HeldFrame, Reason, Stage, limits, maps, own_mac, programs};
+use xdp_ebpf::state::State;
 
 use super::fixture::{Fixture, INGRESS};
 use super::machine::{Action, Connection, Counts, Machine, Outcome, connections4, connections6};
@@ -32,6 +35,8 @@ const BUCKETS: u32 = 2 * limits::MIN_BUCKETS;
 pub struct Kernel {
     object: Ebpf,
     loaded: Fixture,
+    /// In each connection table, of all CPUs together.
+    buckets: u32,
     held: RingBuf<MapData>,
     // Tail calls end when their array has no user any more.
     _stages: ProgramArray<MapData>,
@@ -68,11 +73,19 @@ impl Kernel {
     /// # Errors
     /// Not root, or the kernel refuses the object.
     pub fn load(object: &Path) -> Result<Self> {
+        Self::with_buckets(object, BUCKETS)
+    }
+
+    /// The same, with so many buckets in each connection table, of all CPUs together.
+    ///
+    /// # Errors
+    /// Not root, or the kernel refuses the object.
+    pub fn with_buckets(object: &Path, buckets: u32) -> Result<Self> {
         enter_empty_namespace()?;
         let mut loader = EbpfLoader::new();
         loader
-            .map_max_entries(maps::CONNECTIONS4, BUCKETS)
-            .map_max_entries(maps::CONNECTIONS6, BUCKETS);
+            .map_max_entries(maps::CONNECTIONS4, buckets)
+            .map_max_entries(maps::CONNECTIONS6, buckets);
         let mut object = loader
             .load_file(object)
             .with_context(|| format!("loading {}", object.display()))?;
@@ -90,9 +103,109 @@ impl Kernel {
         Ok(Self {
             object,
             loaded: Fixture::empty(),
+            buckets,
             held,
             _stages: stages,
         })
+    }
+
+    /// The entry, to be run by another program.
+    ///
+    /// # Errors
+    /// It cannot be handed out.
+    pub fn director(&self) -> Result<ProgramFd> {
+        let program: &Xdp = self
+            .object
+            .program(programs::DIRECTOR)
+            .context("the entry was loaded")?
+            .try_into()?;
+        Ok(program.fd()?.try_clone()?)
+    }
+
+    /// Says which interface a slot of the devmap is, for frames that really leave.
+    ///
+    /// # Errors
+    /// There is no such interface in the namespace.
+    pub fn connect(&mut self, slot: u32, ifindex: u32) -> Result<()> {
+        let mut interfaces = DevMap::try_from(self.map(maps::INTERFACES)?)?;
+        Ok(interfaces.set(slot, ifindex, None, 0)?)
+    }
+
+    /// Attaches the entry to an interface of the namespace, natively.
+    ///
+    /// # Errors
+    /// There is no such interface, or it takes no native program.
+    pub fn attach(&mut self, interface: &str) -> Result<XdpLinkId> {
+        let program: &mut Xdp = self
+            .object
+            .program_mut(programs::DIRECTOR)
+            .context("the entry was loaded")?
+            .try_into()?;
+        program
+            .attach(interface, XdpMode::Driver)
+            .with_context(|| format!("attaching to {interface}"))
+    }
+
+    /// Undoes [`Self::attach`].
+    ///
+    /// # Errors
+    /// The interface is gone.
+    pub fn detach(&mut self, link: XdpLinkId) -> Result<()> {
+        let program: &mut Xdp = self
+            .object
+            .program_mut(programs::DIRECTOR)
+            .context("the entry was loaded")?
+            .try_into()?;
+        Ok(program.detach(link)?)
+    }
+
+    /// Frees the entries of the narrow tables whose keys `free` says so of, as a director's upkeep does. How many.
+    ///
+    /// # Errors
+    /// The table cannot be read or written.
+    pub fn free4(&mut self, mut free: impl FnMut(u64) -> bool) -> Result<usize> {
+        let buckets = self.buckets;
+        let mut table = self.array::<[u8; 64]>(maps::CONNECTIONS4)?;
+        let mut freed = 0;
+        for index in 0..buckets {
+            let mut bytes = table.get(&index, 0)?;
+            let word = |bytes: &[u8; 64], at: usize| {
+                let word: [u8; 8] = bytes[at..at + 8].try_into().expect("eight bytes");
+                u64::from_ne_bytes(word)
+            };
+            let before = freed;
+            for way in 0..4 {
+                // Keys first, values after them (`Bucket4`).
+                let (key, value) = (word(&bytes, way * 8), word(&bytes, 32 + way * 8));
+                if key != 0 && value != 0 && free(key) {
+                    bytes[32 + way * 8..40 + way * 8].fill(0);
+                    freed += 1;
+                }
+            }
+            if freed != before {
+                table.set(index, bytes, 0)?;
+            }
+        }
+        Ok(freed)
+    }
+
+    /// How many entries of the narrow tables are in a state.
+    ///
+    /// # Errors
+    /// The table cannot be read.
+    pub fn count4(&mut self, state: State) -> Result<usize> {
+        let table = self.array::<[u8; 64]>(maps::CONNECTIONS4)?;
+        let mut count = 0;
+        for bytes in table.iter() {
+            // SAFETY: numbers: any bytes are a value.
+            let bucket: Bucket4 = unsafe { from_raw(&bytes?) };
+            for (key, value) in bucket.keys.iter().zip(&bucket.values) {
+                let value = Value(value.load(Ordering::Relaxed));
+                let is_there = key.load(Ordering::Relaxed) != 0 && value.is_some();
+                count += usize::from(is_there && State::from_u8(value.state()) == Some(state));
+            }
+        }
+        Ok(count)
     }
 
     fn array<V: Pod>(&mut self, name: &str) -> Result<Array<&mut MapData, V>> {
@@ -268,9 +381,11 @@ impl Kernel {
 
     /// Forgets connections, fragments, tokens and cursors.
     fn forget(&mut self) -> Result<()> {
-        let buckets: Vec<(u32, [u8; 64])> = (0..BUCKETS).map(|index| (index, [0; 64])).collect();
+        let buckets: Vec<(u32, [u8; 64])> =
+            (0..self.buckets).map(|index| (index, [0; 64])).collect();
         self.set_array(maps::CONNECTIONS4, &buckets)?;
-        let buckets: Vec<(u32, [u8; 128])> = (0..BUCKETS).map(|index| (index, [0; 128])).collect();
+        let buckets: Vec<(u32, [u8; 128])> =
+            (0..self.buckets).map(|index| (index, [0; 128])).collect();
         self.set_array(maps::CONNECTIONS6, &buckets)?;
         let cursors: Vec<(u32, u64)> = keys_of(&self.loaded.services)
             .into_iter()

@@ -20,6 +20,8 @@ const DEBIAN_COMPILER: [&str; 3] = ["rustc-web", "cargo-web", "rust-web-src"];
 pub(crate) enum Purpose {
     /// Build, and run the lab.
     Demo,
+    /// Measure, beside others.
+    Bench,
     /// Everything, the test suites included.
     Test,
 }
@@ -128,6 +130,12 @@ pub(crate) const PROGRAMS: [Program; 19] = [
         "ethtool",
         "virtual cables leave checksums unfinished unless told not to; a packet path that never enters the kernel's stack needs them whole",
         Purpose::Demo,
+    ),
+    Program::new(
+        "nft",
+        "nftables",
+        "the benchmark measures its NAT beside the director's",
+        Purpose::Bench,
     ),
     Program::server(
         "nginx",
@@ -380,7 +388,7 @@ mod tests {
 
     #[test]
     fn steps_for_every_kind_of_machine() {
-        use Purpose::{Demo, Test};
+        use Purpose::{Bench, Demo, Test};
         check("nothing missing", Test, |_| {}, &[]);
         check(
             "nothing missing, an ordinary user",
@@ -466,12 +474,23 @@ mod tests {
             ],
         );
         check(
+            "no programs, for the benchmark",
+            Bench,
+            |f| f.programs.clear(),
+            &[
+                "ip: apt-get install --no-install-recommends iproute2",
+                "ethtool: apt-get install --no-install-recommends ethtool",
+                "nft: apt-get install --no-install-recommends nftables",
+            ],
+        );
+        check(
             "no programs, for the tests",
             Test,
             |f| f.programs.clear(),
             &[
                 "ip: apt-get install --no-install-recommends iproute2",
                 "ethtool: apt-get install --no-install-recommends ethtool",
+                "nft: apt-get install --no-install-recommends nftables",
                 "nginx (nginx-light): apt-get install --no-install-recommends nginx-light",
                 "master (postfix): apt-get install --no-install-recommends postfix",
                 "imap (dovecot-imapd): apt-get install --no-install-recommends dovecot-imapd",
