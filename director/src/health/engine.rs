@@ -21,6 +21,11 @@ use super::probe::{self, Failure, FailureKind, Good, Reach};
 use super::through::{Carrier, Through};
 use crate::config::{Method, limits};
 
+/// Checks that are told of at once: about a millisecond, in which no other check goes on.
+const TOLD_AT_ONCE: usize = 512;
+/// How long whoever asks waits for them.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 /// Real servers, by address and method, as the packet path has them.
 pub type Destinations = HashMap<(IpAddr, Method), Destination>;
 
@@ -52,10 +57,12 @@ pub struct Report {
     pub failures: u64,
 }
 
+#[derive(Debug)]
 enum Order {
     Replace(Vec<Subject>),
     Destinations(Destinations),
-    Report(Reply<Vec<Report>>),
+    /// Of some checks with an id above this one.
+    Report(Id, Reply<Vec<(Id, Report)>>),
 }
 
 /// The main loop's end of the engine. Dropping it ends the engine.
@@ -108,16 +115,40 @@ impl Engine {
         self.changes.try_recv().ok()
     }
 
-    /// All checks. Waits for the engine, which is never long at work.
+    /// Whom another thread can ask for all checks.
+    #[must_use]
+    pub fn reporter(&self) -> Reporter {
+        Reporter {
+            orders: self.orders.clone(),
+        }
+    }
+}
+
+/// Asks the engine what it knows.
+#[derive(Clone, Debug)]
+pub struct Reporter {
+    orders: UnboundedSender<Order>,
+}
+
+impl Reporter {
+    /// All checks. Waits for the engine, which goes on with its checks after every few of them: so each is told as it is at
+    /// one moment, and the next one perhaps a little later.
     #[must_use]
     pub fn report(&self) -> Vec<Report> {
-        let (reply, answer) = reply_channel();
-        if self.orders.send(Order::Report(reply)).is_err() {
-            return Vec::new();
+        let mut all = Vec::new();
+        let mut last = 0;
+        loop {
+            let (reply, answer) = reply_channel();
+            if self.orders.send(Order::Report(last, reply)).is_err() {
+                return all;
+            }
+            let some = answer.recv_timeout(PATIENCE).unwrap_or_default();
+            let Some((id, _)) = some.last() else {
+                return all;
+            };
+            last = *id;
+            all.extend(some.into_iter().map(|(_, report)| report));
         }
-        answer
-            .recv_timeout(Duration::from_secs(1))
-            .unwrap_or_default()
     }
 }
 
@@ -144,9 +175,10 @@ async fn work(mut orders: UnboundedReceiver<Order>, told: UnboundedSender<Change
                     machine.replace(subjects, Instant::now(), random_up_to);
                 }
                 Some(Order::Destinations(destinations)) => ways.destinations = destinations,
-                Some(Order::Report(reply)) => {
+                Some(Order::Report(last, reply)) => {
+                    let some = machine.entries_after(last).take(TOLD_AT_ONCE);
                     // Whoever asked may have given up.
-                    drop(reply.send(machine.entries().map(report).collect()));
+                    drop(reply.send(some.map(|(id, entry)| (id, report(entry))).collect()));
                 }
             },
             Some(finished) = running.join_next_with_id(), if !running.is_empty() => {
@@ -269,7 +301,7 @@ mod tests {
     use crate::health::machine::State;
 
     /// Far longer than anything here takes.
-    const PATIENCE: Duration = Duration::from_secs(60);
+    const LONG: Duration = Duration::from_secs(60);
 
     fn subject(port: u16) -> Subject {
         Subject {
@@ -302,7 +334,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         engine.replace(vec![subject(port), subject(port)]);
-        let next = async |engine: &mut Engine| timeout(PATIENCE, engine.next()).await.unwrap();
+        let next = async |engine: &mut Engine| timeout(LONG, engine.next()).await.unwrap();
         let first = next(&mut engine).await;
         assert_eq!(first.verdict.state, State::Up);
         drop(listener);
@@ -311,11 +343,11 @@ mod tests {
         assert!(second.verdict.words.contains("refused"), "{second:?}");
         let _listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
         assert_eq!(next(&mut engine).await.verdict.state, State::Up);
-        let report = engine.report();
+        let report = engine.reporter().report();
         assert_eq!(report.len(), 1, "the same check is run once");
         assert!(report[0].runs >= 5 && report[0].failures >= 2, "{report:?}");
         engine.replace(Vec::new());
-        assert_eq!(engine.report().len(), 0);
+        assert_eq!(engine.reporter().report().len(), 0);
         assert!(engine.next_now().is_none());
     }
 }

@@ -5,7 +5,8 @@ use std::net::IpAddr;
 
 use xdp_ebpf::layout::{Destination, NextHop, limits, own_mac};
 
-use super::tables::{Tables, destination_address};
+use super::diff::diff;
+use super::tables::{Tables, Write, destination_address};
 use crate::next_hop::{ForwardingTables, Network, Resolution};
 
 /// What the network looks like at one moment.
@@ -52,6 +53,39 @@ impl NetworkView {
             own6,
         }
     }
+}
+
+/// The writes that bring the tables in line with the network. All else in them is neither copied nor looked at.
+#[must_use]
+pub fn follow(current: &Tables, view: &NetworkView) -> Vec<Write> {
+    let mut before = Tables {
+        settings: current.settings,
+        routes4: current.routes4.clone(),
+        routes6: current.routes6.clone(),
+        next_hops: current.next_hops.clone(),
+        neighbours4: current.neighbours4.clone(),
+        neighbours6: current.neighbours6.clone(),
+        interfaces: current.interfaces.clone(),
+        egress: current.egress.clone(),
+        own_macs: current.own_macs.clone(),
+        ..Tables::default()
+    };
+    let mut after = before.clone();
+    refresh(&mut after, view);
+    for (id, record) in &current.destinations {
+        let next_hop = next_hop(record, view);
+        if next_hop != record.next_hop {
+            before.destinations.insert(*id, *record);
+            after.destinations.insert(
+                *id,
+                Destination {
+                    next_hop,
+                    ..*record
+                },
+            );
+        }
+    }
+    diff(&before, &after)
 }
 
 /// Brings the tables in line with the network, and touches nothing else.

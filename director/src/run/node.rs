@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Context;
@@ -13,10 +14,12 @@ use super::health::Health;
 use super::heartbeat::Heartbeat;
 use super::localities::Localities;
 use super::rates::Rates;
+use super::reload::Loading;
 use super::resize::Resize;
 use super::seldom::Seldom;
 use super::sync::Sync;
 use super::system;
+use super::telling::Telling;
 use super::times::{Times, milliseconds};
 use super::watch::{Stamp, Watch};
 use crate::config::{self, Config};
@@ -44,9 +47,13 @@ struct Unused {
 /// Everything.
 pub(super) struct Node {
     pub(super) file: PathBuf,
-    pub(super) config: Config,
+    pub(super) config: Arc<Config>,
     pub(super) loaded_at: SystemTime,
     pub(super) reload_error: Option<String>,
+    /// A configuration that is being read.
+    pub(super) loading: Option<Loading>,
+    /// Answers to `status` under way.
+    pub(super) telling: Telling,
     pub(super) watch: Watch,
     pub(super) started: Instant,
     pub(super) datapath: Datapath,
@@ -160,7 +167,9 @@ impl Node {
             watch,
             started: Instant::now(),
             clock_at: Instant::now(),
-            config,
+            config: Arc::new(config),
+            loading: None,
+            telling: Telling::default(),
             datapath,
             tables,
             network: Network::new(),
@@ -198,7 +207,7 @@ impl Node {
     /// Fills the maps and attaches the programs. The network must have been told once.
     pub(super) fn start(&mut self) -> anyhow::Result<()> {
         self.fence()?;
-        let config = self.config.clone();
+        let config = Arc::clone(&self.config);
         let began = Instant::now();
         self.configure(config)?;
         if let Some(fault) = &self.heartbeat.fault {

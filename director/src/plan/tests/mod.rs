@@ -466,7 +466,8 @@ mod slow {
         let standing = standing::unchecked(&config, &Overrides::default(), 0);
         timed("judging all", began);
         let began = std::time::Instant::now();
-        reweigh(&first, id, &config.services[0], &standing.0[0]).unwrap();
+        let judged = [(id, (&config.services[0], &standing.0[0]))].into();
+        reweigh(&first, &judged).unwrap();
         timed("one verdict", began);
     }
 }
