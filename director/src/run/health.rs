@@ -327,8 +327,10 @@ impl Node {
         // Those that came with it are later.
         let first_reached = first.reached;
         let mut affected = BTreeSet::new();
-        let mut next = Some(first);
+        let mut first = Some(first);
         for _ in 0..VERDICTS_AT_ONCE {
+            // None is taken that is not looked at.
+            let next = first.take().or_else(|| self.health.engine.next_now());
             let Some(Change {
                 subject, verdict, ..
             }) = next
@@ -343,7 +345,6 @@ impl Node {
                 }
                 self.health.verdicts.insert(subject, verdict);
             }
-            next = self.health.engine.next_now();
         }
         self.judge_services(affected, first_reached);
     }
