@@ -489,12 +489,23 @@ pub(super) fn flags(server: &RealServer, effective: Effective) -> u8 {
     .fold(0, |flags, (flag, _)| flags | flag)
 }
 
-/// What a real server may take of new connections.
+/// What a real server may take of new connections. Its agent may ask for fewer than the configuration allows, not for more.
 pub(super) fn share(server: &RealServer, effective: Effective) -> Share {
+    let upper = match (server.upper_threshold, effective.maximum_connections) {
+        (upper, 0) => upper,
+        (0, most) => most,
+        (upper, most) => upper.min(most),
+    };
+    let is_sensible = upper == 0 || server.lower_threshold <= upper;
     Share {
         weight: effective.weight,
-        upper: server.upper_threshold,
-        lower: server.lower_threshold,
+        upper,
+        // Above the upper one it would let in what that one keeps out.
+        lower: if is_sensible {
+            server.lower_threshold
+        } else {
+            0
+        },
     }
 }
 

@@ -11,7 +11,8 @@ use crate::config::{
 };
 use crate::health::standing::{self, Standings};
 use crate::next_hop::Resolution;
-use crate::overrides::{Override, Overrides};
+use crate::overrides::{Effective, Override, Overrides};
+use crate::plan::desired::share;
 
 mod support;
 mod walks;
@@ -420,6 +421,40 @@ fn what_operators_say_counts_before_the_file() {
             // And back.
             assert_eq!(plan(&tables, &config, &view), as_configured);
         }
+    }
+}
+
+#[test]
+fn an_agent_asks_for_fewer_connections() {
+    // (upper and lower threshold of the configuration, what the agent says, thresholds in the tables)
+    let cases = [
+        ((0, 0), 0, (0, 0)),
+        ((10, 5), 0, (10, 5)),
+        ((0, 0), 30, (30, 0)),
+        ((10, 5), 30, (10, 5)),
+        ((10, 5), 7, (7, 5)),
+        ((10, 5), 5, (5, 5)),
+        ((10, 5), 4, (4, 0)),
+        ((0, 5), 4, (4, 0)),
+    ];
+    for ((upper_threshold, lower_threshold), maximum_connections, (upper, lower)) in cases {
+        let server = RealServer {
+            upper_threshold,
+            lower_threshold,
+            ..server("10.0.0.1", 80, 3, Method::Nat)
+        };
+        let effective = Effective {
+            weight: 2,
+            maximum_connections,
+            ..Effective::default()
+        };
+        let expected = Share {
+            weight: 2,
+            upper,
+            lower,
+        };
+        let what = format!("{upper_threshold}, {lower_threshold}: {maximum_connections}");
+        assert_eq!(share(&server, effective), expected, "{what}");
     }
 }
 

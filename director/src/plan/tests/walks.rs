@@ -219,13 +219,15 @@ proptest! {
 
 /// A standing of all servers of a service.
 fn any_standing(servers: usize) -> impl Strategy<Value = ServiceStanding> {
-    let effective =
-        (0u32..3, any::<bool>(), any::<bool>()).prop_map(|(weight, is_out, is_gone)| Effective {
+    let effective = (0u32..3, any::<bool>(), any::<bool>(), 0u32..3).prop_map(
+        |(weight, is_out, is_gone, maximum_connections)| Effective {
             weight,
             is_out,
             is_gone,
+            maximum_connections,
             ..Effective::default()
-        });
+        },
+    );
     (proptest::collection::vec(effective, servers), any::<bool>()).prop_map(
         |(servers, is_on_fallback)| ServiceStanding {
             servers,
