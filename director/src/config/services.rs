@@ -64,7 +64,10 @@ impl Resolver {
         let mut services = Vec::with_capacity(list.len());
         for written in list {
             if let Some((service, places)) = self.service(&written.value, written.place, defaults) {
-                across.add(&service, written.place, &places, &mut self.mistakes);
+                if !self.is_part {
+                    across.add(&service, written.place, &places, &mut self.mistakes);
+                }
+                self.places.push(written.place);
                 services.push(service);
             }
         }

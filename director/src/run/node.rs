@@ -22,7 +22,7 @@ use super::system;
 use super::telling::Telling;
 use super::times::{Times, milliseconds};
 use super::watch::{Stamp, Watch};
-use crate::config::{self, Config};
+use crate::config::{Config, Reader};
 use crate::datapath::{Datapath, Options, Waiting, check_privileges, online_cpus};
 use crate::next_hop::{Event, Link, Network, Probe, Prober, Resolution};
 use crate::overrides::{self, Overrides};
@@ -50,6 +50,8 @@ pub(super) struct Node {
     pub(super) config: Arc<Config>,
     pub(super) loaded_at: SystemTime,
     pub(super) reload_error: Option<String>,
+    /// Reads it, unless that is under way.
+    pub(super) reader: Reader,
     /// A configuration that is being read.
     pub(super) loading: Option<Loading>,
     /// Answers to `status` under way.
@@ -122,7 +124,8 @@ impl Node {
         let mut watch = Watch::default();
         watch.loaded(Stamp::of(&file));
         let began = Instant::now();
-        let config = config::load(&file)?;
+        let mut reader = Reader::default();
+        let config = reader.load(&file)?;
         let read_in = began.elapsed();
         // Asked again when it is loaded. Here because whoever may not run it at all has no use for what else is wrong.
         check_privileges()?;
@@ -168,6 +171,7 @@ impl Node {
             started: Instant::now(),
             clock_at: Instant::now(),
             config: Arc::new(config),
+            reader,
             loading: None,
             telling: Telling::default(),
             datapath,

@@ -101,6 +101,7 @@ impl Node {
                     .unwrap_or_default()
                     .as_secs(),
                 took_ms: milliseconds(self.times.loaded),
+                in_loop_ms: milliseconds(self.times.in_loop),
                 reload_error: self.reload_error.clone(),
             },
             verdicts: self.times.verdicts.status(),
