@@ -10,14 +10,14 @@ use super::defaults::{
     SOURCE_IPV6,
 };
 use super::error::{Mistake, Place};
-use super::file::{DefaultsFile, File, TunnelChoice};
+use super::file::{DefaultsFile, File, ServiceFile, TunnelChoice};
 use super::kinds::{InterfaceName, TunnelWord};
 use super::limits;
 use super::model::{
     Config, ConnectionLimits, Interface, Tunnel, TunnelSettings, VirtualService, XdpMode,
 };
 use super::services::Behaviour;
-use super::value::{Kind, Optional, ShortOrLong, Value};
+use super::value::{Kind, Located, Optional, ShortOrLong, Value};
 
 /// Reads every value. Gives the configuration and the places of its services, or all mistakes.
 pub(super) fn resolve(file: &File) -> Result<(Config, Vec<Place>), Vec<Mistake>> {
@@ -69,7 +69,7 @@ impl Resolver {
         let defaults = file
             .defaults
             .as_ref()
-            .map(|defaults| self.defaults(defaults))
+            .map(|defaults| self.defaults(defaults, file.services.as_deref().unwrap_or_default()))
             .unwrap_or_default();
         let services = self.services(file.services.as_deref().unwrap_or_default(), &defaults);
         let alerts = self.alerts(&file.alerts);
@@ -189,7 +189,7 @@ impl Resolver {
         interfaces
     }
 
-    fn defaults(&mut self, file: &DefaultsFile) -> Defaults {
+    fn defaults(&mut self, file: &DefaultsFile, services: &[Located<ServiceFile>]) -> Defaults {
         let last_resort = Defaults::default();
         let behaviour = Behaviour {
             fallback: &file.fallback,
@@ -201,6 +201,9 @@ impl Resolver {
             removed_servers: &file.removed_servers,
             upper_threshold: &file.upper_threshold,
             lower_threshold: &file.lower_threshold,
+            has_upper_threshold_inside: services.iter().any(|it| {
+                it.value.upper_threshold.is_some() || it.value.has_upper_threshold_inside()
+            }),
             check: &file.check,
             on_down: &file.on_down,
             until_checked: &file.until_checked,
