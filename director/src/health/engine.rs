@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinSet;
 use tokio::time::sleep_until;
-use xdp_ebpf::layout::Destination;
+use xdp_ebpf::layout::{Destination, destination};
 
 use super::machine::{Entry, Id, Machine, Run, Subject, Verdict};
 use super::probe::{self, Failure, FailureKind, Good, Reach};
@@ -235,18 +235,22 @@ impl Ways {
             return Ok(reach);
         }
         let known = self.destinations.get(&(subject.server, way.method));
-        let Some(destination) = known.copied() else {
+        let Some(record) = known.copied() else {
             return Err(Failure::new(
                 FailureKind::Unreachable,
                 format!("{} is not in the tables yet", subject.server),
             ));
         };
+        if record.flags & destination::LOCAL != 0 {
+            // By an address of the node's own: the same.
+            return Ok(reach);
+        }
         let carrier = self.carrier().map_err(|error| {
             Failure::new(FailureKind::Local, format!("no way through: {error}"))
         })?;
         reach.through = Some(Through {
             carrier,
-            destination,
+            destination: record,
             server: subject.server,
         });
         Ok(reach)

@@ -7,7 +7,7 @@ use xdp_ebpf::layout::{Destination, NextHop, limits, own_mac};
 
 use super::diff::diff;
 use super::tables::{Tables, Write, destination_address};
-use crate::next_hop::{ForwardingTables, Network, Resolution};
+use crate::next_hop::{ForwardingTables, Left, Network, Resolution};
 
 /// What the network looks like at one moment.
 #[derive(Clone, Debug, Default)]
@@ -52,6 +52,19 @@ impl NetworkView {
             own4,
             own6,
         }
+    }
+
+    /// Whether a real server is this node, by an address of its own.
+    #[must_use]
+    pub fn is_own(&self, real_server: IpAddr) -> bool {
+        self.resolutions.get(&real_server) == Some(&Resolution::Kernel(Left::Own))
+    }
+
+    /// All real servers that are.
+    #[must_use]
+    pub fn own_real_servers(&self) -> BTreeSet<IpAddr> {
+        let all = self.resolutions.keys().copied();
+        all.filter(|address| self.is_own(*address)).collect()
     }
 }
 

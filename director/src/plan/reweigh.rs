@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use xdp_ebpf::layout::{Destination, Service, limits};
+use xdp_ebpf::layout::{Destination, Service, destination, limits};
 
 use super::desired::{PlanError, effective, flags, scheduling_table, share};
 use super::diff::diff;
@@ -53,7 +53,7 @@ pub fn reweigh(current: &Tables, services: &Judged<'_>) -> Result<Vec<Write>, Pl
             let effective = effective(service, standing, place, server);
             after.shares.insert(*destination, share(server, effective));
             if let Some(record) = after.destinations.get_mut(destination) {
-                record.flags = flags(server, effective);
+                record.flags = flags(server, effective) | record.flags & destination::LOCAL;
             }
         }
         let table: Arc<[u32]> = scheduling_table(service, standing, &destinations).into();

@@ -313,13 +313,25 @@ impl Node {
         if through.is_empty() {
             return;
         }
-        let ways = self.tables.destinations.values().filter_map(|record| {
-            let way = (destination_address(record), method_of(record)?);
-            let is_wanted = record.flags & destination::RETIRED == 0 && through.contains(&way);
-            // The same real server of another service is reached the same way.
-            is_wanted.then_some((way, *record))
-        });
-        self.health.engine.set_destinations(ways.collect());
+        let mut ways = HashMap::new();
+        for record in self.tables.destinations.values() {
+            let address = destination_address(record);
+            if record.flags & destination::RETIRED != 0 {
+                continue;
+            }
+            if record.flags & destination::LOCAL != 0 {
+                // Whatever its method is elsewhere.
+                let its = through.iter().filter(|(server, _)| *server == address);
+                ways.extend(its.map(|way| (*way, *record)));
+                continue;
+            }
+            let way = method_of(record).map(|method| (address, method));
+            if let Some(way) = way.filter(|way| through.contains(way)) {
+                // The same real server of another service is reached the same way.
+                ways.insert(way, *record);
+            }
+        }
+        self.health.engine.set_destinations(ways);
     }
 
     /// Takes in a new verdict, and those that came with it.

@@ -62,6 +62,8 @@ pub(super) struct Node {
     /// What the maps hold.
     pub(super) tables: Tables,
     pub(super) network: Network,
+    /// Real servers in the maps that are this node.
+    pub(super) own_real_servers: BTreeSet<IpAddr>,
     /// Links as the kernel tells of them, by index.
     pub(super) links: BTreeMap<u32, Link>,
     prober: Prober,
@@ -177,6 +179,7 @@ impl Node {
             datapath,
             tables,
             network: Network::new(),
+            own_real_servers: BTreeSet::new(),
             links: BTreeMap::new(),
             prober: Prober::default(),
             upkeep,

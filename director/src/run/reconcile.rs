@@ -80,6 +80,7 @@ impl Node {
         )?;
         done("tables are planned");
         self.write(&desired)?;
+        self.own_real_servers = view.own_real_servers();
         self.health.all_are_written();
         done("tables are written");
         self.drain_deadline_s = self.overrides.next_deadline_s(system::unix_s());
@@ -176,7 +177,17 @@ impl Node {
         }
         let (config, slots) = (Arc::clone(&self.config), self.tables.interfaces.clone());
         let view = self.view(&config, &slots);
-        if let Err(error) = self.apply(plan::follow(&self.tables, &view)) {
+        // Seldom: a real server has become this node, or is it no more, and is reached by another method.
+        let outcome = if view.own_real_servers() == self.own_real_servers {
+            self.apply(plan::follow(&self.tables, &view))
+        } else {
+            tracing::info!(
+                real_servers = ?view.own_real_servers(),
+                "other real servers than before are this node"
+            );
+            self.configure(config)
+        };
+        if let Err(error) = outcome {
             self.network.look_again();
             if let Some(untold) = self.troubles.network.tell(Instant::now()) {
                 tracing::error!(

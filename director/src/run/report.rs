@@ -11,7 +11,7 @@ use xdp_ebpf::layout::{Counters, Destination, Endpoint as Record, destination, l
 use super::node::Node;
 use super::system;
 use super::times::milliseconds;
-use crate::config::{Config, Endpoint, RealServer, VirtualService};
+use crate::config::{Config, Endpoint, Method, RealServer, VirtualService};
 use crate::control::{
     ConfigStatus, ConnectionsStatus, Health, HeartbeatStatus, InterfaceStatus, RealServerStatus,
     ReasonStatus, ServerHealth, ServiceStatus, Status, TableStatus,
@@ -245,7 +245,12 @@ impl Node {
         standing: &ServiceStanding,
         place: usize,
     ) -> RealServerStatus {
-        let status = self.traffic(seen, id, server.address, server.port.unwrap_or(0));
+        let mut status = self.traffic(seen, id, server.address, server.port.unwrap_or(0));
+        let is_local = id.is_some_and(|id| self.is_local(id));
+        if is_local {
+            // The director itself.
+            status.next_hop = Health::Ready;
+        }
         let now_s = system::unix_s();
         let whole = self.overrides.effective(service, server, now_s).weight;
         let scale = standing.scale.max(1);
@@ -262,7 +267,11 @@ impl Node {
                 .overrides
                 .of(service, server)
                 .map(|said| said.shown(now_s)),
-            method: server.method.to_string(),
+            method: if is_local {
+                Method::Local.to_string()
+            } else {
+                server.method.to_string()
+            },
             ..status
         }
     }
@@ -321,6 +330,11 @@ impl Node {
             out_packets: counters.out_packets,
             out_bytes: counters.out_bytes,
         }
+    }
+
+    fn is_local(&self, id: u32) -> bool {
+        let record = self.tables.destinations.get(&id);
+        record.is_some_and(|it| it.flags & destination::LOCAL != 0)
     }
 
     fn is_overloaded(&self, id: u32) -> bool {
