@@ -41,6 +41,8 @@ pub struct Effective {
     pub is_closed: bool,
     /// Its connections do not go on: what becomes of them is the service's `removed_servers`.
     pub is_gone: bool,
+    /// Most connections that it wants; 0: as many as the configuration lets it have.
+    pub maximum_connections: u32,
 }
 
 impl Override {

@@ -184,6 +184,16 @@ pub(super) struct ServiceFile {
     pub(super) real_servers: Option<Vec<ShortOrLong<RealServerWord, RealServerFile>>>,
 }
 
+impl ServiceFile {
+    /// Whether any of its servers has an upper threshold of its own.
+    pub(super) fn has_upper_threshold_inside(&self) -> bool {
+        let fallback = self.fallback_servers.as_ref().map(|it| &it.value);
+        let mut servers = self.real_servers.iter().chain(fallback).flatten();
+        servers
+            .any(|it| matches!(it, ShortOrLong::Long(long) if long.value.upper_threshold.is_some()))
+    }
+}
+
 /// A real server with more than its address.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]

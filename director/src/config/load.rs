@@ -14,6 +14,40 @@ use super::{limits, resolve, yaml};
 /// # Errors
 /// The file or a key that it names cannot be read, or is too large, or its text is wrong: then with every mistake's line and column.
 pub fn load(path: &Path) -> Result<Config, ConfigError> {
+    let config = parse(&path.display().to_string(), &read_text(path)?)?;
+    load_keys(&config)?;
+    Ok(config)
+}
+
+/// Reads a configuration's text; `file_name` only stands in the errors.
+///
+/// # Errors
+/// The text is wrong: [`ConfigError::Mistakes`].
+pub fn parse(file_name: &str, text: &str) -> Result<Config, ConfigError> {
+    read_whole(file_name, text).map(|(config, _)| config)
+}
+
+/// As [`parse`], with the places of the services.
+pub(super) fn read_whole(file_name: &str, text: &str) -> Result<(Config, Vec<Place>), ConfigError> {
+    yaml::read(text)
+        .map_err(|mistake| vec![mistake])
+        .and_then(|file| resolve::resolve(&file))
+        .map_err(|mistakes| ConfigError::Mistakes(Mistakes::new(file_name, text, mistakes)))
+}
+
+/// Whether the keys that a configuration names can be used.
+pub(super) fn load_keys(config: &Config) -> Result<(), ConfigError> {
+    if let Some(heartbeat) = &config.heartbeat {
+        heartbeat::config::load_keys(heartbeat)?;
+    }
+    if let Some(sync) = &config.sync {
+        load_sync_keys(sync)?;
+    }
+    Ok(())
+}
+
+/// A file's text.
+pub(super) fn read_text(path: &Path) -> Result<String, ConfigError> {
     let failed = |source| ConfigError::Read {
         path: path.to_owned(),
         source,
@@ -29,46 +63,18 @@ pub fn load(path: &Path) -> Result<Config, ConfigError> {
             path: path.to_owned(),
         });
     }
-    let file_name = path.display().to_string();
-    match String::from_utf8(bytes) {
-        Ok(text) => {
-            let config = parse(&file_name, &text)?;
-            if let Some(heartbeat) = &config.heartbeat {
-                heartbeat::config::load_keys(heartbeat)?;
-            }
-            if let Some(sync) = &config.sync {
-                load_sync_keys(sync)?;
-            }
-            Ok(config)
-        }
-        Err(error) => {
-            let valid =
-                String::from_utf8_lossy(&error.as_bytes()[..error.utf8_error().valid_up_to()])
-                    .into_owned();
-            let line = valid.bytes().filter(|byte| *byte == b'\n').count() + 1;
-            let column = valid.rsplit('\n').next().unwrap_or("").chars().count() + 1;
-            let place = Place { line, column };
-            let mistake = Mistake::new(
-                place,
-                "a byte here is not part of any character in UTF-8",
-                "text in UTF-8",
-            );
-            Err(ConfigError::Mistakes(Mistakes::new(
-                &file_name,
-                &valid,
-                vec![mistake],
-            )))
-        }
-    }
-}
-
-/// Reads a configuration's text; `file_name` only stands in the errors.
-///
-/// # Errors
-/// The text is wrong: [`ConfigError::Mistakes`].
-pub fn parse(file_name: &str, text: &str) -> Result<Config, ConfigError> {
-    yaml::read(text)
-        .map_err(|mistake| vec![mistake])
-        .and_then(|file| resolve::resolve(&file))
-        .map_err(|mistakes| ConfigError::Mistakes(Mistakes::new(file_name, text, mistakes)))
+    String::from_utf8(bytes).map_err(|error| {
+        let valid = String::from_utf8_lossy(&error.as_bytes()[..error.utf8_error().valid_up_to()])
+            .into_owned();
+        let line = valid.bytes().filter(|byte| *byte == b'\n').count() + 1;
+        let column = valid.rsplit('\n').next().unwrap_or("").chars().count() + 1;
+        let place = Place { line, column };
+        let mistake = Mistake::new(
+            place,
+            "a byte here is not part of any character in UTF-8",
+            "text in UTF-8",
+        );
+        let file_name = path.display().to_string();
+        ConfigError::Mistakes(Mistakes::new(&file_name, &valid, vec![mistake]))
+    })
 }

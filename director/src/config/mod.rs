@@ -7,11 +7,14 @@
 //!                     └──► schema
 //! ```
 //!
+//! A file that was read before and has changed in one place is read there only (`again`).
+//!
 //! The rest of the director sees only the model: addresses parsed, defaults applied, everything checked that can be
 //! checked without looking at the machine.
 
 mod across;
 mod addresses;
+mod again;
 mod alerts;
 mod checks;
 mod defaults;
@@ -31,6 +34,7 @@ mod thresholds;
 mod value;
 mod yaml;
 
+pub use again::Reader;
 pub use alerts::{
     AlertKind, AlertTarget, AlertWay, MailTls, MailWay, Period, ProgramWay, WebhookWay,
 };

@@ -4,42 +4,72 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::across::Across;
 use super::defaults::{
     CONNECTIONS, Defaults, FRAGMENT_TIMEOUT_MS, GUE_PORT, ICMP_PER_SECOND, INSTANCE, SOURCE_IPV4,
     SOURCE_IPV6,
 };
 use super::error::{Mistake, Place};
-use super::file::{DefaultsFile, File, TunnelChoice};
+use super::file::{DefaultsFile, File, ServiceFile, TunnelChoice};
 use super::kinds::{InterfaceName, TunnelWord};
 use super::limits;
-use super::model::{Config, ConnectionLimits, Interface, Tunnel, TunnelSettings, XdpMode};
+use super::model::{
+    Config, ConnectionLimits, Interface, Tunnel, TunnelSettings, VirtualService, XdpMode,
+};
 use super::services::Behaviour;
-use super::value::{Kind, Optional, ShortOrLong, Value};
+use super::value::{Kind, Located, Optional, ShortOrLong, Value};
 
-/// Reads every value. Gives the configuration, or all mistakes.
-pub(super) fn resolve(file: &File) -> Result<Config, Vec<Mistake>> {
-    let mut resolver = Resolver::default();
-    let config = resolver.config(file);
-    if resolver.mistakes.is_empty() {
-        Ok(config)
-    } else {
-        Err(resolver.mistakes)
+/// Reads every value. Gives the configuration and the places of its services, or all mistakes.
+pub(super) fn resolve(file: &File) -> Result<(Config, Vec<Place>), Vec<Mistake>> {
+    Resolver::default().whole(file)
+}
+
+/// As [`resolve`], of a file that lacks some services: what they must not have in common is not looked at.
+pub(super) fn resolve_part(file: &File) -> Result<(Config, Vec<Place>), Vec<Mistake>> {
+    let resolver = Resolver {
+        is_part: true,
+        ..Resolver::default()
+    };
+    resolver.whole(file)
+}
+
+/// Whether services, each of which is right, are so together.
+pub(super) fn are_sound_together(services: &[VirtualService]) -> bool {
+    let mut mistakes = Vec::new();
+    let mut across = Across::default();
+    for service in services {
+        let places = vec![Place::default(); service.all_servers().count()];
+        across.add(service, Place::default(), &places, &mut mistakes);
     }
+    across.finish(&mut mistakes);
+    mistakes.is_empty()
 }
 
 #[derive(Default)]
 pub(super) struct Resolver {
     pub(super) mistakes: Vec<Mistake>,
+    /// Places of the services.
+    pub(super) places: Vec<Place>,
+    pub(super) is_part: bool,
 }
 
 impl Resolver {
+    fn whole(mut self, file: &File) -> Result<(Config, Vec<Place>), Vec<Mistake>> {
+        let config = self.config(file);
+        if self.mistakes.is_empty() {
+            Ok((config, self.places))
+        } else {
+            Err(self.mistakes)
+        }
+    }
+
     fn config(&mut self, file: &File) -> Config {
         let instance = self.or(&file.instance, INSTANCE.to_owned());
         let interfaces = self.interfaces(file);
         let defaults = file
             .defaults
             .as_ref()
-            .map(|defaults| self.defaults(defaults))
+            .map(|defaults| self.defaults(defaults, file.services.as_deref().unwrap_or_default()))
             .unwrap_or_default();
         let services = self.services(file.services.as_deref().unwrap_or_default(), &defaults);
         let alerts = self.alerts(&file.alerts);
@@ -159,7 +189,7 @@ impl Resolver {
         interfaces
     }
 
-    fn defaults(&mut self, file: &DefaultsFile) -> Defaults {
+    fn defaults(&mut self, file: &DefaultsFile, services: &[Located<ServiceFile>]) -> Defaults {
         let last_resort = Defaults::default();
         let behaviour = Behaviour {
             fallback: &file.fallback,
@@ -171,6 +201,9 @@ impl Resolver {
             removed_servers: &file.removed_servers,
             upper_threshold: &file.upper_threshold,
             lower_threshold: &file.lower_threshold,
+            has_upper_threshold_inside: services.iter().any(|it| {
+                it.value.upper_threshold.is_some() || it.value.has_upper_threshold_inside()
+            }),
             check: &file.check,
             on_down: &file.on_down,
             until_checked: &file.until_checked,

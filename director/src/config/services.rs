@@ -34,6 +34,8 @@ pub(super) struct Behaviour<'a> {
     pub(super) removed_servers: &'a Optional<Value<Word<RemovedServers>>>,
     pub(super) upper_threshold: &'a Optional<Value<Threshold>>,
     pub(super) lower_threshold: &'a Optional<Value<Threshold>>,
+    /// Whether anybody further inside has an upper threshold.
+    pub(super) has_upper_threshold_inside: bool,
     pub(super) check: &'a Optional<CheckChoices>,
     pub(super) on_down: &'a Optional<Value<Word<OnDown>>>,
     pub(super) until_checked: &'a Optional<Value<Word<UntilChecked>>>,
@@ -64,7 +66,10 @@ impl Resolver {
         let mut services = Vec::with_capacity(list.len());
         for written in list {
             if let Some((service, places)) = self.service(&written.value, written.place, defaults) {
-                across.add(&service, written.place, &places, &mut self.mistakes);
+                if !self.is_part {
+                    across.add(&service, written.place, &places, &mut self.mistakes);
+                }
+                self.places.push(written.place);
                 services.push(service);
             }
         }
@@ -97,6 +102,7 @@ impl Resolver {
                 removed_servers: &file.removed_servers,
                 upper_threshold: &file.upper_threshold,
                 lower_threshold: &file.lower_threshold,
+                has_upper_threshold_inside: file.has_upper_threshold_inside(),
                 check: &file.check,
                 on_down: &file.on_down,
                 until_checked: &file.until_checked,
@@ -131,6 +137,15 @@ impl Resolver {
                 one_packet.place,
                 message,
                 "\"protocol: udp\", or no such key",
+            ));
+        }
+        if scheduler == Scheduler::Ovf && endpoints.iter().any(|it| it.protocol == Protocol::Udp) {
+            // "ovf" in ipvsadm's manual: it looks at active connections alone, and UDP's are all inactive.
+            self.mistakes.push(Mistake::new(
+                file.scheduler.as_ref().map_or(place, |it| it.place),
+                "found the scheduler ovf in a service that takes UDP, whose connections it does not count: the heaviest \
+                 real server would get them all",
+                "\"scheduler: fo\", if that is meant, another scheduler, or \"protocol: tcp\"",
             ));
         }
         // A default may be meant for services of the other family.
@@ -329,6 +344,7 @@ impl Resolver {
                 written.upper_threshold,
                 written.lower_threshold,
                 defaults.thresholds,
+                written.has_upper_threshold_inside,
             ),
             checks: self
                 .checks(written.check)
@@ -627,6 +643,7 @@ impl Resolver {
             &file.upper_threshold,
             &file.lower_threshold,
             defaults.thresholds,
+            false,
         );
         Some(RealServer {
             address,

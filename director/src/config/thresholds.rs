@@ -14,13 +14,16 @@ pub(super) struct Thresholds {
 
 impl Resolver {
     /// What is not written is as outside. A pair that makes no sense is a mistake where it comes together, and only there:
-    /// further inside it is not told once more for every real server that inherits it.
+    /// further inside it is not told once more for every real server that inherits it. `has_upper_inside`: whether somebody
+    /// further inside may have the upper threshold to a lower one.
     pub(super) fn thresholds(
         &mut self,
         upper: &Optional<Value<Threshold>>,
         lower: &Optional<Value<Threshold>>,
         outside: Thresholds,
+        has_upper_inside: bool,
     ) -> Thresholds {
+        let mistakes_before = self.mistakes.len();
         let found = Thresholds {
             upper: self.or(upper, outside.upper),
             lower: self.or(lower, outside.lower),
@@ -28,6 +31,19 @@ impl Resolver {
         let Some(written) = lower.as_ref().or(upper.as_ref()) else {
             return found;
         };
+        if self.mistakes.len() > mistakes_before {
+            // Of what could not be read nothing more is known.
+            return Thresholds { lower: 0, ..found };
+        }
+        if lower.is_some() && found.lower > 0 && found.upper == 0 && !has_upper_inside {
+            let message = format!("the lower threshold {} is of no upper one", found.lower);
+            self.mistakes.push(Mistake::new(
+                written.place,
+                message,
+                "the key \"upper_threshold\" too: below the lower one a real server gets new connections again",
+            ));
+            return Thresholds { lower: 0, ..found };
+        }
         if found.upper == 0 || found.lower <= found.upper {
             return found;
         }

@@ -460,6 +460,7 @@ mod tests {
                 file: "/etc/director/director.yaml".into(),
                 loaded_at_s: 1000,
                 took_ms: 214,
+                in_loop_ms: 30,
                 reload_error: None,
             },
             verdicts: VerdictsStatus {

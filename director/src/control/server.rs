@@ -3,8 +3,9 @@
 use std::fs;
 use std::io;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
-use std::os::unix::net::UnixStream as StdUnixStream;
+use std::os::unix::net::{UnixListener as StdUnixListener, UnixStream as StdUnixStream};
 use std::path::{Path, PathBuf};
+use std::thread;
 
 use axum::extract::{DefaultBodyLimit, State};
 use axum::http::StatusCode;
@@ -14,7 +15,6 @@ use axum::{Json, Router};
 use serde::Serialize;
 use tokio::net::UnixListener;
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinHandle;
 
 use super::checks::CheckStatus;
 use super::command::{Refusal, ServerCommand};
@@ -73,16 +73,17 @@ pub enum ControlError {
     },
 }
 
-/// The socket and the task that serves it.
+/// The socket and the thread that serves it: one of its own, because an answer about thousands of real servers has megabytes.
 #[derive(Debug)]
 pub struct Control {
     path: PathBuf,
     questions: mpsc::Receiver<Question>,
-    task: JoinHandle<()>,
+    /// Dropping it ends the thread.
+    _stop: oneshot::Sender<()>,
 }
 
 impl Control {
-    /// Listens. Must be called within a tokio runtime. A socket that a killed director left is replaced.
+    /// Listens. A socket that a killed director left is replaced.
     ///
     /// # Errors
     /// When somebody listens there already, or the socket cannot be made.
@@ -115,7 +116,7 @@ impl Control {
             }
             Ok(()) | Err(_) => {}
         }
-        let listener = UnixListener::bind(path).map_err(failed("make"))?;
+        let listener = StdUnixListener::bind(path).map_err(failed("make"))?;
         fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(failed("protect"))?;
         let (sender, questions) = mpsc::channel(QUEUE);
         let router = Router::new()
@@ -127,15 +128,12 @@ impl Control {
             .route("/v1/heartbeat", post(heartbeat))
             .layer(DefaultBodyLimit::max(COMMAND_BYTES))
             .with_state(sender);
-        let task = tokio::spawn(async move {
-            if let Err(error) = axum::serve(listener, router).await {
-                tracing::error!(%error, "the control socket is closed");
-            }
-        });
+        let (stop, stopped) = oneshot::channel();
+        serve(listener, router, stopped).map_err(failed("serve"))?;
         Ok(Self {
             path: path.to_owned(),
             questions,
-            task,
+            _stop: stop,
         })
     }
 
@@ -150,11 +148,41 @@ impl Control {
 
 impl Drop for Control {
     fn drop(&mut self) {
-        self.task.abort();
         if let Err(error) = fs::remove_file(&self.path) {
             tracing::debug!(%error, path = %self.path.display(), "the control socket stays behind");
         }
     }
+}
+
+/// Answers in a thread of its own until `stopped`.
+fn serve(
+    listener: StdUnixListener,
+    router: Router,
+    stopped: oneshot::Receiver<()>,
+) -> io::Result<()> {
+    listener.set_nonblocking(true)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let listener = {
+        let _within = runtime.enter();
+        UnixListener::from_std(listener)?
+    };
+    let serving = async move {
+        tokio::select! {
+            served = axum::serve(listener, router) => {
+                if let Err(error) = served {
+                    tracing::error!(%error, "the control socket is closed");
+                }
+            }
+            // An error too means that nobody is there any more to answer.
+            _ = stopped => {}
+        }
+    };
+    thread::Builder::new()
+        .name("control".to_owned())
+        .spawn(move || runtime.block_on(serving))?;
+    Ok(())
 }
 
 async fn server(
@@ -221,8 +249,7 @@ async fn checks(State(questions): State<mpsc::Sender<Question>>) -> Result<Respo
     told(&questions, Question::Checks).await
 }
 
-/// Asks for something. It becomes text on another thread: that of thousands of real servers would hold up the run loop,
-/// which shares its own with this.
+/// Asks for something. It becomes text on another thread: that of thousands of real servers would hold up other answers.
 async fn told<T: Serialize + Send + 'static>(
     questions: &mpsc::Sender<Question>,
     question: impl FnOnce(oneshot::Sender<T>) -> Question,
@@ -243,8 +270,8 @@ async fn told<T: Serialize + Send + 'static>(
 mod tests {
     use super::*;
 
-    #[tokio::test]
-    async fn what_may_stand_in_the_sockets_place() {
+    #[test]
+    fn what_may_stand_in_the_sockets_place() {
         let directory =
             std::env::temp_dir().join(format!("director-control-{}", std::process::id()));
         fs::create_dir_all(&directory).unwrap();

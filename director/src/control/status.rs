@@ -47,6 +47,9 @@ pub struct ConfigStatus {
     /// How long it took to load: from its text until the packet path had it, in milliseconds.
     #[serde(default)]
     pub took_ms: u64,
+    /// For how long of that nothing else was done: no verdict written, no question answered. 0 at the start.
+    #[serde(default)]
+    pub in_loop_ms: u64,
     /// Why the last reload was refused; none if it was not.
     pub reload_error: Option<String>,
 }

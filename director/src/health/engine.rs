@@ -14,12 +14,17 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinSet;
 use tokio::time::sleep_until;
-use xdp_ebpf::layout::Destination;
+use xdp_ebpf::layout::{Destination, destination};
 
 use super::machine::{Entry, Id, Machine, Run, Subject, Verdict};
 use super::probe::{self, Failure, FailureKind, Good, Reach};
 use super::through::{Carrier, Through};
 use crate::config::{Method, limits};
+
+/// Checks that are told of at once: about a millisecond, in which no other check goes on.
+const TOLD_AT_ONCE: usize = 512;
+/// How long whoever asks waits for them.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Real servers, by address and method, as the packet path has them.
 pub type Destinations = HashMap<(IpAddr, Method), Destination>;
@@ -52,10 +57,12 @@ pub struct Report {
     pub failures: u64,
 }
 
+#[derive(Debug)]
 enum Order {
     Replace(Vec<Subject>),
     Destinations(Destinations),
-    Report(Reply<Vec<Report>>),
+    /// Of some checks with an id above this one.
+    Report(Id, Reply<Vec<(Id, Report)>>),
 }
 
 /// The main loop's end of the engine. Dropping it ends the engine.
@@ -108,16 +115,40 @@ impl Engine {
         self.changes.try_recv().ok()
     }
 
-    /// All checks. Waits for the engine, which is never long at work.
+    /// Whom another thread can ask for all checks.
+    #[must_use]
+    pub fn reporter(&self) -> Reporter {
+        Reporter {
+            orders: self.orders.clone(),
+        }
+    }
+}
+
+/// Asks the engine what it knows.
+#[derive(Clone, Debug)]
+pub struct Reporter {
+    orders: UnboundedSender<Order>,
+}
+
+impl Reporter {
+    /// All checks. Waits for the engine, which goes on with its checks after every few of them: so each is told as it is at
+    /// one moment, and the next one perhaps a little later.
     #[must_use]
     pub fn report(&self) -> Vec<Report> {
-        let (reply, answer) = reply_channel();
-        if self.orders.send(Order::Report(reply)).is_err() {
-            return Vec::new();
+        let mut all = Vec::new();
+        let mut last = 0;
+        loop {
+            let (reply, answer) = reply_channel();
+            if self.orders.send(Order::Report(last, reply)).is_err() {
+                return all;
+            }
+            let some = answer.recv_timeout(PATIENCE).unwrap_or_default();
+            let Some((id, _)) = some.last() else {
+                return all;
+            };
+            last = *id;
+            all.extend(some.into_iter().map(|(_, report)| report));
         }
-        answer
-            .recv_timeout(Duration::from_secs(1))
-            .unwrap_or_default()
     }
 }
 
@@ -144,9 +175,10 @@ async fn work(mut orders: UnboundedReceiver<Order>, told: UnboundedSender<Change
                     machine.replace(subjects, Instant::now(), random_up_to);
                 }
                 Some(Order::Destinations(destinations)) => ways.destinations = destinations,
-                Some(Order::Report(reply)) => {
+                Some(Order::Report(last, reply)) => {
+                    let some = machine.entries_after(last).take(TOLD_AT_ONCE);
                     // Whoever asked may have given up.
-                    drop(reply.send(machine.entries().map(report).collect()));
+                    drop(reply.send(some.map(|(id, entry)| (id, report(entry))).collect()));
                 }
             },
             Some(finished) = running.join_next_with_id(), if !running.is_empty() => {
@@ -203,18 +235,22 @@ impl Ways {
             return Ok(reach);
         }
         let known = self.destinations.get(&(subject.server, way.method));
-        let Some(destination) = known.copied() else {
+        let Some(record) = known.copied() else {
             return Err(Failure::new(
                 FailureKind::Unreachable,
                 format!("{} is not in the tables yet", subject.server),
             ));
         };
+        if record.flags & destination::LOCAL != 0 {
+            // By an address of the node's own: the same.
+            return Ok(reach);
+        }
         let carrier = self.carrier().map_err(|error| {
             Failure::new(FailureKind::Local, format!("no way through: {error}"))
         })?;
         reach.through = Some(Through {
             carrier,
-            destination,
+            destination: record,
             server: subject.server,
         });
         Ok(reach)
@@ -269,7 +305,7 @@ mod tests {
     use crate::health::machine::State;
 
     /// Far longer than anything here takes.
-    const PATIENCE: Duration = Duration::from_secs(60);
+    const LONG: Duration = Duration::from_secs(60);
 
     fn subject(port: u16) -> Subject {
         Subject {
@@ -302,7 +338,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         engine.replace(vec![subject(port), subject(port)]);
-        let next = async |engine: &mut Engine| timeout(PATIENCE, engine.next()).await.unwrap();
+        let next = async |engine: &mut Engine| timeout(LONG, engine.next()).await.unwrap();
         let first = next(&mut engine).await;
         assert_eq!(first.verdict.state, State::Up);
         drop(listener);
@@ -311,11 +347,11 @@ mod tests {
         assert!(second.verdict.words.contains("refused"), "{second:?}");
         let _listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
         assert_eq!(next(&mut engine).await.verdict.state, State::Up);
-        let report = engine.report();
+        let report = engine.reporter().report();
         assert_eq!(report.len(), 1, "the same check is run once");
         assert!(report[0].runs >= 5 && report[0].failures >= 2, "{report:?}");
         engine.replace(Vec::new());
-        assert_eq!(engine.report().len(), 0);
+        assert_eq!(engine.reporter().report().len(), 0);
         assert!(engine.next_now().is_none());
     }
 }

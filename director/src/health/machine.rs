@@ -10,8 +10,9 @@
 //!
 //! The first result decides alone: until then nothing is known, and nobody would be helped by waiting for more.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::net::IpAddr;
+use std::ops::Bound;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -100,7 +101,7 @@ pub struct Entry {
 /// All checks.
 #[derive(Debug, Default)]
 pub struct Machine {
-    entries: HashMap<Id, Entry>,
+    entries: BTreeMap<Id, Entry>,
     ids: HashMap<Subject, Id>,
     queue: BTreeSet<(Instant, Id)>,
     next_id: Id,
@@ -191,9 +192,10 @@ impl Machine {
             .then(|| (entry.subject.clone(), entry.verdict.clone()))
     }
 
-    /// All that is known.
-    pub fn entries(&self) -> impl Iterator<Item = &Entry> {
-        self.entries.values()
+    /// All that is known of checks with a higher id, in the order of their ids.
+    pub fn entries_after(&self, id: Id) -> impl Iterator<Item = (Id, &Entry)> {
+        let range = (Bound::Excluded(id), Bound::Unbounded);
+        self.entries.range(range).map(|(id, entry)| (*id, entry))
     }
 
     /// How many checks there are.

@@ -291,6 +291,13 @@ fn by_slow_start(started: Option<Instant>, health: &Health, now: Instant) -> u32
 }
 
 fn by_agent(effective: Effective, said: Option<Said>) -> Effective {
+    let effective = Effective {
+        // 0 means none in HAProxy too (`maxconn` of a server in its configuration manual).
+        maximum_connections: said
+            .and_then(|said| said.maximum_connections)
+            .unwrap_or_default(),
+        ..effective
+    };
     match said.and_then(|said| said.administrative) {
         None | Some(Administrative::Ready) => effective,
         Some(Administrative::Drain) => Effective {
@@ -314,8 +321,8 @@ fn when_down(effective: Effective, service: &VirtualService, found: &Found) -> E
     Effective {
         weight: 0,
         is_out: effective.is_out || removes || found.state == State::Unchecked,
-        is_closed: effective.is_closed,
         is_gone: ends,
+        ..effective
     }
 }
 

@@ -110,6 +110,7 @@ pub struct Network {
     pub(super) limits: Limits,
     /// Neighbours in use; `None` when something they depend on has changed.
     targets: Option<BTreeSet<(u32, IpAddr)>>,
+    has_changed: bool,
 }
 
 impl Network {
@@ -143,6 +144,7 @@ impl Network {
 
     /// Takes in one event. Nothing is refused: what contradicts earlier events wins.
     pub fn apply(&mut self, event: Event) {
+        self.has_changed |= self.is_news(&event);
         match event {
             Event::Resync => {
                 self.links.clear();
@@ -235,6 +237,38 @@ impl Network {
                 }
             }
         }
+    }
+
+    /// Whether an event may change where packets go. Most do not: the kernel tells every few seconds that a neighbour has
+    /// been heard of, or not for a while.
+    fn is_news(&self, event: &Event) -> bool {
+        match event {
+            Event::Neighbour {
+                ifindex,
+                address,
+                mac,
+                ..
+            } => match self.neighbours.get(&(*ifindex, *address)) {
+                Some(known) => mac.is_some() && known.mac != *mac,
+                None => true,
+            },
+            Event::NeighbourGone { ifindex, address } => self
+                .neighbours
+                .get(&(*ifindex, *address))
+                .is_some_and(|known| !known.gone),
+            _ => true,
+        }
+    }
+
+    /// Whether there was an event since the last time this was asked, or since [`Network::look_again`], that may change
+    /// where packets go.
+    pub fn take_change(&mut self) -> bool {
+        std::mem::take(&mut self.has_changed)
+    }
+
+    /// What has changed could not be followed: the next time it is asked, something has.
+    pub fn look_again(&mut self) {
+        self.has_changed = true;
     }
 
     /// Where packets for an address go, by the routes of the main table.

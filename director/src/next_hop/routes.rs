@@ -1,7 +1,7 @@
 //! The kernel's main routing table, kept in step by the rules of `fib_table_insert` (net/ipv4/fib_trie.c) and
 //! `fib6_add_rt2node` (net/ipv6/ip6_fib.c), as far as their notifications tell.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -13,6 +13,10 @@ use super::network::Left;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Routes {
     by_prefix: BTreeMap<IpNet, Vec<RouteEntry>>,
+    /// Lengths of prefixes, by family. There may be more than are left in the table: one too many costs a search, and all
+    /// 33 or 129 of them for each of thousands of real servers hold up the main loop.
+    lengths4: BTreeSet<u8>,
+    lengths6: BTreeSet<u8>,
 }
 
 /// What the routes of one prefix come to.
@@ -26,6 +30,11 @@ pub(super) enum Choice<'a> {
 impl Routes {
     /// Adds a route. Adding one that is there already moves it, so that a dump may overlap with events.
     pub(super) fn insert(&mut self, route: RouteEntry, placement: Placement) {
+        let prefix = route.destination;
+        match prefix {
+            IpNet::V4(_) => self.lengths4.insert(prefix.prefix_len()),
+            IpNet::V6(_) => self.lengths6.insert(prefix.prefix_len()),
+        };
         let list = self.by_prefix.entry(route.destination).or_default();
         if placement == Placement::Replace
             && let Some(first) = list.iter_mut().find(|other| rank(other) == rank(&route))
@@ -90,9 +99,13 @@ impl Routes {
 
     /// The choice of the longest prefix that covers an address.
     pub(super) fn lookup(&self, address: IpAddr) -> Option<Choice<'_>> {
-        let whole = IpNet::from(address);
-        (0..=whole.max_prefix_len()).rev().find_map(|length| {
-            let prefix = IpNet::new(address, length).ok()?.trunc();
+        let lengths = if address.is_ipv4() {
+            &self.lengths4
+        } else {
+            &self.lengths6
+        };
+        lengths.iter().rev().find_map(|length| {
+            let prefix = IpNet::new(address, *length).ok()?.trunc();
             self.by_prefix.get(&prefix).map(|list| choose(list))
         })
     }

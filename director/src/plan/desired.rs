@@ -122,7 +122,7 @@ pub fn desired(current: &Tables, inputs: &Inputs<'_>) -> Result<Tables, PlanErro
         buckets6,
         seed,
     } = *inputs;
-    let mut builder = Builder::new(current, config);
+    let mut builder = Builder::new(current, config, view);
     builder.tables.settings = Settings {
         now_s: current.settings.now_s,
         cpus,
@@ -155,6 +155,7 @@ pub fn desired(current: &Tables, inputs: &Inputs<'_>) -> Result<Tables, PlanErro
 struct Builder<'a> {
     current: &'a Tables,
     config: &'a Config,
+    view: &'a NetworkView,
     tables: Tables,
     endpoints: BTreeMap<EndpointIdentity, u16>,
     destinations: BTreeMap<DestinationIdentity, u32>,
@@ -167,7 +168,7 @@ struct Builder<'a> {
 }
 
 impl<'a> Builder<'a> {
-    fn new(current: &'a Tables, config: &'a Config) -> Self {
+    fn new(current: &'a Tables, config: &'a Config, view: &'a NetworkView) -> Self {
         let endpoints: BTreeMap<_, _> = current
             .endpoints
             .iter()
@@ -206,6 +207,7 @@ impl<'a> Builder<'a> {
         Self {
             current,
             config,
+            view,
             tables: Tables::default(),
             endpoints,
             destinations,
@@ -365,7 +367,8 @@ impl<'a> Builder<'a> {
         };
         self.destinations.insert(identity, destination_id);
         let tunnel = &self.config.tunnel;
-        let (number, tunnel_port) = match server.method {
+        let method = self.method(service, server);
+        let (number, tunnel_port) = match method {
             Method::Nat => (method::NAT, 0),
             // Nobody resolves where a local one is: what has no next hop and is local goes to the kernel.
             Method::Dr | Method::Local => (method::DR, 0),
@@ -373,7 +376,7 @@ impl<'a> Builder<'a> {
             Method::Tun(Tunnel::Gue { port }) => (method::GUE, port),
             Method::Tun(Tunnel::Gre) => (method::GRE, 0),
         };
-        let outer_source = match (server.method, server.address) {
+        let outer_source = match (method, server.address) {
             (Method::Tun(_), IpAddr::V4(_)) => octets(tunnel.source_ipv4.network().into()),
             (Method::Tun(_), IpAddr::V6(_)) => octets(tunnel.source_ipv6.network().into()),
             (Method::Nat | Method::Dr | Method::Local, _) => [0; 16],
@@ -387,7 +390,7 @@ impl<'a> Builder<'a> {
             destination_id,
             Destination {
                 method: number,
-                flags: flags(server, effective),
+                flags: flags(server, effective) | local(method),
                 port: identity.2,
                 service: id,
                 tunnel_port: tunnel_port.to_be_bytes(),
@@ -400,6 +403,20 @@ impl<'a> Builder<'a> {
             .shares
             .insert(destination_id, share(server, effective));
         Ok(destination_id)
+    }
+
+    /// How packets reach a real server. One that is this node gets them as they are, whatever the method is elsewhere
+    /// (IPVS calls that LOCALNODE), unless its port is another one: nobody would translate its answers back.
+    fn method(&self, service: &VirtualService, server: &RealServer) -> Method {
+        let keeps_port = |port| {
+            let mut endpoints = service.endpoints.iter();
+            endpoints.all(|it| it.ports.only() == Some(port))
+        };
+        if self.view.is_own(server.address) && server.port.is_none_or(keeps_port) {
+            Method::Local
+        } else {
+            server.method
+        }
     }
 
     /// Whether the connections of a service's removed real servers go on.
@@ -475,26 +492,44 @@ pub(super) fn effective(
         .unwrap_or(as_configured)
 }
 
-/// Flags of a real server's destination.
+/// Flags of a real server's destination, but for whether it is local: that is a matter of the network too.
 pub(super) fn flags(server: &RealServer, effective: Effective) -> u8 {
     [
         (destination::IPV6, server.address.is_ipv6()),
         (destination::OUT, effective.is_out),
         (destination::CLOSED, effective.is_closed),
         (destination::GONE, effective.is_gone),
-        (destination::LOCAL, server.method == Method::Local),
     ]
     .into_iter()
     .filter(|(_, is_set)| *is_set)
     .fold(0, |flags, (flag, _)| flags | flag)
 }
 
-/// What a real server may take of new connections.
+fn local(method: Method) -> u8 {
+    if method == Method::Local {
+        destination::LOCAL
+    } else {
+        0
+    }
+}
+
+/// What a real server may take of new connections. Its agent may ask for fewer than the configuration allows, not for more.
 pub(super) fn share(server: &RealServer, effective: Effective) -> Share {
+    let upper = match (server.upper_threshold, effective.maximum_connections) {
+        (upper, 0) => upper,
+        (0, most) => most,
+        (upper, most) => upper.min(most),
+    };
+    let is_sensible = upper == 0 || server.lower_threshold <= upper;
     Share {
         weight: effective.weight,
-        upper: server.upper_threshold,
-        lower: server.lower_threshold,
+        upper,
+        // Above the upper one it would let in what that one keeps out.
+        lower: if is_sensible {
+            server.lower_threshold
+        } else {
+            0
+        },
     }
 }
 

@@ -22,8 +22,8 @@ mod tables;
 pub use derived::release;
 pub use desired::{Inputs, PlanError, desired};
 pub use diff::diff;
-pub use network::{NetworkView, assign_slots, refresh};
-pub use reweigh::reweigh;
+pub use network::{NetworkView, assign_slots, follow, refresh};
+pub use reweigh::{Judged, reweigh};
 pub use tables::{
     Key, Share, Tables, Write, destination_address, endpoint, endpoint_address, ports,
 };

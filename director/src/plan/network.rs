@@ -5,8 +5,9 @@ use std::net::IpAddr;
 
 use xdp_ebpf::layout::{Destination, NextHop, limits, own_mac};
 
-use super::tables::{Tables, destination_address};
-use crate::next_hop::{ForwardingTables, Network, Resolution};
+use super::diff::diff;
+use super::tables::{Tables, Write, destination_address};
+use crate::next_hop::{ForwardingTables, Left, Network, Resolution};
 
 /// What the network looks like at one moment.
 #[derive(Clone, Debug, Default)]
@@ -52,6 +53,52 @@ impl NetworkView {
             own6,
         }
     }
+
+    /// Whether a real server is this node, by an address of its own.
+    #[must_use]
+    pub fn is_own(&self, real_server: IpAddr) -> bool {
+        self.resolutions.get(&real_server) == Some(&Resolution::Kernel(Left::Own))
+    }
+
+    /// All real servers that are.
+    #[must_use]
+    pub fn own_real_servers(&self) -> BTreeSet<IpAddr> {
+        let all = self.resolutions.keys().copied();
+        all.filter(|address| self.is_own(*address)).collect()
+    }
+}
+
+/// The writes that bring the tables in line with the network. All else in them is neither copied nor looked at.
+#[must_use]
+pub fn follow(current: &Tables, view: &NetworkView) -> Vec<Write> {
+    let mut before = Tables {
+        settings: current.settings,
+        routes4: current.routes4.clone(),
+        routes6: current.routes6.clone(),
+        next_hops: current.next_hops.clone(),
+        neighbours4: current.neighbours4.clone(),
+        neighbours6: current.neighbours6.clone(),
+        interfaces: current.interfaces.clone(),
+        egress: current.egress.clone(),
+        own_macs: current.own_macs.clone(),
+        ..Tables::default()
+    };
+    let mut after = before.clone();
+    refresh(&mut after, view);
+    for (id, record) in &current.destinations {
+        let next_hop = next_hop(record, view);
+        if next_hop != record.next_hop {
+            before.destinations.insert(*id, *record);
+            after.destinations.insert(
+                *id,
+                Destination {
+                    next_hop,
+                    ..*record
+                },
+            );
+        }
+    }
+    diff(&before, &after)
 }
 
 /// Brings the tables in line with the network, and touches nothing else.

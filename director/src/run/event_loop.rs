@@ -8,9 +8,11 @@ use anyhow::Context;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::yield_now;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use super::node::Node;
+use super::reload;
 use super::resize;
 use super::system::monotonic_ns;
 use crate::control::{Control, Question};
@@ -131,7 +133,8 @@ async fn serve(
         tokio::select! {
             _ = signals.terminate.recv() => return,
             _ = signals.interrupt.recv() => return,
-            _ = signals.hangup.recv() => node.reload(),
+            _ = signals.hangup.recv() => node.reload(None),
+            loaded = reload::next(&mut node.loading) => node.on_loaded(loaded),
             events = watch.next() => follow(node, events).await,
             _ = probes.tick() => probe(node, watch),
             _ = clock.tick() => {
@@ -143,19 +146,20 @@ async fn serve(
             }
             step = resize::next(&mut node.resize) => node.on_resize(step),
             change = node.health.next() => node.on_verdict(change),
+            () = yield_now(), if node.health.is_behind() => node.write_standings(),
             _ = walks.tick() => {
                 node.walk();
                 node.forget_localities();
             }
             question = control.next() => match question {
-                // Whoever asked may have gone away.
-                Question::Status(answer) => drop(answer.send(node.status())),
-                Question::Checks(answer) => drop(answer.send(node.checks_status())),
-                Question::Reload(answer) => drop(answer.send(node.reload_and_say())),
+                Question::Status(answer) => node.telling.ask(answer),
+                Question::Checks(answer) => node.tell_checks(answer),
+                Question::Reload(answer) => node.reload(Some(answer)),
                 Question::Sync(answer) => node.sync.tell(answer),
                 Question::Heartbeat(question, answer) => {
                     node.heartbeat.answer(question, |said| drop(answer.send(said)));
                 }
+                // Whoever asked may have gone away.
                 Question::Command(command, answer) => drop(answer.send(node.command(&command))),
             },
             ready = held.readable() => {
@@ -166,6 +170,8 @@ async fn serve(
                 }
             }
             () = sleep(HELD_TICK), if !node.waiting.is_empty() => {}
+            // After all others that are ready have had a chance, and the runtime has looked for what is new.
+            () = yield_now(), if node.telling.is_under_way() => node.tell_on(),
         }
         release_fragments(node);
         node.heartbeat.turn();

@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Instant;
 
 use xdp_ebpf::layout::{Destination, destination, method};
 
@@ -10,7 +11,7 @@ use super::alerts::Alerts;
 use super::node::Node;
 use super::system;
 use crate::config::{Config, Method, Probe, RealServer, Tunnel, VirtualService};
-use crate::control::{CheckStatus, RunStatus, ServerHealth};
+use crate::control::ServerHealth;
 use crate::health::alert::engine::Teller;
 use crate::health::engine::{Change, Engine};
 use crate::health::machine::{State, Subject, Verdict};
@@ -19,15 +20,17 @@ use crate::health::through::Way;
 use crate::overrides::Overrides;
 use crate::plan::{self, Tables, destination_address};
 
-/// Changes of so many services at once are written the long way: that looks at everything, but only once.
-const SERVICES_ONE_BY_ONE: usize = 32;
+/// Verdicts that are judged at once.
+const VERDICTS_AT_ONCE: usize = 512;
+/// Services that are written at once: a few milliseconds, in which no other verdict goes on.
+const SERVICES_AT_ONCE: usize = 64;
 
 /// What is known of real servers, and what follows from it.
 pub(super) struct Health {
-    engine: Engine,
+    pub(super) engine: Engine,
     verdicts: HashMap<Subject, Verdict>,
     /// Services, by their place in the configuration, that want a check.
-    wanted_by: HashMap<Subject, Vec<usize>>,
+    pub(super) wanted_by: Arc<HashMap<Subject, Vec<usize>>>,
     /// By the service's name: a reload may put another one in its place.
     memories: HashMap<String, Memory>,
     /// Real servers to which checks go as clients' packets do.
@@ -38,24 +41,37 @@ pub(super) struct Health {
     dependents: HashMap<usize, Vec<usize>>,
     /// How the real servers take part.
     pub(super) standings: Standings,
-    /// When something must be judged again although nothing happens.
-    due: Option<Instant>,
+    /// Services whose standing is not in the tables yet, by their place, and since when that is so.
+    unwritten: BTreeMap<usize, Instant>,
+    /// When services, by their place, must be judged again although nothing happens.
+    due: BTreeMap<usize, Instant>,
     /// Who is told of it.
     alerts: Alerts,
 }
 
 impl Health {
+    /// Whether there are standings that are not in the tables yet.
+    pub(super) fn is_behind(&self) -> bool {
+        !self.unwritten.is_empty()
+    }
+
+    /// They all are.
+    pub(super) fn all_are_written(&mut self) {
+        self.unwritten.clear();
+    }
+
     pub(super) fn new() -> std::io::Result<Self> {
         Ok(Self {
             engine: Engine::start()?,
             verdicts: HashMap::new(),
-            wanted_by: HashMap::new(),
+            wanted_by: Arc::default(),
             memories: HashMap::new(),
             through: HashSet::new(),
             adopted: HashSet::new(),
             dependents: HashMap::new(),
             standings: Standings::default(),
-            due: None,
+            unwritten: BTreeMap::new(),
+            due: BTreeMap::new(),
             alerts: Alerts::new()?,
         })
     }
@@ -118,7 +134,7 @@ impl Health {
         self.standings
             .0
             .resize(config.services.len(), ServiceStanding::default());
-        self.due = None;
+        self.due.clear();
         self.judge(config, overrides, (0..config.services.len()).collect());
     }
 
@@ -172,7 +188,10 @@ impl Health {
                     now,
                 },
             );
-            self.due = [self.due, due].into_iter().flatten().min();
+            match due {
+                Some(due) => self.due.insert(place, due),
+                None => self.due.remove(&place),
+            };
             let Some(before) = self.standings.0.get_mut(place) else {
                 continue;
             };
@@ -200,17 +219,19 @@ impl Health {
 
     /// A configuration is in force: its checks run, and no others.
     pub(super) fn in_force(&mut self, config: &Config) {
-        self.wanted_by.clear();
+        let mut by_subject: HashMap<Subject, Vec<usize>> =
+            HashMap::with_capacity(self.wanted_by.len());
         for (place, service) in config.services.iter().enumerate() {
             for server in service.all_servers() {
                 for subject in subjects(service, server) {
-                    let wanted_by = self.wanted_by.entry(subject).or_default();
+                    let wanted_by = by_subject.entry(subject).or_default();
                     if wanted_by.last() != Some(&place) {
                         wanted_by.push(place);
                     }
                 }
             }
         }
+        self.wanted_by = Arc::new(by_subject);
         self.verdicts
             .retain(|subject, _| self.wanted_by.contains_key(subject));
         let names: HashSet<&str> = config.services.iter().map(|it| it.name.as_str()).collect();
@@ -298,13 +319,25 @@ impl Node {
         if through.is_empty() {
             return;
         }
-        let ways = self.tables.destinations.values().filter_map(|record| {
-            let way = (destination_address(record), method_of(record)?);
-            let is_wanted = record.flags & destination::RETIRED == 0 && through.contains(&way);
-            // The same real server of another service is reached the same way.
-            is_wanted.then_some((way, *record))
-        });
-        self.health.engine.set_destinations(ways.collect());
+        let mut ways = HashMap::new();
+        for record in self.tables.destinations.values() {
+            let address = destination_address(record);
+            if record.flags & destination::RETIRED != 0 {
+                continue;
+            }
+            if record.flags & destination::LOCAL != 0 {
+                // Whatever its method is elsewhere.
+                let its = through.iter().filter(|(server, _)| *server == address);
+                ways.extend(its.map(|way| (*way, *record)));
+                continue;
+            }
+            let way = method_of(record).map(|method| (address, method));
+            if let Some(way) = way.filter(|way| through.contains(way)) {
+                // The same real server of another service is reached the same way.
+                ways.insert(way, *record);
+            }
+        }
+        self.health.engine.set_destinations(ways);
     }
 
     /// Takes in a new verdict, and those that came with it.
@@ -312,68 +345,71 @@ impl Node {
         // Those that came with it are later.
         let first_reached = first.reached;
         let mut affected = BTreeSet::new();
-        let mut next = Some(first);
-        while let Some(Change {
-            subject, verdict, ..
-        }) = next
-        {
-            let Some(places) = self.health.wanted_by.get(&subject) else {
-                next = self.health.engine.next_now();
-                continue;
+        let mut first = Some(first);
+        for _ in 0..VERDICTS_AT_ONCE {
+            // None is taken that is not looked at.
+            let next = first.take().or_else(|| self.health.engine.next_now());
+            let Some(Change {
+                subject, verdict, ..
+            }) = next
+            else {
+                break;
             };
-            affected.extend(places);
-            let before = self.health.verdicts.get(&subject).map(|it| it.state);
-            if before != Some(verdict.state) {
-                log(&subject, &verdict);
+            if let Some(places) = self.health.wanted_by.get(&subject) {
+                affected.extend(places);
+                let before = self.health.verdicts.get(&subject).map(|it| it.state);
+                if before != Some(verdict.state) {
+                    log(&subject, &verdict);
+                }
+                self.health.verdicts.insert(subject, verdict);
             }
-            self.health.verdicts.insert(subject, verdict);
-            next = self.health.engine.next_now();
         }
-        if self.judge_services(affected) {
-            self.times.verdicts.took(first_reached.elapsed());
-        }
+        self.judge_services(affected, first_reached);
     }
 
     /// What is due by time alone: slow starts.
     pub(super) fn judge_due(&mut self) {
-        if self.health.due.is_some_and(|due| due <= Instant::now()) {
-            self.health.due = None;
-            self.judge_services((0..self.config.services.len()).collect());
+        let now = Instant::now();
+        let due = self.health.due.iter().filter(|(_, due)| **due <= now);
+        let due: BTreeSet<usize> = due.map(|(place, _)| *place).collect();
+        if !due.is_empty() {
+            self.judge_services(due, now);
         }
     }
 
-    /// Judges services and writes what follows from it. Whether that was anything.
-    fn judge_services(&mut self, affected: BTreeSet<usize>) -> bool {
+    /// Judges services and writes what follows from it.
+    fn judge_services(&mut self, affected: BTreeSet<usize>, since: Instant) {
         let changed = self.health.judge(&self.config, &self.overrides, affected);
-        if changed.is_empty() {
-            return false;
+        for place in changed {
+            self.health.unwritten.entry(place).or_insert(since);
         }
-        let written = if changed.len() > SERVICES_ONE_BY_ONE {
-            let config = self.config.clone();
-            self.configure(config)
-        } else {
-            changed
-                .into_iter()
-                .try_for_each(|place| self.reweigh_service(place))
-        };
-        if let Err(error) = written {
-            tracing::error!("cannot write what health checks found: {error:#}");
-            return false;
-        }
-        true
+        self.write_standings();
     }
 
-    fn reweigh_service(&mut self, place: usize) -> anyhow::Result<()> {
-        let (Some(service), Some(standing)) = (
-            self.config.services.get(place),
-            self.health.standings.0.get(place),
-        ) else {
-            return Ok(());
-        };
-        let Some(id) = self.service_id(service) else {
-            return Ok(());
-        };
-        let writes = plan::reweigh(&self.tables, id, service, standing)?;
+    /// Writes how some services' real servers take part now. Where there are more, the loop comes back for them.
+    pub(super) fn write_standings(&mut self) {
+        let mut places = Vec::new();
+        let mut since = None;
+        while places.len() < SERVICES_AT_ONCE
+            && let Some((place, from)) = self.health.unwritten.pop_first()
+        {
+            since = [since, Some(from)].into_iter().flatten().min();
+            places.push(place);
+        }
+        let Some(since) = since else { return };
+        match self.reweigh_services(&places) {
+            Ok(()) => self.times.verdicts.took(since.elapsed()),
+            Err(error) => tracing::error!("cannot write what health checks found: {error:#}"),
+        }
+    }
+
+    fn reweigh_services(&mut self, places: &[usize]) -> anyhow::Result<()> {
+        let services = places.iter().filter_map(|place| {
+            let service = self.config.services.get(*place)?;
+            let standing = self.health.standings.0.get(*place)?;
+            Some((self.service_id(service)?, (service, standing)))
+        });
+        let writes = plan::reweigh(&self.tables, &services.collect())?;
         self.apply(writes)
     }
 }
@@ -400,55 +436,10 @@ impl Node {
             percent,
         }
     }
-
-    /// All health checks, for operators: in the order of the configuration.
-    pub(super) fn checks_status(&self) -> Vec<CheckStatus> {
-        let now = Instant::now();
-        let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-        let mut checks: Vec<(usize, CheckStatus)> = Vec::new();
-        for report in self.health.engine.report() {
-            let Some(places) = self.health.wanted_by.get(&report.subject) else {
-                continue;
-            };
-            let services = places
-                .iter()
-                .filter_map(|place| self.config.services.get(*place));
-            let history = report.history.iter().map(|run| RunStatus {
-                ago_ms: milliseconds(now.saturating_duration_since(run.started)),
-                took_ms: milliseconds(run.took),
-                good: run.is_good,
-                kind: run.kind.map(|kind| kind.name().to_owned()),
-                words: run.words.clone(),
-            });
-            let verdict = report.verdict;
-            let status = CheckStatus {
-                server: report.subject.server,
-                port: report.subject.port,
-                check: report.subject.check.probe.name().to_owned(),
-                through: report.subject.through.map(|way| way.virtual_address),
-                services: services.map(|service| service.name.clone()).collect(),
-                state: word(verdict.state).to_owned(),
-                for_s: verdict.since.map(|since| since.elapsed().as_secs()),
-                words: verdict.words,
-                said: verdict.said.map(|said| said.to_string()),
-                runs: report.runs,
-                failures: report.failures,
-                next_in_ms: report
-                    .due
-                    .map(|due| milliseconds(due.saturating_duration_since(now))),
-                history: history.collect(),
-            };
-            checks.push((places.first().copied().unwrap_or(usize::MAX), status));
-        }
-        checks.sort_by(|(place, one), (other, two)| {
-            (place, one.server, one.port, &one.check)
-                .cmp(&(other, two.server, two.port, &two.check))
-        });
-        checks.into_iter().map(|(_, status)| status).collect()
-    }
 }
 
-fn word(state: State) -> &'static str {
+/// Of a check's state, for operators.
+pub(super) fn word(state: State) -> &'static str {
     match state {
         State::Up => "up",
         State::Down => "down",

@@ -7,8 +7,12 @@
 //!  questions ──────┤
 //!  early fragments ┘
 //! ```
+//!
+//! What takes long is not done by it at once: a file is read by a thread beside it (`reload`), the status is put together
+//! in slices (`telling`), connection tables are walked in slices (`upkeep`), and checks and alerts have threads of their own.
 
 mod alerts;
+mod checks;
 mod event_loop;
 mod gone;
 mod health;
@@ -18,11 +22,13 @@ mod node;
 mod operator;
 mod rates;
 mod reconcile;
+mod reload;
 mod report;
 mod resize;
 mod seldom;
 mod sync;
 mod system;
+mod telling;
 mod templates;
 mod times;
 mod watch;

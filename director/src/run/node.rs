@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Context;
@@ -13,13 +14,15 @@ use super::health::Health;
 use super::heartbeat::Heartbeat;
 use super::localities::Localities;
 use super::rates::Rates;
+use super::reload::Loading;
 use super::resize::Resize;
 use super::seldom::Seldom;
 use super::sync::Sync;
 use super::system;
+use super::telling::Telling;
 use super::times::{Times, milliseconds};
 use super::watch::{Stamp, Watch};
-use crate::config::{self, Config};
+use crate::config::{Config, Reader};
 use crate::datapath::{Datapath, Options, Waiting, check_privileges, online_cpus};
 use crate::next_hop::{Event, Link, Network, Probe, Prober, Resolution};
 use crate::overrides::{self, Overrides};
@@ -44,15 +47,23 @@ struct Unused {
 /// Everything.
 pub(super) struct Node {
     pub(super) file: PathBuf,
-    pub(super) config: Config,
+    pub(super) config: Arc<Config>,
     pub(super) loaded_at: SystemTime,
     pub(super) reload_error: Option<String>,
+    /// Reads it, unless that is under way.
+    pub(super) reader: Reader,
+    /// A configuration that is being read.
+    pub(super) loading: Option<Loading>,
+    /// Answers to `status` under way.
+    pub(super) telling: Telling,
     pub(super) watch: Watch,
     pub(super) started: Instant,
     pub(super) datapath: Datapath,
     /// What the maps hold.
     pub(super) tables: Tables,
     pub(super) network: Network,
+    /// Real servers in the maps that are this node.
+    pub(super) own_real_servers: BTreeSet<IpAddr>,
     /// Links as the kernel tells of them, by index.
     pub(super) links: BTreeMap<u32, Link>,
     prober: Prober,
@@ -115,7 +126,8 @@ impl Node {
         let mut watch = Watch::default();
         watch.loaded(Stamp::of(&file));
         let began = Instant::now();
-        let config = config::load(&file)?;
+        let mut reader = Reader::default();
+        let config = reader.load(&file)?;
         let read_in = began.elapsed();
         // Asked again when it is loaded. Here because whoever may not run it at all has no use for what else is wrong.
         check_privileges()?;
@@ -160,10 +172,14 @@ impl Node {
             watch,
             started: Instant::now(),
             clock_at: Instant::now(),
-            config,
+            config: Arc::new(config),
+            reader,
+            loading: None,
+            telling: Telling::default(),
             datapath,
             tables,
             network: Network::new(),
+            own_real_servers: BTreeSet::new(),
             links: BTreeMap::new(),
             prober: Prober::default(),
             upkeep,
@@ -198,7 +214,7 @@ impl Node {
     /// Fills the maps and attaches the programs. The network must have been told once.
     pub(super) fn start(&mut self) -> anyhow::Result<()> {
         self.fence()?;
-        let config = self.config.clone();
+        let config = Arc::clone(&self.config);
         let began = Instant::now();
         self.configure(config)?;
         if let Some(fault) = &self.heartbeat.fault {

@@ -1,5 +1,7 @@
 //! What operators change at run time.
 
+use std::sync::Arc;
+
 use super::node::Node;
 use super::system;
 use crate::control::{Refusal, ServerCommand, ServerSaid};
@@ -29,7 +31,7 @@ impl Node {
                     Refusal::Wrong(error.to_string())
                 }
             })?;
-        let config = self.config.clone();
+        let config = Arc::clone(&self.config);
         if let Err(error) = self.configure(config) {
             self.overrides = before;
             return Err(Refusal::Failed(format!("{error:#}")));
@@ -57,7 +59,7 @@ impl Node {
             return;
         }
         tracing::info!("the deadline of a drain has passed: its connections are closed");
-        let config = self.config.clone();
+        let config = Arc::clone(&self.config);
         if let Err(error) = self.configure(config) {
             tracing::error!("cannot close the connections of a drained real server: {error:#}");
         }

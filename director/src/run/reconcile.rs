@@ -2,30 +2,35 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::time::{Instant, SystemTime};
+use std::sync::Arc;
+use std::time::Instant;
 
 use anyhow::Context;
+use tokio::task::spawn_blocking;
 use xdp_ebpf::layout::destination;
 
 use super::health::is_remote;
 use super::node::Node;
 use super::system;
 use super::times::milliseconds;
-use super::watch::Stamp;
-use crate::config::{self, Config, Interface, VirtualService};
-use crate::control::Refusal;
+use crate::config::{Config, Interface, VirtualService};
 use crate::datapath::Datapath;
 use crate::plan::{self, Inputs, NetworkView, Tables, Write};
 
 impl Node {
     /// Puts a configuration into force. If that fails, the one before it is put back.
-    pub(super) fn configure(&mut self, config: Config) -> anyhow::Result<()> {
+    pub(super) fn configure(&mut self, config: Arc<Config>) -> anyhow::Result<()> {
         match self.try_configure(&config) {
             Ok(()) => {
                 let began = Instant::now();
-                self.health.in_force(&config);
+                // What operators said is new, or the time: the checks are the same.
+                if !self.in_force || !Arc::ptr_eq(&self.config, &config) {
+                    self.health.in_force(&config);
+                }
                 tracing::debug!(took_ms = milliseconds(began.elapsed()), "checks are told");
-                self.config = config;
+                let before = std::mem::replace(&mut self.config, config);
+                // Thousands of texts: the memory is given back beside the loop.
+                spawn_blocking(move || drop(before));
                 self.in_force = true;
                 self.tell_ways();
                 self.expect_sync();
@@ -35,7 +40,7 @@ impl Node {
             }
             Err(error) => {
                 if self.in_force {
-                    let present = self.config.clone();
+                    let present = Arc::clone(&self.config);
                     if let Err(worse) = self.try_configure(&present) {
                         tracing::error!("the configuration before cannot be put back: {worse:#}");
                     }
@@ -75,6 +80,8 @@ impl Node {
         )?;
         done("tables are planned");
         self.write(&desired)?;
+        self.own_real_servers = view.own_real_servers();
+        self.health.all_are_written();
         done("tables are written");
         self.drain_deadline_s = self.overrides.next_deadline_s(system::unix_s());
         self.upkeep.set_rules(self.rules(config));
@@ -142,7 +149,9 @@ impl Node {
     /// Makes these writes, one after the other.
     pub(super) fn apply(&mut self, writes: Vec<Write>) -> anyhow::Result<()> {
         // Whatever comes of it: who was gone may be back, or his id another real server's.
-        self.gone_is_told = false;
+        if !writes.is_empty() {
+            self.gone_is_told = false;
+        }
         let has_ways = |write: &Write| matches!(write, Write::Destination(..));
         let are_ways_new = writes.iter().any(has_ways);
         for write in writes {
@@ -159,20 +168,33 @@ impl Node {
 
     /// Brings maps and interfaces in line with the network.
     pub(super) fn follow_network(&mut self) {
+        if !self.network.take_change() {
+            return;
+        }
         if let Err(error) = self.follow_interfaces() {
             tracing::error!("{error:#}");
+            self.network.look_again();
         }
-        let (config, slots) = (self.config.clone(), self.tables.interfaces.clone());
+        let (config, slots) = (Arc::clone(&self.config), self.tables.interfaces.clone());
         let view = self.view(&config, &slots);
-        let mut desired = self.tables.clone();
-        plan::refresh(&mut desired, &view);
-        if let Err(error) = self.write(&desired)
-            && let Some(untold) = self.troubles.network.tell(Instant::now())
-        {
-            tracing::error!(
-                untold,
-                "cannot bring the tables in line with the network: {error:#}"
+        // Seldom: a real server has become this node, or is it no more, and is reached by another method.
+        let outcome = if view.own_real_servers() == self.own_real_servers {
+            self.apply(plan::follow(&self.tables, &view))
+        } else {
+            tracing::info!(
+                real_servers = ?view.own_real_servers(),
+                "other real servers than before are this node"
             );
+            self.configure(config)
+        };
+        if let Err(error) = outcome {
+            self.network.look_again();
+            if let Some(untold) = self.troubles.network.tell(Instant::now()) {
+                tracing::error!(
+                    untold,
+                    "cannot bring the tables in line with the network: {error:#}"
+                );
+            }
         }
     }
 
@@ -200,85 +222,11 @@ impl Node {
         }
         tracing::info!("an interface came back: attaching to it");
         let slots = self.slots(&present)?;
-        let config = self.config.clone();
+        let config = Arc::clone(&self.config);
         self.tell_network(&config, &slots);
         let view = self.view(&config, &slots);
-        let mut desired = self.tables.clone();
-        plan::refresh(&mut desired, &view);
-        self.write(&desired)?;
+        self.apply(plan::follow(&self.tables, &view))?;
         self.datapath.attach(&present)?;
-        Ok(())
-    }
-
-    /// Loads the configuration again. One that does not load, or does not fit, leaves the present one in force.
-    pub(super) fn reload(&mut self) {
-        // Before it is read: what is written after that is a change.
-        self.watch.loaded(Stamp::of(&self.file));
-        let began = Instant::now();
-        match self.try_reload() {
-            Ok(()) => {
-                self.times.loaded = began.elapsed();
-                self.reload_error = None;
-                self.loaded_at = SystemTime::now();
-                tracing::info!(
-                    file = %self.file.display(),
-                    services = self.config.services.len(),
-                    took_ms = milliseconds(self.times.loaded),
-                    "reloaded"
-                );
-            }
-            Err(error) => {
-                tracing::error!(
-                    "reload refused, the configuration before it stays in force: {error:#}"
-                );
-                self.reload_error = Some(format!("{error:#}"));
-            }
-        }
-    }
-
-    /// Loads the configuration again and says what came of it.
-    pub(super) fn reload_and_say(&mut self) -> Result<String, Refusal> {
-        self.reload();
-        match &self.reload_error {
-            None => Ok(format!(
-                "{}: {} services in force\nreload: {} ms",
-                self.file.display(),
-                self.config.services.len(),
-                milliseconds(self.times.loaded)
-            )),
-            Some(error) => Err(Refusal::Wrong(error.clone())),
-        }
-    }
-
-    /// Loads it again if it has changed, where the configuration wants that.
-    pub(super) fn reload_if_changed(&mut self) {
-        if self.config.watch && self.watch.look(Stamp::of(&self.file)) {
-            tracing::info!(file = %self.file.display(), "the configuration file has changed");
-            self.reload();
-        }
-    }
-
-    fn try_reload(&mut self) -> anyhow::Result<()> {
-        let began = Instant::now();
-        let mut config = config::load(&self.file)?;
-        tracing::debug!(took_ms = milliseconds(began.elapsed()), "the file is read");
-        if config.instance != self.config.instance {
-            tracing::warn!(
-                instance = self.config.instance,
-                "another instance name takes effect after a stop and a start"
-            );
-            config.instance.clone_from(&self.config.instance);
-        }
-        if config.control_socket != self.config.control_socket {
-            tracing::warn!("another control socket takes effect after a stop and a start");
-            config
-                .control_socket
-                .clone_from(&self.config.control_socket);
-        }
-        self.configure(config)?;
-        self.resize_if_wanted();
-        self.forget_overrides();
-        system::warn_of_forwarding(&self.config);
         Ok(())
     }
 }

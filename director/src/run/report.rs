@@ -1,31 +1,33 @@
 //! The status that an operator is told.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
+use std::ops::Range;
 use std::time::UNIX_EPOCH;
 
 use xdp_ebpf::connection::{Bucket, Bucket4, Bucket6};
-use xdp_ebpf::layout::{Counters, Destination, destination, load, method};
+use xdp_ebpf::layout::{Counters, Destination, Endpoint as Record, destination, load, method};
 
 use super::node::Node;
 use super::system;
 use super::times::milliseconds;
-use crate::config::{Endpoint, RealServer, VirtualService};
+use crate::config::{Config, Endpoint, Method, RealServer, VirtualService};
 use crate::control::{
     ConfigStatus, ConnectionsStatus, Health, HeartbeatStatus, InterfaceStatus, RealServerStatus,
     ReasonStatus, ServerHealth, ServiceStatus, Status, TableStatus,
 };
+use crate::datapath::DatapathError;
 use crate::health::standing::ServiceStanding;
 use crate::next_hop::Resolution;
 use crate::plan::{destination_address, endpoint_address, ports};
 
-/// What is looked up for each service and real server, gathered once: each with a search of its own, thousands of them
-/// would hold up the main loop.
+/// What is looked up for some services and their real servers, gathered once: each with a search of its own, thousands of
+/// them would hold up the main loop.
 struct Seen<'a> {
     /// Ids of the services whose endpoints packets are looked up by.
     services: HashMap<Identity, u16>,
     destinations: HashMap<u16, Vec<(u32, &'a Destination)>>,
-    counters: Vec<Counters>,
+    counters: HashMap<u32, Counters>,
 }
 
 /// What tells an endpoint: virtual address, first and last port, protocol.
@@ -36,36 +38,51 @@ fn identity(endpoint: &Endpoint) -> Identity {
     (endpoint.address, range, endpoint.protocol.number())
 }
 
+/// As the tables have it.
+fn recorded(record: &Record) -> Identity {
+    (endpoint_address(record), ports(record), record.protocol)
+}
+
 impl<'a> Seen<'a> {
-    fn of(node: &'a Node) -> Self {
-        let served = node.tables.endpoints.iter();
-        let served = served.filter(|(id, _)| node.tables.is_served(**id));
-        let mut destinations: HashMap<u16, Vec<(u32, &Destination)>> = HashMap::new();
+    fn of(node: &'a Node, services: &[VirtualService]) -> Self {
+        let wanted: HashSet<Identity> = services
+            .iter()
+            .filter_map(|service| service.endpoints.first())
+            .map(identity)
+            .collect();
+        let ids: HashMap<Identity, u16> = node
+            .tables
+            .endpoints
+            .iter()
+            .map(|(id, record)| (recorded(record), (*id, record.service)))
+            .filter(|(identity, (id, _))| wanted.contains(identity) && node.tables.is_served(*id))
+            .map(|(identity, (_, service))| (identity, service))
+            .collect();
+        let mut destinations: HashMap<u16, Vec<(u32, &Destination)>> =
+            ids.values().map(|service| (*service, Vec::new())).collect();
         for (id, record) in &node.tables.destinations {
-            destinations
-                .entry(record.service)
-                .or_default()
-                .push((*id, record));
+            if let Some(of_service) = destinations.get_mut(&record.service) {
+                of_service.push((*id, record));
+            }
         }
+        let all = destinations.values().flatten().map(|(id, _)| *id);
+        let counters = all
+            .map(|id| Ok((id, node.datapath.maps.counters(id)?)))
+            .collect::<Result<_, DatapathError>>();
         Self {
-            services: served
-                .map(|(_, record)| {
-                    let identity = (endpoint_address(record), ports(record), record.protocol);
-                    (identity, record.service)
-                })
-                .collect(),
-            destinations,
-            counters: node.all_counters().unwrap_or_else(|error| {
+            services: ids,
+            counters: counters.unwrap_or_else(|error| {
                 tracing::warn!("{error}");
-                Vec::new()
+                HashMap::new()
             }),
+            destinations,
         }
     }
 }
 
 impl Node {
-    /// How things are.
-    pub(super) fn status(&self) -> Status {
+    /// How things are: the services as told, all else as it is now.
+    pub(super) fn status(&self, services: Vec<ServiceStatus>) -> Status {
         let datapath = &self.datapath;
         let places = |buckets: u32, ways: usize| {
             u64::from(buckets) * u64::from(datapath.cpus()) * ways as u64
@@ -84,6 +101,7 @@ impl Node {
                     .unwrap_or_default()
                     .as_secs(),
                 took_ms: milliseconds(self.times.loaded),
+                in_loop_ms: milliseconds(self.times.in_loop),
                 reload_error: self.reload_error.clone(),
             },
             verdicts: self.times.verdicts.status(),
@@ -105,7 +123,7 @@ impl Node {
                 cpus: datapath.cpus(),
             },
             heartbeat: self.heartbeat_status(),
-            services: self.services_status(),
+            services,
             reasons: self.reasons(),
             warnings: system::forwarding_warnings(&self.config)
                 .into_iter()
@@ -138,10 +156,12 @@ impl Node {
         }
     }
 
-    fn services_status(&self) -> Vec<ServiceStatus> {
-        let seen = Seen::of(self);
-        let services = self.config.services.iter().enumerate();
-        services
+    /// How some of the services are, by their places.
+    pub(super) fn services_status(&self, places: Range<usize>) -> Vec<ServiceStatus> {
+        let services = self.config.services.get(places.clone()).unwrap_or(&[]);
+        let seen = Seen::of(self, services);
+        places
+            .zip(services)
             .map(|(place, service)| self.service_status(&seen, place, service))
             .collect()
     }
@@ -191,21 +211,28 @@ impl Node {
         }
     }
 
+    /// Ids of all services of a configuration that are in the tables. One by one each of them takes a search.
+    pub(super) fn service_ids<'a>(
+        &self,
+        config: &'a Config,
+    ) -> impl Iterator<Item = (u16, &'a VirtualService)> {
+        let served = self.tables.endpoints.iter();
+        let served = served.filter(|(id, _)| self.tables.is_served(**id));
+        let ids: HashMap<Identity, u16> = served
+            .map(|(_, record)| (recorded(record), record.service))
+            .collect();
+        config.services.iter().filter_map(move |service| {
+            Some((*ids.get(&identity(service.endpoints.first()?))?, service))
+        })
+    }
+
     /// Id of a configured service: that of its first endpoint.
     pub(super) fn service_id(&self, service: &VirtualService) -> Option<u16> {
         let first = service.endpoints.first()?;
         self.tables
             .endpoints
             .iter()
-            .find(|(id, record)| {
-                let same = (endpoint_address(record), ports(record), record.protocol)
-                    == (
-                        first.address,
-                        (first.ports.first, first.ports.last),
-                        first.protocol.number(),
-                    );
-                same && self.tables.is_served(**id)
-            })
+            .find(|(id, record)| recorded(record) == identity(first) && self.tables.is_served(**id))
             .map(|(_, record)| record.service)
     }
 
@@ -218,7 +245,12 @@ impl Node {
         standing: &ServiceStanding,
         place: usize,
     ) -> RealServerStatus {
-        let status = self.traffic(seen, id, server.address, server.port.unwrap_or(0));
+        let mut status = self.traffic(seen, id, server.address, server.port.unwrap_or(0));
+        let is_local = id.is_some_and(|id| self.is_local(id));
+        if is_local {
+            // The director itself.
+            status.next_hop = Health::Ready;
+        }
         let now_s = system::unix_s();
         let whole = self.overrides.effective(service, server, now_s).weight;
         let scale = standing.scale.max(1);
@@ -235,7 +267,11 @@ impl Node {
                 .overrides
                 .of(service, server)
                 .map(|said| said.shown(now_s)),
-            method: server.method.to_string(),
+            method: if is_local {
+                Method::Local.to_string()
+            } else {
+                server.method.to_string()
+            },
             ..status
         }
     }
@@ -270,7 +306,7 @@ impl Node {
         port: u16,
     ) -> RealServerStatus {
         let counters = id
-            .and_then(|id| seen.counters.get(id as usize))
+            .and_then(|id| seen.counters.get(&id))
             .copied()
             .unwrap_or_default();
         let counts = id.map(|id| self.report.destination(id)).unwrap_or_default();
@@ -294,6 +330,11 @@ impl Node {
             out_packets: counters.out_packets,
             out_bytes: counters.out_bytes,
         }
+    }
+
+    fn is_local(&self, id: u32) -> bool {
+        let record = self.tables.destinations.get(&id);
+        record.is_some_and(|it| it.flags & destination::LOCAL != 0)
     }
 
     fn is_overloaded(&self, id: u32) -> bool {

@@ -21,11 +21,7 @@ const SHARE: u32 = 50;
 impl Node {
     /// What upkeep must know of the endpoints of a configuration that is in force.
     pub(super) fn rules(&self, config: &Config) -> Vec<EndpointRule> {
-        let by_id: HashMap<u16, &VirtualService> = config
-            .services
-            .iter()
-            .filter_map(|service| Some((self.service_id(service)?, service)))
-            .collect();
+        let by_id: HashMap<u16, &VirtualService> = self.service_ids(config).collect();
         let mut rules = Vec::new();
         for (id, endpoint) in &self.tables.endpoints {
             let Some(service) = by_id.get(&endpoint.service) else {
@@ -79,10 +75,8 @@ impl Node {
             return;
         }
         let timeouts_s: HashMap<u16, u32> = self
-            .config
-            .services
-            .iter()
-            .filter_map(|service| Some((self.service_id(service)?, service.persistence?.timeout_s)))
+            .service_ids(&self.config)
+            .filter_map(|(id, service)| Some((id, service.persistence?.timeout_s)))
             .collect();
         self.templates_due = begun + PERIOD;
         if timeouts_s.is_empty() {

@@ -13,6 +13,8 @@ const KEPT: usize = 64;
 pub(super) struct Times {
     /// The configuration in force: from its text until the packet path had it.
     pub(super) loaded: Duration,
+    /// The part of that in which the main loop did nothing else.
+    pub(super) in_loop: Duration,
     pub(super) verdicts: Verdicts,
 }
 

@@ -1,12 +1,15 @@
 //! `mysql`, `postgres` and `redis` against MariaDB, PostgreSQL and Redis.
 
+use std::fs::Permissions;
 use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::Command;
 
-use director::health::probe::FailureKind::{TimedOut, Unexpected};
+use director::health::probe::FailureKind::{Certificate, TimedOut, Unexpected};
 use director_tests::servers::{Directory, Server, alone, output};
 
+use crate::certificates::Authority;
 use crate::{V4, V6, check, check_broken, check_soon};
 
 #[test]
@@ -114,13 +117,29 @@ fn postgresql_answers_and_breaks() {
         )
         .unwrap();
         // Who may do what: none at all from the last address.
-        let rules = "host all open,postgres 127.0.0.1/32 trust\nhost all all 127.0.0.1/32 scram-sha-256\n\
-                     host all all ::1/128 scram-sha-256\n";
+        let rules = "host all open,postgres 127.0.0.1/32 trust\nhost all plain all password\nhost all old all md5\n\
+                     host all all 127.0.0.1/32 scram-sha-256\nhost all all ::1/128 scram-sha-256\n";
         directory.write("data/pg_hba.conf", rules).unwrap();
+        let roles = "CREATE ROLE scram LOGIN PASSWORD 'sécret';\nCREATE ROLE plain LOGIN PASSWORD 'secret';\n\
+                     SET password_encryption = 'md5';\nCREATE ROLE old LOGIN PASSWORD 'secret';\n";
+        let roles = directory.write("roles.sql", roles).unwrap();
+        let roles = std::fs::File::open(roles).unwrap();
+        output(as_postgres("postgres").args(["--single", "-j", "postgres", "-D"]).arg(&data).stdin(roles)).unwrap();
+        let authority = Authority::new("Databases");
+        authority.write(&directory, "ca");
+        authority.certify(&directory, "data/server", &["127.0.0.1"], 30);
+        let ca = directory.path().join("ca.pem");
+        let ca = ca.display();
+        let key = directory.path().join("data/server.key");
+        std::fs::set_permissions(&key, Permissions::from_mode(0o600)).unwrap();
+        let secret = directory.write("secret", "sécret\n").unwrap();
+        std::fs::set_permissions(&secret, Permissions::from_mode(0o600)).unwrap();
+        let secret = secret.display();
+        directory.give_to("postgres").unwrap();
         let mut command = as_postgres("postgres");
         command.arg("-D").arg(&data).arg("-k").arg(directory.path());
         command.args(["-h", "*", "-p", "5432", "-F", "-N", "5"]);
-        command.args(["-c", "superuser_reserved_connections=1", "-c", "max_wal_senders=0"]);
+        command.args(["-c", "superuser_reserved_connections=1", "-c", "max_wal_senders=0", "-c", "ssl=on"]);
         let mut server = Server::start(command, &directory, SocketAddr::new(V4, 5432)).unwrap();
         server.wait_for_ports(&[5432]).unwrap();
         output(Command::new("ip").args(["address", "add", "10.0.0.1/32", "dev", "lo"])).unwrap();
@@ -143,6 +162,28 @@ fn postgresql_answers_and_breaks() {
         check_soon("postgres", server.address());
         for (address, row, expected) in rows {
             check(row, SocketAddr::new(address, 5432), expected);
+        }
+        // (who logs in, what comes of it)
+        let by_tls = format!("tls: true, ca: {ca}");
+        let logins = [
+            ("user: scram, password: sécret, database: postgres".to_owned(), Ok("lets in")),
+            (format!("user: scram, password_file: {secret}, database: postgres"), Ok("lets in")),
+            (format!("user: scram, password: sécret, database: postgres, {by_tls}"), Ok("lets in")),
+            (
+                "user: scram, password: wrong, database: postgres".to_owned(),
+                Err((Unexpected, "password authentication failed for user \"scram\" (28P01)")),
+            ),
+            ("user: nobody, password: secret".to_owned(), Err((Unexpected, "authentication failed"))),
+            ("user: old, password: secret, database: postgres".to_owned(), Ok("lets in")),
+            ("user: old, password: wrong, database: postgres".to_owned(), Err((Unexpected, "28P01"))),
+            ("user: plain, password: secret, database: postgres".to_owned(), Err((Unexpected, "tls: true"))),
+            (format!("user: plain, password: secret, database: postgres, {by_tls}"), Ok("lets in")),
+            // Logged in, and the database is nobody's wish.
+            ("user: scram, password: sécret".to_owned(), Ok("database \"scram\" does not exist")),
+            ("user: scram, password: sécret, tls: true".to_owned(), Err((Certificate, "issuer"))),
+        ];
+        for (login, expected) in &logins {
+            check(&format!("{{type: postgres, {login}}}"), server.address(), *expected);
         }
         // Strangers that come every other second must not fill its log with complaints of broken connections.
         let log = server.log();
@@ -170,6 +211,7 @@ fn mariadb_answers_and_breaks() {
         ]))
         .unwrap();
         let script = "CREATE USER ready@'%';\nCREATE USER secret@'%' IDENTIFIED BY 'secret';\n\
+                      CREATE USER guarded@'%' IDENTIFIED BY 'secret' REQUIRE SSL;\n\
                       DELETE FROM mysql.global_priv WHERE User = '';\nFLUSH PRIVILEGES;\n";
         let script = directory.write("init.sql", script).unwrap();
         let mut command = Command::new("mariadbd");
@@ -184,6 +226,15 @@ fn mariadb_answers_and_breaks() {
                 "--innodb-buffer-pool-size=8M",
             ])
             .arg("--innodb-flush-log-at-trx-commit=0");
+        let authority = Authority::new("Databases");
+        authority.write(&directory, "ca");
+        authority.certify(&directory, "server", &["127.0.0.1"], 30);
+        let file = |name: &str| directory.path().join(name).display().to_string();
+        command
+            .arg(format!("--ssl-cert={}", file("server.crt")))
+            .arg(format!("--ssl-key={}", file("server.key")));
+        let secret_file = directory.write("secret", "secret\n").unwrap();
+        std::fs::set_permissions(&secret_file, Permissions::from_mode(0o600)).unwrap();
         let mut server = Server::start(command, &directory, SocketAddr::new(V4, 3306)).unwrap();
         server.wait_for_ports(&[3306]).unwrap();
         output(Command::new("ip").args(["address", "add", "10.0.0.1/32", "dev", "lo"])).unwrap();
@@ -212,10 +263,40 @@ fn mariadb_answers_and_breaks() {
         for (address, row, expected) in rows {
             check(row, SocketAddr::new(address, 3306), expected);
         }
+        // (who logs in, what comes of it)
+        let by_tls = format!("tls: true, ca: {}", file("ca.pem"));
+        let denied = Err((Unexpected, "the server refuses: Access denied"));
+        let logins = [
+            ("user: secret, password: secret".to_owned(), Ok("lets in")),
+            (
+                format!("user: secret, password_file: {}", secret_file.display()),
+                Ok("lets in"),
+            ),
+            ("user: secret, password: wrong".to_owned(), denied),
+            ("user: nobody, password: secret".to_owned(), denied),
+            // There is none.
+            ("user: ready, password: secret".to_owned(), denied),
+            ("user: guarded, password: secret".to_owned(), denied),
+            (
+                format!("user: guarded, password: secret, {by_tls}"),
+                Ok("lets in"),
+            ),
+            (format!("user: guarded, password: wrong, {by_tls}"), denied),
+            (by_tls.clone(), Ok("answers: Access denied")),
+            ("tls: true".to_owned(), Err((Certificate, "issuer"))),
+        ];
+        for (login, expected) in &logins {
+            check(
+                &format!("{{type: mysql, {login}}}"),
+                server.address(),
+                *expected,
+            );
+        }
         for row in [
             "mysql",
             "{type: mysql, user: ready}",
             "{type: mysql, user: secret}",
+            "{type: mysql, user: secret, password: secret}",
         ] {
             for _ in 0..10 {
                 check(row, SocketAddr::new(elsewhere, 3306), Ok("version"));
@@ -225,7 +306,7 @@ fn mariadb_answers_and_breaks() {
         let log = server.log();
         let broken = |line: &&str| line.contains("10.0.0.1") && line.contains("Aborted");
         assert_eq!(log.lines().find(broken), None);
-        check_broken("mysql", &mut server);
+        check_broken("{type: mysql, user: secret, password: secret}", &mut server);
     })
     .unwrap();
 }

@@ -7,6 +7,7 @@ use anyhow::{Result, ensure};
 use director::control::{CheckStatus, ServiceStatus};
 use director_tests::director::{Reload, command, control_socket, write_configuration};
 use director_tests::http::{Connection, Response};
+use director_tests::lab::plan::director_interfaces;
 use director_tests::lab::{Gateway, Host, Topology};
 use director_tests::{PATIENCE, http, nginx, wait_until};
 
@@ -87,6 +88,73 @@ fn requests_until(
     })
     .unwrap_or_else(|error| panic!("{error:#}\n{}", site.log()));
     (answered, failed)
+}
+
+/// LOCALNODE: of two nodes that are real servers too, each finds itself among them.
+#[test]
+#[ignore = "needs root, network namespaces and nginx: cargo xtask test runs it"]
+fn a_real_server_that_is_the_director() {
+    /// Of nobody but the director, and not always.
+    const OWN: &str = "10.0.0.77";
+    let mut site = Site::up(Topology::TwoInterfaces);
+    site.lab.set_gateway(Gateway::Director).unwrap();
+    let _own = nginx::start_on(&site.lab, Host::Director).unwrap();
+    let services = |port: u16| {
+        format!(
+            "  - name: nat\n    address: VIRTUAL\n    port: 80\n    scheduler: rr\n    check: {{type: http, interval: 200ms}}\n    \
+             real_servers: [\"FIRST:80\", \"{OWN}:{port}\"]\n  - name: dr\n    address: VIRTUAL\n    port: 8081\n    \
+             scheduler: rr\n    method: dr\n    check: {{type: http, interval: 200ms, through: true}}\n    real_servers: \
+             [\"{OWN}\"]\n"
+        )
+    };
+    let address = |site: &Site, what: &str| {
+        let interface = director_interfaces(Topology::TwoInterfaces)[1];
+        let arguments = ["address", what, &format!("{OWN}/32"), "dev", interface];
+        site.host(Host::Director).output("ip", &arguments).unwrap();
+    };
+    let methods = |site: &Site| -> Vec<String> {
+        let services = site.status().services.into_iter();
+        let servers = services.flat_map(|it| it.real_servers);
+        servers.map(|it| it.method).collect()
+    };
+    let wait_for_methods = |site: &Site, expected: [&str; 3]| {
+        wait_until("the tables follow the address", PATIENCE, || {
+            let found = methods(site);
+            ensure!(found == expected, "{found:?}");
+            Ok(())
+        })
+        .unwrap_or_else(|error| panic!("{expected:?}: {error:#}\n{}", site.log()));
+    };
+
+    address(&site, "add");
+    let text = yaml(&site, &services(80));
+    site.start_text(&text);
+    wait_for_methods(&site, ["nat", "local", "local"]);
+    wait_for_states(&site, "nat", &["up", "up"]);
+    let both = BTreeMap::from([("director".to_owned(), 3), ("s1".to_owned(), 3)]);
+    assert_eq!(site.answered(web(80), 6), both);
+    wait_for_states(&site, "dr", &["up"]);
+    let alone = BTreeMap::from([("director".to_owned(), 2)]);
+    assert_eq!(site.answered(web(8081), 2), alone);
+
+    // It is somebody else's now, or nobody's: then it is reached, and found to be down, as it is configured.
+    address(&site, "delete");
+    wait_for_methods(&site, ["nat", "nat", "dr"]);
+    wait_for_states(&site, "nat", &["up", "down"]);
+    assert_eq!(site.answered(web(80), 4), by_name(&[(1, 4)]));
+    address(&site, "add");
+    wait_for_methods(&site, ["nat", "local", "local"]);
+    wait_for_states(&site, "nat", &["up", "up"]);
+    assert_eq!(site.answered(web(80), 6), both);
+
+    // By another port answers would have to be translated back.
+    let text = yaml(&site, &services(8080));
+    assert_eq!(site.reload_text(&text), Reload::Done);
+    assert_eq!(methods(&site), ["nat", "nat", "local"]);
+    let found = &service(&site, "nat").real_servers[1];
+    let words = format!("{:?}", found.next_hop);
+    assert!(words.contains("one of this node's own"), "{words}");
+    site.check_end();
 }
 
 #[test]

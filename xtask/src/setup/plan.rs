@@ -134,7 +134,7 @@ pub(crate) const PROGRAMS: [Program; 19] = [
     Program::new(
         "nft",
         "nftables",
-        "the benchmark measures its NAT beside the director's",
+        "the benchmark measures its NAT beside the director's; the tests make networks with it that lose datagrams",
         Purpose::Bench,
     ),
     Program::server(
@@ -164,12 +164,6 @@ pub(crate) const PROGRAMS: [Program; 19] = [
         "keepalived",
         "keepalived",
         "failover is tried against it",
-    ),
-    Program::new(
-        "nft",
-        "nftables",
-        "networks that lose datagrams are made with it",
-        Purpose::Test,
     ),
     Program::new("linux.uml", "user-mode-linux", IPVS, Purpose::Test),
     Program::server("ipvsadm", "ipvsadm", "ipvsadm", IPVS),
@@ -503,7 +497,6 @@ mod tests {
                 "redis-server: apt-get install --no-install-recommends redis-server",
                 "slapd: apt-get install --no-install-recommends slapd",
                 "keepalived: apt-get install --no-install-recommends keepalived",
-                "nft: apt-get install --no-install-recommends nftables",
                 "linux.uml: apt-get install --no-install-recommends user-mode-linux",
                 "ipvsadm: apt-get install --no-install-recommends ipvsadm",
                 "busybox: apt-get install --no-install-recommends busybox-static",

@@ -77,7 +77,8 @@ pub(in crate::config) struct CheckFile {
     /// exchange: what is sent and expected, in turns.
     pub(super) steps: Optional<Located<Vec<StepFile>>>,
 
-    /// smtp, ftp, pop3, imap, nntp, ldap, redis, exchange: TLS from the first byte on. Default: false.
+    /// smtp, ftp, pop3, imap, nntp, ldap, redis, exchange: TLS from the first byte on. mysql, postgres: asked for at the
+    /// beginning. Default: false.
     pub(super) tls: Optional<Value<Switch>>,
     /// With TLS: the name asked for by SNI, which the certificate must be for. Default: host, or the address.
     pub(super) server_name: Optional<Value<HeaderValue>>,
@@ -97,10 +98,13 @@ pub(in crate::config) struct CheckFile {
 
     /// smtp: name given with EHLO. Default: director.
     pub(super) hello: Optional<Value<HeaderValue>>,
-    /// ftp, pop3, imap, nntp, ldap, redis: who logs in. mysql, postgres: who asks to, without a password.
+    /// ftp, pop3, imap, nntp, ldap, redis, mysql, postgres: who logs in. mysql, postgres: without a password, who only asks
+    /// to; default: director.
     pub(super) user: Optional<Value<Text>>,
-    /// ftp, pop3, imap, nntp, ldap, redis: the password.
+    /// The same: the password.
     pub(super) password: Optional<Value<Text>>,
+    /// The same: file with the password on one line, which not everybody may read.
+    pub(super) password_file: Optional<Value<AbsolutePath>>,
     /// postgres: the database. Default: the user.
     pub(super) database: Optional<Value<Text>>,
     /// sip: the address of record asked for. Default: the backend's.
@@ -180,6 +184,7 @@ impl CheckFile {
             hello,
             user,
             password,
+            password_file,
             database,
             uri,
             command,

@@ -74,9 +74,9 @@ pub enum Probe {
     Nntp(LoginProbe),
     /// LDAP: a simple bind, anonymous without a login.
     Ldap(LoginProbe),
-    /// MySQL and MariaDB: the server greets, and answers a user without a password.
+    /// MySQL and MariaDB: the server greets, and answers a user without a password, or lets one with a password in.
     Mysql(LoginProbe),
-    /// PostgreSQL: the server answers a startup message, if only by asking who it is.
+    /// PostgreSQL: the server answers a startup message, if only by asking who it is, or lets a user with a password in.
     Postgres(LoginProbe),
     /// Redis: `PING` is answered with `PONG`; with a password, after `AUTH`.
     Redis(LoginProbe),
@@ -208,12 +208,14 @@ pub struct SmtpProbe {
 /// Who logs in.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 pub struct LoginProbe {
-    /// TLS from the first byte on.
+    /// TLS from the first byte on; with MySQL and PostgreSQL as soon as that is agreed.
     pub tls: Option<TlsOptions>,
     /// User; for LDAP a distinguished name.
     pub user: Option<String>,
     /// Password.
     pub password: Option<Secret>,
+    /// File with the password.
+    pub password_file: Option<PathBuf>,
     /// Database (PostgreSQL).
     pub database: Option<String>,
 }

@@ -28,6 +28,7 @@ const HELLO: &str = "director";
 /// Keys of where a check is sent, which all types but some have.
 const WAY: &[&str] = &["port", "source", "interface", "through"];
 const TLS: &[&str] = &["server_name", "verify", "ca"];
+const LOGIN: &[&str] = &["user", "password", "password_file", "tls"];
 const HTTP: &[&str] = &[
     "method",
     "path",
@@ -50,11 +51,10 @@ fn keys(kind: CheckWord) -> Vec<&'static str> {
         CheckWord::Tls => &[TLS, &["days_left"]],
         CheckWord::Smtp => &[&["hello", "tls"], TLS],
         CheckWord::Ftp | CheckWord::Pop3 | CheckWord::Imap | CheckWord::Nntp | CheckWord::Ldap => {
-            &[&["user", "password", "tls"], TLS]
+            &[LOGIN, TLS]
         }
-        CheckWord::Mysql => &[&["user"]],
-        CheckWord::Postgres => &[&["user", "database"]],
-        CheckWord::Redis => &[&["user", "password", "tls"], TLS],
+        CheckWord::Mysql | CheckWord::Redis => &[LOGIN, TLS],
+        CheckWord::Postgres => &[LOGIN, &["database"], TLS],
         CheckWord::Sip => &[&["uri"]],
         CheckWord::Exchange => &[&["steps", "tls"], TLS],
         CheckWord::External => &[&["command"]],
@@ -265,10 +265,17 @@ impl Resolver {
     }
 
     fn login(&mut self, file: &CheckFile) -> LoginProbe {
+        self.not_both(
+            &file.password,
+            &file.password_file,
+            "password",
+            "password_file",
+        );
         LoginProbe {
             tls: self.tls(file),
             user: self.maybe(&file.user),
             password: self.maybe(&file.password).map(Secret),
+            password_file: self.maybe(&file.password_file),
             database: self.maybe(&file.database),
         }
     }

@@ -220,7 +220,7 @@ fn keys() {
 /// One mistake is told once, and nothing that follows from it alone.
 #[test]
 fn one_mistake_is_one() {
-    let cases: [(&str, &str, usize, &str); 8] = [
+    let cases: [(&str, &str, usize, &str); 12] = [
         (
             "",
             "- {endpoints: ['192.0.2.1:x'], method: dr, real_servers: ['10.0.0.1:80', '10.0.0.2:80']}",
@@ -268,6 +268,30 @@ fn one_mistake_is_one() {
             "- {address: 192.0.2.1, port: 80, upper_threshold: many, lower_threshold: 6, real_servers: [10.0.0.1]}",
             51,
             "found \"many\"",
+        ),
+        (
+            "",
+            "- {address: 192.0.2.1, port: 80, lower_threshold: 6, real_servers: [10.0.0.1, 10.0.0.2]}",
+            51,
+            "the lower threshold 6 is of no upper one",
+        ),
+        (
+            "",
+            "- {address: 192.0.2.1, port: 80, upper_threshold: 0, lower_threshold: 6, real_servers: [10.0.0.1]}",
+            71,
+            "the lower threshold 6 is of no upper one",
+        ),
+        (
+            "defaults: {lower_threshold: 6}\n",
+            "- {address: 192.0.2.1, port: 80, real_servers: [10.0.0.1, {address: 10.0.0.2}]}",
+            29,
+            "the lower threshold 6 is of no upper one",
+        ),
+        (
+            "defaults: {scheduler: ovf}\n",
+            "- {address: 192.0.2.1, port: 53, protocol: both, real_servers: [10.0.0.1]}",
+            3,
+            "ovf in a service that takes UDP",
         ),
     ];
     for (head, service, column, words) in cases {

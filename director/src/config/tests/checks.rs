@@ -106,7 +106,14 @@ fn passwords_are_not_shown() {
 #[test]
 fn mistakes() {
     // (check, what is said)
-    let cases: [(&str, &[&str]); 20] = [
+    let cases: [(&str, &[&str]); 21] = [
+        (
+            "{type: mysql, user: u, password: p, password_file: /p}",
+            &[
+                "found \"password_file\" beside \"password\"",
+                "one of the two",
+            ],
+        ),
         ("htttp", &["found \"htttp\"", "did you mean \"http\"?"]),
         ("{interval: 5s}", &["the key \"type\" is missing"]),
         (

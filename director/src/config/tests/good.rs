@@ -422,6 +422,51 @@ services:
     assert_eq!(thresholds(&services[1]), [(100, 0), (7, 3)]);
 }
 
+/// A lower threshold may stand outside of the upper ones that it is for. Where there are none it is of no effect.
+#[test]
+fn a_lower_threshold_for_several_upper_ones() {
+    let server = |upper: u32, lower: u32| (upper, lower);
+    // (defaults, keys of the service, its real servers, upper and lower thresholds of all)
+    let cases = [
+        (
+            "{lower_threshold: 6}",
+            "",
+            "[10.0.0.1, {address: 10.0.0.2, upper_threshold: 9}]",
+            [server(0, 6), server(9, 6)],
+        ),
+        (
+            "{lower_threshold: 6}",
+            "upper_threshold: 8, ",
+            "[10.0.0.1, {address: 10.0.0.2, upper_threshold: 0}]",
+            [server(8, 6), server(0, 6)],
+        ),
+        (
+            "{upper_threshold: 8}",
+            "lower_threshold: 5, ",
+            "[10.0.0.1, {address: 10.0.0.2, lower_threshold: 0}]",
+            [server(8, 5), server(8, 0)],
+        ),
+        (
+            "{}",
+            "lower_threshold: 5, ",
+            "[{address: 10.0.0.1, upper_threshold: 7}, {address: 10.0.0.2, lower_threshold: 0}]",
+            [server(7, 5), server(0, 0)],
+        ),
+    ];
+    for (defaults, keys, servers, expected) in cases {
+        let text = format!(
+            "interfaces: [eth0]\ndefaults: {defaults}\nservices:\n  - {{address: 192.0.2.1, port: 80, {keys}\
+             real_servers: {servers}}}\n"
+        );
+        let servers = good(&text, &text).services.remove(0).real_servers;
+        let found: Vec<_> = servers
+            .iter()
+            .map(|it| (it.upper_threshold, it.lower_threshold))
+            .collect();
+        assert_eq!(found, expected, "{text}");
+    }
+}
+
 #[test]
 fn alerts() {
     let text = "

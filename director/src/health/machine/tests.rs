@@ -62,9 +62,9 @@ fn run(timing: Timing, results: &str) -> (String, Vec<u64>) {
         let (id, _) = machine.take_due(due).unwrap();
         assert_eq!(machine.take_due(due), None, "it runs once at a time");
         let result = if result == '+' { good() } else { bad() };
-        let before = machine.entries().next().unwrap().verdict.state;
+        let before = machine.entries_after(0).next().unwrap().1.verdict.state;
         let change = machine.finished(id, &result, due, at(due, 10));
-        let now = machine.entries().next().unwrap().verdict.clone();
+        let now = machine.entries_after(0).next().unwrap().1.verdict.clone();
         assert_eq!(
             change.is_some(),
             now.state != before,
@@ -172,7 +172,7 @@ fn a_reload_keeps_what_is_known_and_forgets_the_rest() {
         assert_eq!(change.is_some(), subject == kept);
     }
     machine.replace([kept], start, |_| 0);
-    let entry = machine.entries().next().unwrap();
+    let entry = machine.entries_after(0).next().unwrap().1;
     assert_eq!((entry.verdict.state, entry.runs), (State::Up, 1));
     machine.replace([], start, |_| 0);
     assert!(machine.is_empty());
@@ -213,7 +213,7 @@ fn an_agents_reports_are_smoothed_and_bounded() {
                 said: Some(said),
             };
             machine.finished(id, &Ok(good), due, due);
-            let verdict = &machine.entries().next().unwrap().verdict;
+            let verdict = &machine.entries_after(0).next().unwrap().1.verdict;
             heard.push(verdict.said.unwrap().percent.unwrap());
         }
         assert_eq!(heard, expected, "{probe:?}");

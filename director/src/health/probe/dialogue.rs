@@ -43,6 +43,21 @@ impl Dialogue {
         })
     }
 
+    /// Goes on by TLS, with a backend that has agreed to it.
+    pub(super) async fn into_tls(self, options: &TlsOptions, name: &str) -> Result<Self, Failure> {
+        // Somebody else could have put it there, to have it taken for something that came by TLS.
+        if !self.pending.is_empty() {
+            return Err(Failure::unexpected(
+                "nothing before TLS begins",
+                &self.pending,
+            ));
+        }
+        Ok(Self {
+            stream: tls::wrap(self.stream, options, name).await?,
+            ..self
+        })
+    }
+
     /// Sends bytes.
     pub(super) async fn send(&mut self, bytes: &[u8]) -> Result<(), Failure> {
         let sent = async {

@@ -12,11 +12,13 @@ mod external;
 mod http;
 mod ldap;
 mod lines;
+mod mysql;
 mod pattern;
 mod ping;
+mod postgres;
 mod reach;
+mod secret;
 mod sip;
-mod sql;
 #[cfg(test)]
 mod tests;
 pub(in crate::health) mod tls;
@@ -227,14 +229,14 @@ async fn ask(probe: &Probe, reach: &Reach, time: Duration) -> Result<Good, Failu
         Probe::Dns(it) => dns::probe(reach, it).await,
         Probe::Tls(it) => tls::probe(reach, it).await,
         Probe::Smtp(it) => lines::smtp(reach, it).await,
-        Probe::Ftp(it) => lines::ftp(reach, it).await,
-        Probe::Pop3(it) => lines::pop3(reach, it).await,
-        Probe::Imap(it) => lines::imap(reach, it).await,
-        Probe::Nntp(it) => lines::nntp(reach, it).await,
-        Probe::Redis(it) => lines::redis(reach, it).await,
-        Probe::Ldap(it) => ldap::probe(reach, it).await,
-        Probe::Mysql(it) => sql::mysql(reach, it).await,
-        Probe::Postgres(it) => sql::postgres(reach, it).await,
+        Probe::Ftp(it) => lines::ftp(reach, &*secret::read(it)?).await,
+        Probe::Pop3(it) => lines::pop3(reach, &*secret::read(it)?).await,
+        Probe::Imap(it) => lines::imap(reach, &*secret::read(it)?).await,
+        Probe::Nntp(it) => lines::nntp(reach, &*secret::read(it)?).await,
+        Probe::Redis(it) => lines::redis(reach, &*secret::read(it)?).await,
+        Probe::Ldap(it) => ldap::probe(reach, &*secret::read(it)?).await,
+        Probe::Mysql(it) => mysql::probe(reach, &*secret::read(it)?).await,
+        Probe::Postgres(it) => postgres::probe(reach, &*secret::read(it)?).await,
         Probe::Sip(it) => sip::probe(reach, it).await,
         Probe::Exchange(it) => exchange::probe(reach, it).await,
         Probe::External(it) => external::probe(reach, it).await,

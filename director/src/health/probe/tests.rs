@@ -11,6 +11,8 @@ use tokio::task::JoinHandle;
 use super::*;
 use crate::config::{self, Config};
 
+mod logins;
+
 /// The longest that any probe here is given.
 const TIME: Duration = Duration::from_millis(500);
 

@@ -212,6 +212,20 @@ fn agents_and_operators_have_their_say() {
         found[0].said = Some(said);
         assert_eq!(show(&judge.found(&found, 0).0), expected, "{said:?}");
     }
+    // (what it says of the most connections, what is in force)
+    for (said, expected) in [(None, 0), (Some(0), 0), (Some(30), 30)] {
+        let mut judge = Judge::new("");
+        for state in ["UUU", "DUU"] {
+            let mut found = states(state, judge.start);
+            found[0].said = Some(Said {
+                maximum_connections: said,
+                ..Said::default()
+            });
+            let standing = judge.found(&found, 0).0;
+            let most = [0, 1].map(|place| standing.servers[place].maximum_connections);
+            assert_eq!(most, [expected, 0], "{said:?}, {state}");
+        }
+    }
     // What an operator says goes before everything.
     let cases = [
         (Override::Weight(7), "UUU", "7 1 0!"),

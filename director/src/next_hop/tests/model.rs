@@ -156,6 +156,26 @@ proptest! {
         }
     }
 
+    /// The tables need only be looked at after events that are told to be news.
+    #[test]
+    fn what_is_no_news_changes_nothing(
+        events in prop::collection::vec(event(), 0..60),
+        wanted in prop::collection::vec(address(), 0..3),
+    ) {
+        let mut network = Network::new();
+        network.configure(&[(1, 0), (2, 1), (3, 2)]);
+        network.want(wanted);
+        let mut before = network.tables();
+        for event in events {
+            network.apply(event.clone());
+            let tables = network.tables();
+            if !network.take_change() {
+                prop_assert_eq!(&tables, &before, "{:?}", event);
+            }
+            before = tables;
+        }
+    }
+
     /// What finds no room goes to the kernel, never another way; and exactly that much is reported.
     #[test]
     fn overfull_tables_send_nothing_astray(

@@ -9,9 +9,10 @@ use crate::config::{
     Config, ConnectionLimits, Endpoint, Interface, Method, NoServer, Ports, Protocol, RealServer,
     RemovedServers, Scheduler, Timeouts, Tunnel, TunnelSettings, VirtualService, XdpMode,
 };
-use crate::health::standing::{self, Standings};
-use crate::next_hop::Resolution;
-use crate::overrides::{Override, Overrides};
+use crate::health::standing::{self, ServiceStanding, Standings};
+use crate::next_hop::{Left, Resolution};
+use crate::overrides::{Effective, Override, Overrides};
+use crate::plan::desired::share;
 
 mod support;
 mod walks;
@@ -24,6 +25,61 @@ const RR: Scheduler = Scheduler::Rr;
 fn served(tables: &Tables) -> Vec<u16> {
     let all = tables.services4.values().chain(tables.services6.values());
     all.map(|served| served.service()).collect()
+}
+
+/// A real server that is this node (LOCALNODE) gets packets as they are, by the virtual port; elsewhere it is as configured.
+#[test]
+fn a_real_server_that_is_this_node() {
+    let own = Resolution::Kernel(Left::Own);
+    let remote = Resolution::Ready(hop(7, 0, 1));
+    // (method, port, where it is, the record's method, whether it is local)
+    let cases = [
+        (Method::Nat, 80, own, method::DR, true),
+        (Method::Dr, 80, own, method::DR, true),
+        (Method::Tun(Tunnel::Gre), 80, own, method::DR, true),
+        // Its answers would have to be translated back.
+        (Method::Nat, 8080, own, method::NAT, false),
+        (Method::Nat, 80, remote, method::NAT, false),
+        (Method::Dr, 80, remote, method::DR, false),
+        (Method::Dr, 80, Resolution::NoRoute, method::DR, false),
+        (Method::Tun(Tunnel::Gre), 80, remote, method::GRE, false),
+    ];
+    let mut tables = Tables::default();
+    for (method, port, resolution, expected, is_local) in cases {
+        let config = config(vec![service(
+            "192.0.2.10",
+            80,
+            RR,
+            vec![server("10.0.0.1", port, 1, method)],
+        )]);
+        let view = view(&[("10.0.0.1", resolution)]);
+        let is_own = resolution == own;
+        assert_eq!(view.own_real_servers().len(), usize::from(is_own));
+        // From one case to the next, as when addresses move.
+        tables = plan(&tables, &config, &view);
+        let what = format!("{method:?} {port} {resolution:?}");
+        let found = |tables: &Tables| {
+            let all = tables.destinations.values();
+            let mut live = all.filter(|it| it.flags & destination::RETIRED == 0);
+            let record = *live.next().unwrap();
+            assert!(live.next().is_none(), "{what}");
+            (
+                record.method,
+                record.flags & destination::LOCAL != 0,
+                record.next_hop,
+            )
+        };
+        let next_hop = match resolution {
+            Resolution::Ready(next_hop) => next_hop,
+            _ => NextHop::default(),
+        };
+        assert_eq!(found(&tables), (expected, is_local, next_hop), "{what}");
+        // Verdicts leave that as it is.
+        let standing = ServiceStanding::default();
+        let (id, service) = (served(&tables)[0], &config.services[0]);
+        let writes = reweigh(&tables, &BTreeMap::from([(id, (service, &standing))])).unwrap();
+        assert_eq!(writes, [], "{what}");
+    }
 }
 
 #[test]
@@ -423,6 +479,40 @@ fn what_operators_say_counts_before_the_file() {
     }
 }
 
+#[test]
+fn an_agent_asks_for_fewer_connections() {
+    // (upper and lower threshold of the configuration, what the agent says, thresholds in the tables)
+    let cases = [
+        ((0, 0), 0, (0, 0)),
+        ((10, 5), 0, (10, 5)),
+        ((0, 0), 30, (30, 0)),
+        ((10, 5), 30, (10, 5)),
+        ((10, 5), 7, (7, 5)),
+        ((10, 5), 5, (5, 5)),
+        ((10, 5), 4, (4, 0)),
+        ((0, 5), 4, (4, 0)),
+    ];
+    for ((upper_threshold, lower_threshold), maximum_connections, (upper, lower)) in cases {
+        let server = RealServer {
+            upper_threshold,
+            lower_threshold,
+            ..server("10.0.0.1", 80, 3, Method::Nat)
+        };
+        let effective = Effective {
+            weight: 2,
+            maximum_connections,
+            ..Effective::default()
+        };
+        let expected = Share {
+            weight: 2,
+            upper,
+            lower,
+        };
+        let what = format!("{upper_threshold}, {lower_threshold}: {maximum_connections}");
+        assert_eq!(share(&server, effective), expected, "{what}");
+    }
+}
+
 mod slow {
     use super::*;
 
@@ -466,7 +556,8 @@ mod slow {
         let standing = standing::unchecked(&config, &Overrides::default(), 0);
         timed("judging all", began);
         let began = std::time::Instant::now();
-        reweigh(&first, id, &config.services[0], &standing.0[0]).unwrap();
+        let judged = [(id, (&config.services[0], &standing.0[0]))].into();
+        reweigh(&first, &judged).unwrap();
         timed("one verdict", began);
     }
 }

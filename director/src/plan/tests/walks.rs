@@ -191,6 +191,7 @@ proptest! {
                     current_view = with_stable_slots(&tables, view);
                     let mut next = tables.clone();
                     refresh(&mut next, &current_view);
+                    prop_assert_eq!(follow(&tables, &current_view), diff(&tables, &next));
                     walk(&tables, &next)
                 }
                 Step::Release(unused) => {
@@ -218,13 +219,15 @@ proptest! {
 
 /// A standing of all servers of a service.
 fn any_standing(servers: usize) -> impl Strategy<Value = ServiceStanding> {
-    let effective =
-        (0u32..3, any::<bool>(), any::<bool>()).prop_map(|(weight, is_out, is_gone)| Effective {
+    let effective = (0u32..3, any::<bool>(), any::<bool>(), 0u32..3).prop_map(
+        |(weight, is_out, is_gone, maximum_connections)| Effective {
             weight,
             is_out,
             is_gone,
+            maximum_connections,
             ..Effective::default()
-        });
+        },
+    );
     (proptest::collection::vec(effective, servers), any::<bool>()).prop_map(
         |(servers, is_on_fallback)| ServiceStanding {
             servers,
@@ -237,7 +240,7 @@ fn any_standing(servers: usize) -> impl Strategy<Value = ServiceStanding> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(128))]
 
-    /// The short way from a verdict to the tables leads where the long one does, and every step forwards.
+    /// The short way from verdicts to the tables leads where the long one does, and every step forwards.
     #[test]
     fn verdicts_go_the_short_way(
         config in any_config(),
@@ -259,23 +262,27 @@ proptest! {
         );
         let mut standings = Standings(vec![ServiceStanding::default(); config.services.len()]);
         let mut tables = plan(&Tables::default(), &config, &view);
-        for _ in 0..4 {
-            for (place, service) in config.services.iter().enumerate() {
-                let servers = service.all_servers().count();
-                let tree = any_standing(servers).new_tree(&mut runner).unwrap();
-                standings.0[place] = tree.current();
-                let first = &service.endpoints[0];
-                let id = tables
-                    .endpoints
-                    .values()
-                    .find(|record| {
+        let places: Vec<usize> = (0..config.services.len()).collect();
+        // One after the other, then all at once, and again.
+        for at_once in [1, places.len().max(1), 1, places.len().max(1)] {
+            for places in places.chunks(at_once) {
+                for place in places {
+                    let servers = config.services[*place].all_servers().count();
+                    let tree = any_standing(servers).new_tree(&mut runner).unwrap();
+                    standings.0[*place] = tree.current();
+                }
+                let judged = places.iter().map(|place| {
+                    let service = &config.services[*place];
+                    let first = &service.endpoints[0];
+                    let is_it = |record: &&xdp_ebpf::layout::Endpoint| {
                         (endpoint_address(record), ports(record))
                             == (first.address, (first.ports.first, first.ports.last))
-                    })
-                    .map(|record| record.service)
-                    .unwrap();
+                    };
+                    let id = tables.endpoints.values().find(is_it).unwrap().service;
+                    (id, (service, &standings.0[*place]))
+                });
                 let mut short = tables.clone();
-                for write in reweigh(&tables, id, service, &standings.0[place]).unwrap() {
+                for write in reweigh(&tables, &judged.collect()).unwrap() {
                     short.apply(&write);
                     consistent(&short).unwrap();
                 }

@@ -272,6 +272,24 @@ fn services_that_make_no_sense() {
             &["lower threshold 6 is above the upper one 5"],
         ),
         (
+            "- {address: 192.0.2.1, port: 80, real_servers: [{address: 10.0.0.1, lower_threshold: 6}]}",
+            86,
+            &[
+                "lower threshold 6 is of no upper one",
+                "the key \"upper_threshold\" too",
+            ],
+        ),
+        (
+            "- {address: 192.0.2.1, port: 53, protocol: udp, scheduler: ovf, real_servers: [10.0.0.1]}",
+            60,
+            &["ovf in a service that takes UDP", "scheduler: fo"],
+        ),
+        (
+            "- {endpoints: [192.0.2.1:53, {address: 192.0.2.1, port: 53, protocol: udp}], scheduler: ovf, real_servers: [10.0.0.1]}",
+            89,
+            &["ovf in a service that takes UDP"],
+        ),
+        (
             "- {address: 192.0.2.1, port: 1-9, real_servers: ['10.0.0.1:80']}",
             50,
             &[

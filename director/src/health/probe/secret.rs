@@ -1,0 +1,96 @@
+//! Passwords that stand in files of their own: read for each run, as they may be changed at any time.
+
+use std::borrow::Cow;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use super::{Failure, FailureKind};
+use crate::config::{LoginProbe, Secret};
+
+/// The longest password in a file.
+const PASSWORD_BYTES: u64 = 1024;
+
+/// A login with its password.
+pub(super) fn read(probe: &LoginProbe) -> Result<Cow<'_, LoginProbe>, Failure> {
+    let Some(file) = &probe.password_file else {
+        return Ok(Cow::Borrowed(probe));
+    };
+    let password = password(file).map_err(|what| {
+        let words = format!("the password file {}: {what}", file.display());
+        Failure::new(FailureKind::Local, words)
+    })?;
+    Ok(Cow::Owned(LoginProbe {
+        password: Some(Secret(password)),
+        ..probe.clone()
+    }))
+}
+
+/// The first line, which must be the only one.
+fn password(path: &Path) -> Result<String, String> {
+    let failed = |error: io::Error| error.to_string();
+    let file = File::open(path).map_err(failed)?;
+    let mode = file.metadata().map_err(failed)?.mode() & 0o777;
+    if mode & 0o007 != 0 {
+        return Err(format!(
+            "everybody may read or write it (mode {mode:o}); chmod 600 makes it its owner's"
+        ));
+    }
+    let mut text = String::new();
+    // Room for the end of the line.
+    file.take(PASSWORD_BYTES + 2)
+        .read_to_string(&mut text)
+        .map_err(failed)?;
+    let line = text.strip_suffix('\n').unwrap_or(&text);
+    let line = line.strip_suffix('\r').unwrap_or(line);
+    if line.is_empty() || line.len() as u64 > PASSWORD_BYTES || line.contains(['\n', '\0']) {
+        return Err(format!(
+            "a password on one line was expected, of at most {PASSWORD_BYTES} bytes"
+        ));
+    }
+    Ok(line.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn files_with_passwords() {
+        let directory =
+            std::env::temp_dir().join(format!("director-password-test-{}", std::process::id()));
+        fs::create_dir_all(&directory).unwrap();
+        let path = directory.join("password");
+        let long = "x".repeat(1024);
+        // (text, mode, the password or words)
+        let cases: [(&str, u32, Result<&str, &str>); 10] = [
+            ("secret", 0o600, Ok("secret")),
+            ("secret\n", 0o400, Ok("secret")),
+            ("with a space \r\n", 0o640, Ok("with a space ")),
+            (&long, 0o600, Ok(&long)),
+            ("secret", 0o644, Err("mode 644")),
+            ("secret", 0o602, Err("mode 602")),
+            ("", 0o600, Err("one line was expected")),
+            ("\n", 0o600, Err("one line was expected")),
+            ("two\nlines\n", 0o600, Err("one line was expected")),
+            (&format!("{long}x\n"), 0o600, Err("at most 1024 bytes")),
+        ];
+        for (text, mode, expected) in cases {
+            fs::write(&path, text).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            match (password(&path), expected) {
+                (Ok(found), Ok(password)) => assert_eq!(found, password),
+                (Err(said), Err(words)) => assert!(said.contains(words), "{said}"),
+                (found, expected) => panic!("{text:?}: {found:?}, expected {expected:?}"),
+            }
+            fs::remove_file(&path).unwrap();
+        }
+        let said = password(&path).unwrap_err();
+        assert!(said.contains("No such file"), "{said}");
+        fs::remove_dir_all(&directory).unwrap();
+    }
+}

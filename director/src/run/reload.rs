@@ -1,0 +1,159 @@
+//! Another configuration: read by a thread beside the loop, which goes on meanwhile, and put into force by the loop.
+
+use std::future::pending;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use tokio::sync::oneshot;
+use tokio::task::{JoinHandle, spawn_blocking};
+
+use super::node::Node;
+use super::system;
+use super::times::milliseconds;
+use super::watch::Stamp;
+use crate::config::{Config, ConfigError, Reader};
+use crate::control::Refusal;
+
+/// Who wants to know what came of a reload.
+pub(super) type Asker = oneshot::Sender<Result<String, Refusal>>;
+
+/// What a thread has read, and with what it goes faster the next time.
+pub(super) struct Loaded {
+    reader: Reader,
+    config: Result<Config, String>,
+}
+
+/// A file that is being read.
+pub(super) struct Loading {
+    began: Instant,
+    thread: JoinHandle<(Reader, Result<Config, ConfigError>)>,
+    askers: Vec<Asker>,
+    /// Those who asked when reading had begun. The file may have changed since, so it is read once more for them.
+    again: Option<Vec<Asker>>,
+}
+
+/// The configuration that is being read. Never, where none is.
+pub(super) async fn next(loading: &mut Option<Loading>) -> Loaded {
+    let Some(Loading { thread, .. }) = loading else {
+        return pending().await;
+    };
+    match thread.await {
+        Ok((reader, config)) => Loaded {
+            reader,
+            config: config.map_err(|error| format!("{:#}", anyhow::Error::new(error))),
+        },
+        Err(broken) => Loaded {
+            reader: Reader::default(),
+            config: Err(format!(
+                "reading it broke, which is a mistake in this program: {broken}"
+            )),
+        },
+    }
+}
+
+impl Node {
+    /// Loads the configuration again. One that does not load, or does not fit, leaves the present one in force.
+    pub(super) fn reload(&mut self, asker: Option<Asker>) {
+        match &mut self.loading {
+            Some(loading) => loading.again.get_or_insert_default().extend(asker),
+            None => self.begin_reload(asker.into_iter().collect()),
+        }
+    }
+
+    fn begin_reload(&mut self, askers: Vec<Asker>) {
+        // Before it is read: what is written after that is a change.
+        self.watch.loaded(Stamp::of(&self.file));
+        let file = self.file.clone();
+        let mut reader = std::mem::take(&mut self.reader);
+        self.loading = Some(Loading {
+            began: Instant::now(),
+            thread: spawn_blocking(move || {
+                let config = reader.load(&file);
+                (reader, config)
+            }),
+            askers,
+            again: None,
+        });
+    }
+
+    /// Loads it again if it has changed, where the configuration wants that.
+    pub(super) fn reload_if_changed(&mut self) {
+        if self.loading.is_none() && self.config.watch && self.watch.look(Stamp::of(&self.file)) {
+            tracing::info!(file = %self.file.display(), "the configuration file has changed");
+            self.reload(None);
+        }
+    }
+
+    /// Puts into force what was read, and says what came of it.
+    pub(super) fn on_loaded(&mut self, loaded: Loaded) {
+        let Some(loading) = self.loading.take() else {
+            return;
+        };
+        let came = Instant::now();
+        self.reader = loaded.reader;
+        match loaded.config.and_then(|config| {
+            self.put_into_force(config)
+                .map_err(|error| format!("{error:#}"))
+        }) {
+            Ok(()) => {
+                self.times.loaded = loading.began.elapsed();
+                self.times.in_loop = came.elapsed();
+                self.reload_error = None;
+                self.loaded_at = SystemTime::now();
+                tracing::info!(
+                    file = %self.file.display(),
+                    services = self.config.services.len(),
+                    took_ms = milliseconds(self.times.loaded),
+                    in_loop_ms = milliseconds(self.times.in_loop),
+                    "reloaded"
+                );
+            }
+            Err(error) => {
+                tracing::error!(
+                    "reload refused, the configuration before it stays in force: {error}"
+                );
+                self.reload_error = Some(error);
+            }
+        }
+        for asker in loading.askers {
+            // Whoever asked may have gone away.
+            drop(asker.send(self.what_came_of_it()));
+        }
+        if let Some(askers) = loading.again {
+            self.begin_reload(askers);
+        }
+    }
+
+    fn what_came_of_it(&self) -> Result<String, Refusal> {
+        match &self.reload_error {
+            None => Ok(format!(
+                "{}: {} services in force\nreload: {} ms",
+                self.file.display(),
+                self.config.services.len(),
+                milliseconds(self.times.loaded)
+            )),
+            Some(error) => Err(Refusal::Wrong(error.clone())),
+        }
+    }
+
+    fn put_into_force(&mut self, mut config: Config) -> anyhow::Result<()> {
+        if config.instance != self.config.instance {
+            tracing::warn!(
+                instance = self.config.instance,
+                "another instance name takes effect after a stop and a start"
+            );
+            config.instance.clone_from(&self.config.instance);
+        }
+        if config.control_socket != self.config.control_socket {
+            tracing::warn!("another control socket takes effect after a stop and a start");
+            config
+                .control_socket
+                .clone_from(&self.config.control_socket);
+        }
+        self.configure(Arc::new(config))?;
+        self.resize_if_wanted();
+        self.forget_overrides();
+        system::warn_of_forwarding(&self.config);
+        Ok(())
+    }
+}
