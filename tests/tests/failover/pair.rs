@@ -184,8 +184,10 @@ impl Pair {
             more: service_more,
             ..Service::rr(service.ip(), service.port())
         };
-        let extra = format!("heartbeat:
-{section}{more}");
+        let extra = format!(
+            "heartbeat:
+{section}{more}"
+        );
         let extra = extra.replace("DIRECTORY", &self.lab.directory().display().to_string());
         director::yaml_on(&self.lab, node, Topology::TwoDirectors, &[service], &extra)
     }
