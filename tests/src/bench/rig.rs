@@ -142,6 +142,7 @@ impl Rig {
     pub fn resize(&mut self, buckets: u32, most_flows: u32) -> Result<()> {
         self.kernel.free4(|_| true)?;
         self.kernel.change(&site::fixture(CPUS, buckets))?;
+        self.kernel.rewind()?;
         // The old one first: only one program can be attached.
         self.bench = None;
         self.bench = Some(Bench::load(most_flows)?);

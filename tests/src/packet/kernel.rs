@@ -159,6 +159,18 @@ impl Kernel {
         Ok(program.detach(link)?)
     }
 
+    /// Has `rr` and `wrr` begin with the first real server again.
+    ///
+    /// # Errors
+    /// The table cannot be written.
+    pub fn rewind(&mut self) -> Result<()> {
+        let cursors: Vec<(u32, u64)> = keys_of(&self.loaded.services)
+            .into_iter()
+            .map(|id| (id, 0))
+            .collect();
+        self.set_array(maps::CURSORS, &cursors)
+    }
+
     /// Frees the entries of the narrow tables whose keys `free` says so of, as a director's upkeep does. How many.
     ///
     /// # Errors
@@ -387,11 +399,7 @@ impl Kernel {
         let buckets: Vec<(u32, [u8; 128])> =
             (0..self.buckets).map(|index| (index, [0; 128])).collect();
         self.set_array(maps::CONNECTIONS6, &buckets)?;
-        let cursors: Vec<(u32, u64)> = keys_of(&self.loaded.services)
-            .into_iter()
-            .map(|id| (id, 0))
-            .collect();
-        self.set_array(maps::CURSORS, &cursors)?;
+        self.rewind()?;
         let loads: Vec<(u32, [u8; 48])> = self
             .loaded
             .destinations

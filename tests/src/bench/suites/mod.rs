@@ -11,7 +11,7 @@ use anyhow::Result;
 use super::report::{Question, Row, Suite};
 use super::rig::{Contender, Rig};
 use super::rounds::{self, Extent, Turn};
-use super::statistics::Sifted;
+use super::statistics::{Round, Sifted};
 use super::{Options, render};
 
 /// A suite's name, what it measures, and how.
@@ -66,7 +66,19 @@ fn measure(
     extent: Extent,
     questions: &[Question],
 ) -> Result<Vec<Row>> {
-    let rounds = rounds::run(contenders.len(), extent, |turn| match turn {
+    let rounds = interleaved(rig, floor, contenders, (warm_up, packets), extent)?;
+    Ok(answers(questions, &rounds))
+}
+
+/// Measures contenders in rounds.
+fn interleaved(
+    rig: &mut Rig,
+    floor: &Contender,
+    contenders: &[Contender],
+    (warm_up, packets): (u32, u32),
+    extent: Extent,
+) -> Result<Vec<Round>> {
+    rounds::run(contenders.len(), extent, |turn| match turn {
         // It touches no table: nothing to warm up but the program.
         Turn::Floor => rig.run(floor, packets.min(FLOOR_PACKETS)),
         Turn::Contender(contender) => {
@@ -76,8 +88,12 @@ fn measure(
             }
             rig.run(contender, packets)
         }
-    })?;
-    let sifted = Sifted::new(&rounds);
+    })
+}
+
+/// What rounds answer; told at once.
+fn answers(questions: &[Question], rounds: &[Round]) -> Vec<Row> {
+    let sifted = Sifted::new(rounds);
     let rows: Vec<Row> = questions
         .iter()
         .map(|question| Row::answer(question, &sifted))
@@ -85,7 +101,7 @@ fn measure(
     for row in &rows {
         eprintln!("    {}", render::line(row));
     }
-    Ok(rows)
+    rows
 }
 
 /// Enough for a floor.
