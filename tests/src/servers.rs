@@ -114,8 +114,16 @@ impl Drop for Directory {
 /// # Errors
 /// It could not be started, or failed; with what it printed.
 pub fn output(command: &mut Command) -> Result<String> {
+    output_fed(command, Stdio::null())
+}
+
+/// The same of a program that reads this.
+///
+/// # Errors
+/// As [`output`].
+pub fn output_fed(command: &mut Command, input: impl Into<Stdio>) -> Result<String> {
     let done = command
-        .stdin(Stdio::null())
+        .stdin(input)
         .output()
         .with_context(|| format!("could not start {command:?}"))?;
     let text = [done.stdout, done.stderr].concat();

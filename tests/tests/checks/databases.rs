@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use director::health::probe::FailureKind::{Certificate, TimedOut, Unexpected};
-use director_tests::servers::{Directory, Server, alone, output};
+use director_tests::servers::{Directory, Server, alone, output, output_fed};
 
 use crate::certificates::Authority;
 use crate::{V4, V6, check, check_broken, check_soon};
@@ -124,7 +124,9 @@ fn postgresql_answers_and_breaks() {
                      SET password_encryption = 'md5';\nCREATE ROLE old LOGIN PASSWORD 'secret';\n";
         let roles = directory.write("roles.sql", roles).unwrap();
         let roles = std::fs::File::open(roles).unwrap();
-        output(as_postgres("postgres").args(["--single", "-j", "postgres", "-D"]).arg(&data).stdin(roles)).unwrap();
+        let mut command = as_postgres("postgres");
+        command.args(["--single", "-j", "postgres", "-D"]).arg(&data);
+        output_fed(&mut command, roles).unwrap();
         let authority = Authority::new("Databases");
         authority.write(&directory, "ca");
         authority.certify(&directory, "data/server", &["127.0.0.1"], 30);

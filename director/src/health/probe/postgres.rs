@@ -54,11 +54,15 @@ pub(super) async fn probe(reach: &Reach, probe: &LoginProbe) -> Result<Good, Fai
                 match (u32::from_be_bytes(*number), &mut login) {
                     // What follows may still be that there are too many connections, or no such database.
                     (AUTHENTICATED, _) => is_let_in = true,
-                    (number, Some(login)) => {
-                        if let Some(answer) = login.answer(number, data).await? {
-                            dialogue.send(&message(b'p', &answer)).await?;
+                    (number, Some(login)) => match login.answer(number, data).await {
+                        Ok(None) => {}
+                        Ok(Some(answer)) => dialogue.send(&message(b'p', &answer)).await?,
+                        Err(failure) => {
+                            // As below.
+                            dialogue.leave().await;
+                            return Err(failure);
                         }
-                    }
+                    },
                     (_, None) => {
                         // It would log a reset at every check.
                         dialogue.leave().await;
