@@ -279,6 +279,7 @@ impl Node {
     fn removed_status(&self, seen: &Seen<'_>, id: u32, record: &Destination) -> RealServerStatus {
         let method = match record.method {
             method::NAT => "nat",
+            method::DR if record.flags & destination::LOCAL != 0 => "local",
             method::DR => "dr",
             method::IPIP => "tun (ipip)",
             method::GUE => "tun (gue)",

@@ -115,7 +115,8 @@ fn a_real_server_that_is_the_director() {
     let methods = |site: &Site| -> Vec<String> {
         let services = site.status().services.into_iter();
         let servers = services.flat_map(|it| it.real_servers);
-        servers.map(|it| it.method).collect()
+        let configured = servers.filter(|it| !it.removed);
+        configured.map(|it| it.method).collect()
     };
     let wait_for_methods = |site: &Site, expected: [&str; 3]| {
         wait_until("the tables follow the address", PATIENCE, || {
@@ -344,13 +345,14 @@ fn what_else_follows_from_checks() {
     wait_for_states(&site, "slow", &["up", "up"]);
     assert_eq!(site.answered(web(8082), 4), by_name(&[(1, 2), (2, 2)]));
     assert_eq!(site.answered(web(8083), 1), by_name(&[(2, 1)]));
-    // A hundredth of the weight: of a few connections none.
+    // A hundredth of the weight: of a few connections none, or the first, if none of those before counts any more.
     let slow = &service(&site, "slow").real_servers[0];
     assert!(
         slow.health.percent.is_some_and(|percent| percent <= 2),
         "{slow:?}"
     );
-    assert_eq!(site.answered(web(8085), 3), by_name(&[(2, 3)]));
+    let answered = site.answered(web(8085), 4);
+    assert!(answered.get("s2") >= Some(&3), "{answered:?}");
     site.check_end();
 }
 
