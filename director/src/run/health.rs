@@ -397,9 +397,15 @@ impl Node {
             places.push(place);
         }
         let Some(since) = since else { return };
-        match self.reweigh_services(&places) {
-            Ok(()) => self.times.verdicts.took(since.elapsed()),
-            Err(error) => tracing::error!("cannot write what health checks found: {error:#}"),
+        if self.reweigh_services(&places).is_ok() {
+            self.times.verdicts.took(since.elapsed());
+            return;
+        }
+        // One of them cannot be written, for want of room: the others do not suffer for it.
+        for place in places {
+            if let Err(error) = self.reweigh_services(&[place]) {
+                tracing::error!("cannot write what health checks found: {error:#}");
+            }
         }
     }
 

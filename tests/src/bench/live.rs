@@ -7,7 +7,7 @@
 //!
 //! Everything runs on one CPU, mostly in the system call that sends: the time of its thread is that of the whole way.
 
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use aya::maps::{Array, MapData};
@@ -22,7 +22,7 @@ use xdp_ebpf::layout::{NextHop, limits, method, scheduler};
 use xdp_ebpf::wire::protocol;
 
 use super::rig::{WORDS, thread_time_ns, words};
-use crate::lab::Namespace;
+use crate::lab::{Namespace, command};
 use crate::packet::Machine as _;
 use crate::packet::build::{Frame, Ip};
 use crate::packet::fixture::{
@@ -254,18 +254,7 @@ fn cable(here: &str, there: &Namespace, other: &str) -> Result<()> {
 
 /// Runs a command in the namespace that this thread is in.
 fn run(name: &str, arguments: &[&str]) -> Result<()> {
-    let output = Command::new(name)
-        .args(arguments)
-        .stdin(Stdio::null())
-        .output()
-        .with_context(|| format!("could not start {name}; is it installed? (cargo xtask setup)"))?;
-    ensure!(
-        output.status.success(),
-        "{name} {}: {}",
-        arguments.join(" "),
-        String::from_utf8_lossy(&output.stderr).trim()
-    );
-    Ok(())
+    command::run(Command::new(name).args(arguments), "").map(drop)
 }
 
 fn nft(rules: &str) -> Result<()> {

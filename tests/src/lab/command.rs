@@ -12,7 +12,7 @@ use super::interrupt;
 ///
 /// # Errors
 /// It could not be started, or failed: with the command and what it wrote to standard error.
-pub(super) fn run(command: &mut Command, input: &str) -> Result<String> {
+pub(crate) fn run(command: &mut Command, input: &str) -> Result<String> {
     // Once an interrupt is being handled nothing new is made.
     let _going_on = interrupt::going_on();
     run_always(command, input)

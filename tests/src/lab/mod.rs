@@ -10,7 +10,7 @@
 //! It is taken down when dropped, and when the program is interrupted; what a killed program left is cleared the
 //! next time a lab comes up. Several stand side by side: all names carry the lab's id.
 
-mod command;
+pub(crate) mod command;
 mod interrupt;
 mod namespace;
 mod pass;

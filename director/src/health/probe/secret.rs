@@ -1,10 +1,12 @@
 //! Passwords that stand in files of their own: read for each run, as they may be changed at any time.
 
 use std::borrow::Cow;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+
+use tokio::task::spawn_blocking;
 
 use super::{Failure, FailureKind};
 use crate::config::{LoginProbe, Secret};
@@ -12,12 +14,15 @@ use crate::config::{LoginProbe, Secret};
 /// The longest password in a file.
 const PASSWORD_BYTES: u64 = 1024;
 
-/// A login with its password.
-pub(super) fn read(probe: &LoginProbe) -> Result<Cow<'_, LoginProbe>, Failure> {
+/// A login with its password. A file that takes long, of a network's file system, holds up no other check.
+pub(super) async fn read(probe: &LoginProbe) -> Result<Cow<'_, LoginProbe>, Failure> {
     let Some(file) = &probe.password_file else {
         return Ok(Cow::Borrowed(probe));
     };
-    let password = password(file).map_err(|what| {
+    let path = file.clone();
+    let read = spawn_blocking(move || password(&path)).await;
+    let read = read.unwrap_or_else(|broken| Err(broken.to_string()));
+    let password = read.map_err(|what| {
         let words = format!("the password file {}: {what}", file.display());
         Failure::new(FailureKind::Local, words)
     })?;
@@ -30,6 +35,10 @@ pub(super) fn read(probe: &LoginProbe) -> Result<Cow<'_, LoginProbe>, Failure> {
 /// The first line, which must be the only one.
 fn password(path: &Path) -> Result<String, String> {
     let failed = |error: io::Error| error.to_string();
+    // Looked at first: a pipe without anybody at its other end is not even opened for ever.
+    if !fs::metadata(path).map_err(failed)?.is_file() {
+        return Err("it is no ordinary file".to_owned());
+    }
     let file = File::open(path).map_err(failed)?;
     let mode = file.metadata().map_err(failed)?.mode() & 0o777;
     if mode & 0o007 != 0 {
@@ -54,7 +63,6 @@ fn password(path: &Path) -> Result<String, String> {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
@@ -91,6 +99,11 @@ mod tests {
         }
         let said = password(&path).unwrap_err();
         assert!(said.contains("No such file"), "{said}");
+        assert!(
+            password(&directory)
+                .unwrap_err()
+                .contains("no ordinary file")
+        );
         fs::remove_dir_all(&directory).unwrap();
     }
 }
