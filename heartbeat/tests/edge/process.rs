@@ -210,9 +210,10 @@ fn dies(links: &str, more: &str, rounds: usize) {
     for _ in 0..rounds {
         eventually("the preferred node serves", || one.is_primary());
         gaps.push(gap_while(&client, || {
-            // With its network: the kernel alone would go on to answer.
-            switch.ip("link set port0 down");
+            // And then its network, since its kernel alone would go on to answer. Not before: it would see its carrier
+            // go, and release in order what this test is to find left behind.
             one.killed();
+            switch.ip("link set port0 down");
             eventually("the other serves", || other.is_primary());
         }));
         switch.ip("link set port0 up");
