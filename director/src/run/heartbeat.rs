@@ -14,6 +14,7 @@ use heartbeat::machine::{Filled, Note, Role};
 use heartbeat::node::realtime::Lock;
 use heartbeat::node::{self, Observer, Start, clock, incarnation};
 use heartbeat::takeover;
+use heartbeat::wire::auth::Keyring;
 
 use super::node::Node;
 use crate::control::GroupStatus;
@@ -43,9 +44,40 @@ pub(super) struct Heartbeat {
 
 struct Running {
     config: Arc<Config>,
+    /// As they were in their files.
+    keyring: Keyring,
     node: Arc<node::Node>,
     roles: Roles,
     watchdog: Watchdog,
+}
+
+impl Running {
+    fn differs_in_keys_at_most(&self, wanted: &Config) -> bool {
+        let rekeyed = Config {
+            keys: wanted.keys.clone(),
+            ..(*self.config).clone()
+        };
+        rekeyed == *wanted
+    }
+
+    /// Keys are changed on one node after the other while all serve: no group is given up for that. Files that cannot be
+    /// read change nothing.
+    fn follow_keys(&mut self, wanted: &Arc<Config>) {
+        match load_keys(wanted) {
+            Ok(keyring) => {
+                if !self.keyring.is_same(&keyring) {
+                    tracing::warn!("heartbeat signs or accepts with other keys from now on");
+                    // Fails only once the heartbeat has ended.
+                    let _ = self.node.keys(keyring.clone());
+                    self.keyring = keyring;
+                }
+                self.config = Arc::clone(wanted);
+            }
+            Err(error) => {
+                tracing::error!("heartbeat goes on with the keys that it has: {error}");
+            }
+        }
+    }
 }
 
 /// Role in each group, by its name.
@@ -307,14 +339,16 @@ impl Node {
     /// Starts the heartbeat of the configuration, or another one where it has changed.
     pub(super) fn follow_heartbeat(&mut self) {
         let wanted = self.config.heartbeat.clone();
-        let present = self.heartbeat.running.as_ref().map(|it| &it.config);
-        if present == wanted.as_ref() {
-            return;
-        }
-        if present.is_some() {
-            tracing::warn!(
+        match (&mut self.heartbeat.running, &wanted) {
+            (None, None) => return,
+            (Some(running), Some(wanted)) if running.differs_in_keys_at_most(wanted) => {
+                running.follow_keys(wanted);
+                return;
+            }
+            (Some(_), _) => tracing::warn!(
                 "the section heartbeat has changed: this node gives its groups up and starts anew"
-            );
+            ),
+            (None, Some(_)) => {}
         }
         self.heartbeat.stop();
         self.heartbeat.fault = None;
@@ -351,8 +385,9 @@ impl Node {
                 "the director is not ready to forward yet".to_owned(),
             )
         });
+        let keyring = load_keys(&config)?;
         let node = node::Node::start(Start {
-            keyring: load_keys(&config)?,
+            keyring: keyring.clone(),
             config: Arc::clone(&config),
             incarnation: self.incarnation(),
             mark: takeover::MARK,
@@ -369,6 +404,7 @@ impl Node {
         tracing::info!(node = config.node, "heartbeat started");
         Ok(Running {
             config,
+            keyring,
             node,
             roles,
             watchdog,

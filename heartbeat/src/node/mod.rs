@@ -58,6 +58,7 @@ enum Order {
     Operator(Command, Scope),
     Unfit(String, Option<String>),
     Fill(Filled),
+    Keys(Keyring),
     Ask(Sender<Snapshot>),
     Stop,
 }
@@ -183,6 +184,14 @@ impl Node {
     /// The thread has ended.
     pub fn fill(&self, filled: Filled) -> Result<(), NodeError> {
         self.send(Order::Fill(filled))
+    }
+
+    /// Signs with other keys from now on, and accepts others: nothing else changes.
+    ///
+    /// # Errors
+    /// The thread has ended.
+    pub fn keys(&self, keyring: Keyring) -> Result<(), NodeError> {
+        self.send(Order::Keys(keyring))
     }
 
     /// How the node is.

@@ -413,6 +413,10 @@ impl<O: Observer> Running<O> {
                     self.unfit.remove(&source);
                 }
                 Order::Fill(filled) => self.input(Input::Filled(filled)),
+                Order::Keys(keyring) => {
+                    self.receiver.follow(keyring.clone());
+                    self.keyring = keyring;
+                }
                 Order::Ask(answer) => {
                     // Who asked may have gone.
                     let _ = answer.send(self.snapshot());

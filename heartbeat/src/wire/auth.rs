@@ -98,6 +98,20 @@ pub struct Keyring {
 }
 
 impl Keyring {
+    /// Whether both have the same secrets under the same numbers, and sign with the same.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        let marks = |keyring: &Self| -> Vec<_> {
+            let mark = |key: &Key| {
+                let mut bytes = vec![key.id];
+                key.sign(&mut bytes);
+                bytes
+            };
+            keyring.keys.iter().map(mark).collect()
+        };
+        marks(self) == marks(other)
+    }
+
     /// Without secrets: messages are protected from damage only.
     #[must_use]
     pub fn without_secret() -> Self {
@@ -290,6 +304,11 @@ impl Receiver {
                 .collect(),
             counts: vec![[0; Reject::ALL.len()]; links],
         }
+    }
+
+    /// From now on believes what is signed with these. What was heard before stays heard.
+    pub fn follow(&mut self, keyring: Keyring) {
+        self.keyring = keyring;
     }
 
     /// Takes what came on a link.

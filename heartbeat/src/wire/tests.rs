@@ -66,6 +66,31 @@ fn keys_change_while_all_nodes_run() {
         Keyring::new(key(2), []).unwrap(),
     ];
     let sent = message("lb1", 5, 1);
+    for (at, one) in steps.iter().enumerate() {
+        for (of, other) in steps.iter().enumerate() {
+            assert_eq!(one.is_same(other), at == of, "{at} {of}");
+        }
+    }
+    let mut receiver = Receiver::new(steps[0].clone(), ("lb2", 9), ["lb1"], 1);
+    let later = message("lb1", 5, 2);
+    assert_eq!(
+        receiver.receive(LinkId(0), &steps[0].seal(&sent)),
+        Ok(sent.clone())
+    );
+    assert_eq!(
+        receiver.receive(LinkId(0), &steps[3].seal(&later)),
+        Err(Reject::Key)
+    );
+    receiver.follow(steps[2].clone());
+    assert_eq!(
+        receiver.receive(LinkId(0), &steps[3].seal(&later)),
+        Ok(later.clone())
+    );
+    // New keys make nothing new that was heard under the old ones.
+    assert_eq!(
+        receiver.receive(LinkId(0), &steps[0].seal(&sent)),
+        Err(Reject::Replayed)
+    );
     for pair in steps.windows(2) {
         assert_eq!(pair[0].open(&pair[1].seal(&sent)), Ok(sent.clone()));
         assert_eq!(pair[1].open(&pair[0].seal(&sent)), Ok(sent.clone()));

@@ -287,6 +287,54 @@ fn a_dead_director_is_fenced_before_another_one_takes_over() {
     }
 }
 
+/// Keys are changed on one director after the other, and nobody gives anything up for that; a reload takes another secret
+/// in the same file, too.
+#[test]
+#[ignore = "needs root, network namespaces and BPF: cargo xtask test runs it"]
+fn keys_change_while_both_run() {
+    let with = |keys: &str| [QUICK, BOTH_CABLES, ONE_GROUP, keys].concat();
+    let mut pair = Pair::up_with(Runs::Director, &[&with("")], "");
+    let secrets = ["one", "two"].map(|name| pair.secret(name));
+    let [one, two] = &secrets;
+    // From no key to one, nobody understands the other between the two reloads.
+    pair.setup.section = with(&format!("key: {{id: 1, file: {one}}}\n"));
+    for node in NODES {
+        pair.reload(node);
+    }
+    let primary = pair.wait_settled("web");
+    let history = NODES.map(|node| pair.status(node).unwrap()["history"].clone());
+    for keys in [
+        format!("key: {{id: 1, file: {one}, accept: [{{id: 2, file: {two}}}]}}\n"),
+        format!("key: {{id: 2, file: {two}, accept: [{{id: 1, file: {one}}}]}}\n"),
+        format!("key: {{id: 2, file: {two}}}\n"),
+    ] {
+        pair.setup.section = with(&keys);
+        for node in NODES {
+            pair.reload(node);
+        }
+    }
+    assert_eq!(pair.wait_settled("web"), primary);
+    let after = NODES.map(|node| pair.status(node).unwrap()["history"].clone());
+    assert_eq!(after, history, "{}", pair.logs());
+    let logs = pair.logs();
+    assert_eq!(logs.matches("other keys from now on").count(), 8, "{logs}");
+    assert!(!logs.contains("starts anew"), "{logs}");
+    std::fs::write(two, "another one in the same file\n").unwrap();
+    let backup = other(primary);
+    pair.reload(backup);
+    let waited = wait_until(
+        "what is signed with the old one is not believed",
+        PATIENCE,
+        || {
+            let status = pair.status(backup)?;
+            let text = status["links"].to_string();
+            anyhow::ensure!(text.contains("the signature is wrong"), "{text}");
+            Ok(())
+        },
+    );
+    waited.unwrap_or_else(|error| panic!("{error:#}\n{}", pair.logs()));
+}
+
 fn ordered(pair: &mut Pair) {
     let primary = pair.wait_settled("web");
     pair.command(primary, &["standby"]).unwrap();

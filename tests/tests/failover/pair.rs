@@ -1,6 +1,8 @@
 //! Two nodes of a lab, and what is done to them.
 
+use std::fs;
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -209,7 +211,7 @@ impl Pair {
 
     fn start_heartbeat(&self, node: Host) -> Result<Process> {
         let config = self.lab.directory().join(format!("{node}.yaml"));
-        std::fs::write(&config, format!("node: {node}\n{}", self.setup.section))?;
+        fs::write(&config, format!("node: {node}\n{}", self.setup.section))?;
         let mut command = Command::new(paths::program("heartbeat")?);
         command.arg("run").arg("--config").arg(config);
         command.arg("--socket").arg(self.socket(node));
@@ -248,6 +250,14 @@ impl Pair {
     pub(crate) fn status(&self, node: Host) -> Result<Value> {
         let text = self.command(node, &["status", "--json"])?;
         serde_json::from_str(&text).with_context(|| format!("no JSON: {text}"))
+    }
+
+    /// A secret's file; its path.
+    pub(crate) fn secret(&self, name: &str) -> String {
+        let path = self.lab.directory().join(name);
+        fs::write(&path, format!("a secret of the lab, {name}\n")).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        path.to_str().unwrap().to_owned()
     }
 
     /// Waits until a node's peer has all that the node has, and the node all of its peer's.
@@ -320,7 +330,7 @@ impl Pair {
             &format!("{words:?} in {}", file.display()),
             PATIENCE,
             || {
-                let text = std::fs::read_to_string(&file).unwrap_or_default();
+                let text = fs::read_to_string(&file).unwrap_or_default();
                 let mut lines = text.lines();
                 let is_there = lines.any(|line| words.iter().all(|word| line.contains(word)));
                 ensure!(is_there, "{text}");

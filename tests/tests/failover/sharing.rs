@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::os::unix::fs::PermissionsExt;
 
 use anyhow::{Context, Result, ensure};
 use director_tests::director::{status_on, sync_status_on, wait_shared};
@@ -47,14 +46,6 @@ fn wait_said(pair: &Pair, node: Host, what: &str, is_so: impl Fn(&Value) -> bool
     .unwrap_or_else(|error| panic!("{error:#}\n{}", pair.logs()));
 }
 
-/// A secret's file; its path.
-fn key(pair: &Pair, name: &str) -> String {
-    let path = pair.lab.directory().join(name);
-    fs::write(&path, format!("a secret of the lab, {name}\n")).unwrap();
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
-    path.to_str().unwrap().to_owned()
-}
-
 /// Has both directors lose so many of a hundred datagrams of each other.
 fn lose(pair: &Pair, of_a_hundred: u32) {
     let rule = format!(
@@ -79,7 +70,7 @@ fn lose(pair: &Pair, of_a_hundred: u32) {
 fn over_whatever_they_talk() {
     let mut pair = Pair::up_as(setup(SHARED));
     pair.wait_settled("web");
-    let secret = key(&pair, "secret");
+    let secret = pair.secret("secret");
     let rows = [
         ("an IPv6 group", "group: \"ff02::81\"".to_owned(), 0),
         // The same file for both: a node's own address is nobody else's.
@@ -190,7 +181,7 @@ fn handed_over_in_order() {
 fn secrets_that_differ() {
     let mut pair = Pair::up_as(setup(SHARED));
     pair.wait_settled("web");
-    let secrets = ["one", "other"].map(|name| key(&pair, name));
+    let secrets = ["one", "other"].map(|name| pair.secret(name));
     for (node, secret) in NODES.iter().zip(&secrets) {
         pair.setup.more =
             format!("sync: {{interface: eth1, alone_after: 1s, key: {{id: 1, file: {secret}}}}}\n");
@@ -216,7 +207,7 @@ fn secrets_that_differ() {
     for node in NODES {
         wait_shared(&pair.lab, node).unwrap_or_else(|error| panic!("{error:#}\n{}", pair.logs()));
     }
-    key(&pair, "other");
+    pair.secret("other");
     // The other secret is accepted while all get the new one: one node after the other, and nobody goes unheard.
     let [one, other_one] = secrets;
     pair.setup.more = format!(
