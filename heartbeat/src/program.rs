@@ -28,7 +28,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use nix::sys::signal::{Signal, killpg};
+use nix::sys::signal::{SigSet, Signal, killpg};
 use nix::unistd::Pid;
 
 /// Most programs that run at once.
@@ -37,6 +37,8 @@ pub const RUNNING: usize = 64;
 pub const WAITING: usize = 4;
 /// What is kept of a program's words, in bytes.
 pub const OUTPUT_BYTES: usize = 4096;
+/// What is shown of a program's first line: it stands in every report of the node until the next one.
+const LINE_CHARACTERS: usize = 200;
 /// Where programs look for others.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// A thread that only waits needs little; locked memory is not to be wasted.
@@ -98,12 +100,29 @@ pub struct Ended<T> {
 }
 
 impl<T> Ended<T> {
-    /// The first line of what it said.
+    /// The first line of what it said, as it can be shown on a terminal.
     #[must_use]
-    pub fn line(&self) -> Option<&str> {
+    pub fn line(&self) -> Option<String> {
         let mut lines = self.words.lines().map(str::trim);
-        lines.find(|line| !line.is_empty())
+        let line = lines.find(|line| !line.is_empty())?;
+        Some(harmless(line).take(LINE_CHARACTERS).collect())
     }
+
+    /// All that it said, as it can be shown on a terminal: a program's words go to the log, too.
+    #[must_use]
+    pub fn shown(&self) -> String {
+        harmless(self.words.trim()).collect()
+    }
+}
+
+/// Without what moves a terminal's cursor, clears its screen or sets its title.
+fn harmless(text: &str) -> impl Iterator<Item = char> {
+    let shown = |it: char| match it {
+        '\n' | '\t' => it,
+        _ if it.is_control() => char::REPLACEMENT_CHARACTER,
+        _ => it,
+    };
+    text.chars().map(shown)
 }
 
 /// What runs and what waits, without processes.
@@ -295,7 +314,8 @@ fn attempt<T>(job: &Job<T>, words: &mut Vec<u8>) -> io::Result<Outcome> {
     };
     let deadline = Instant::now() + job.timeout;
     let (mut said, says) = io::pipe()?;
-    let child = Command::new(program)
+    let mut command = Command::new(program);
+    command
         .args(arguments)
         .env_clear()
         .env("PATH", PATH)
@@ -303,8 +323,13 @@ fn attempt<T>(job: &Job<T>, words: &mut Vec<u8>) -> io::Result<Outcome> {
         .stdin(Stdio::null())
         .stdout(says.try_clone()?)
         .stderr(says)
-        .process_group(0)
-        .spawn()?;
+        .process_group(0);
+    // Heartbeat reads its signals from a descriptor and blocks them, which a program would inherit: what it starts could
+    // not be ended by SIGTERM.
+    let unblocked = || SigSet::empty().thread_set_mask().map_err(io::Error::from);
+    // SAFETY: between fork and exec it makes one system call, of a mask on its own stack, and allocates nothing.
+    unsafe { command.pre_exec(unblocked) };
+    let child = command.spawn()?;
     let mut group = Group { child };
     let end = pidfd(&group.child)?;
     let flags = OFlag::from_bits_retain(fcntl(&said, FcntlArg::F_GETFL)?);
@@ -417,8 +442,18 @@ mod tests {
             ("kill -9 $$", failed("signal: 9 (SIGKILL)"), ""),
             ("echo $HEARTBEAT_NODE $HOME", Outcome::Succeeded, "lb1"),
             ("cat", Outcome::Succeeded, ""),
+            // What it says is shown to people, whose terminals it must not command.
+            (
+                "printf '\\033[2J\\a\\n'",
+                Outcome::Succeeded,
+                "\u{fffd}[2J\u{fffd}",
+            ),
+            // Signals that heartbeat blocks end its programs.
+            ("kill $$; sleep 30", failed("signal: 15 (SIGTERM)"), ""),
         ];
         for (script, outcome, line) in rows {
+            // As in the thread of the program that reads its signals.
+            SigSet::from(Signal::SIGTERM).thread_block().unwrap();
             let ended = one(job("a", script, 7));
             assert_eq!(ended.outcome, outcome, "{script}");
             assert_eq!(ended.line().unwrap_or_default(), line, "{script}");

@@ -127,6 +127,14 @@ fn write(out: &mut String, status: &Value) -> std::fmt::Result {
         if !fault.is_empty() {
             writeln!(out, "    {fault}")?;
         }
+        for (key, what) in [
+            ("refused", "came through a router, or not from a peer"),
+            ("garbage", "pieces on the line that were no messages"),
+        ] {
+            if let Some(count) = link[key].as_u64().filter(|count| *count > 0) {
+                writeln!(out, "    not looked at: {count} × {what}")?;
+            }
+        }
         if let Some(refused) = link["not_believed"].as_object() {
             for (why, count) in refused {
                 writeln!(out, "    not believed: {count} × {why}")?;

@@ -1,10 +1,12 @@
 //! From a path or a text to the resolved configuration, and to the keys that it names.
 
 use std::fs;
-use std::io::Read;
-use std::os::unix::fs::PermissionsExt;
+use std::io::{self, Read};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
+use nix::libc;
+use nix::unistd::geteuid;
 use serde_saphyr::{MessageFormatter, UserMessageFormatter};
 
 use super::error::{ConfigError, Mistake, Mistakes, Place};
@@ -87,9 +89,16 @@ fn read(path: &Path, limit: u64) -> Result<Vec<u8>, ConfigError> {
         path: path.to_owned(),
         source,
     };
+    read_opened(fs::File::open(path).map_err(failed)?, path, limit)
+}
+
+fn read_opened(file: fs::File, path: &Path, limit: u64) -> Result<Vec<u8>, ConfigError> {
+    let failed = |source| ConfigError::Read {
+        path: path.to_owned(),
+        source,
+    };
     let mut bytes = Vec::new();
     // Not the size that the file system tells: that of a pipe is 0.
-    let file = fs::File::open(path).map_err(failed)?;
     file.take(limit + 1)
         .read_to_end(&mut bytes)
         .map_err(failed)?;
@@ -132,13 +141,29 @@ fn load_key(KeyFile { id, file }: &KeyFile) -> Result<Key, ConfigError> {
 /// Reads a key's file: its bytes, without white space at the end.
 ///
 /// # Errors
-/// It cannot be read, or can be read by others than its owner.
+/// It cannot be read, is no regular file, belongs to another user, or can be read by others than its owner.
 pub fn read_secret(file: &Path) -> Result<Vec<u8>, ConfigError> {
     let failed = |source| ConfigError::Read {
         path: file.to_owned(),
         source,
     };
-    let mode = fs::metadata(file).map_err(failed)?.permissions().mode() & 0o777;
+    // A pipe that nobody writes to would be waited for.
+    let opened = fs::File::options()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(file)
+        .map_err(failed)?;
+    let found = opened.metadata().map_err(failed)?;
+    let owner = found.uid();
+    if !found.is_file() {
+        return Err(failed(io::Error::other("it is no regular file")));
+    }
+    if owner != 0 && owner != geteuid().as_raw() {
+        return Err(failed(io::Error::other(format!(
+            "it belongs to the user with the number {owner}, who can change it; expected: to root, or to the user who runs this"
+        ))));
+    }
+    let mode = found.permissions().mode() & 0o777;
     if mode & 0o077 != 0 {
         return Err(ConfigError::KeyOpen {
             path: file.to_owned(),
@@ -146,6 +171,6 @@ pub fn read_secret(file: &Path) -> Result<Vec<u8>, ConfigError> {
         });
     }
     // Room for the end of the line; what is longer is refused by its length.
-    let bytes = read(file, *KEY_BYTES.end() as u64 + 2)?;
+    let bytes = read_opened(opened, file, *KEY_BYTES.end() as u64 + 2)?;
     Ok(bytes.trim_ascii_end().to_vec())
 }

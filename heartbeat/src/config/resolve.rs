@@ -570,13 +570,20 @@ impl Resolver {
             &file.addresses,
             limits::ADDRESSES,
             |this, text| {
-                let expected =
-                    "an address with its prefix length, like 198.51.100.10/24 or 2001:db8::10/64";
+                let expected = "a host's address with its prefix length, like 198.51.100.10/24 or 2001:db8::10/64";
                 this.read(text, expected, |text| {
                     let network: IpNet = text.parse().ok()?;
                     let address = network.addr();
-                    (!address.is_unspecified() && !address.is_multicast() && !address.is_loopback())
-                        .then_some(network)
+                    // In networks of two or one the first and the last address are hosts', too (RFC 3021).
+                    let is_whole_network = address.is_ipv4()
+                        && network.prefix_len() < 31
+                        && [network.network(), network.broadcast()].contains(&address);
+                    let is_host = !address.is_unspecified()
+                        && !address.is_multicast()
+                        && !address.is_loopback()
+                        && !is_whole_network
+                        && network.prefix_len() > 0;
+                    is_host.then_some(network)
                 })
             },
         );

@@ -1,8 +1,13 @@
 //! Configurations that are right, and everything that can be wrong with one.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
-use super::{AutoFailback, Config, ConfigError, LinkKind, UdpTo, parse};
+use nix::sys::stat::Mode;
+use nix::unistd::{Uid, chown, geteuid, mkfifo};
+
+use super::{AutoFailback, Config, ConfigError, LinkKind, UdpTo, parse, read_secret};
 
 /// Two nodes, all links, two groups.
 const FULL: &str = r#"
@@ -293,6 +298,24 @@ const BAD: &[(&str, &str, &str, &str)] = &[
         "with its prefix length",
     ),
     (
+        "addresses: [198.51.100.11/24]",
+        "addresses: [198.51.100.0/24]",
+        "groups[1].addresses[0]",
+        "a host's address",
+    ),
+    (
+        "addresses: [198.51.100.11/24]",
+        "addresses: [198.51.100.255/24]",
+        "groups[1].addresses[0]",
+        "a host's address",
+    ),
+    (
+        "addresses: [198.51.100.11/24]",
+        "addresses: [198.51.100.11/0]",
+        "groups[1].addresses[0]",
+        "a host's address",
+    ),
+    (
         "lb2: 100 }\n    vrid",
         "lb2: 150 }\n    vrid",
         "groups[0].priority.lb2",
@@ -440,4 +463,32 @@ fn nothing_is_not_a_configuration() {
     ] {
         assert!(parse("heartbeat.yaml", text, "host").is_err(), "{text}");
     }
+}
+
+/// What stands where a secret should.
+#[test]
+fn only_a_file_of_ones_own_is_a_secret() {
+    let directory = std::env::temp_dir().join(format!("secret-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).unwrap();
+    let path = directory.join("key");
+    let refused = |what: &str| {
+        let error = read_secret(&path).unwrap_err().to_string();
+        assert!(error.contains(what), "{what}: {error}");
+        std::fs::remove_file(&path).unwrap();
+    };
+    let mode = |mode| std::fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+    // Nobody writes to it: it must not be waited for.
+    mkfifo(&path, Mode::S_IRUSR | Mode::S_IWUSR).unwrap();
+    refused("no regular file");
+    std::fs::write(&path, "a secret of sixteen\n").unwrap();
+    mode(0o640);
+    refused("chmod 600");
+    std::fs::write(&path, "a secret of sixteen\n").unwrap();
+    mode(0o600);
+    assert_eq!(read_secret(&path).unwrap(), b"a secret of sixteen");
+    if geteuid().is_root() {
+        chown(&path, Some(Uid::from_raw(65534)), None).unwrap();
+        refused("belongs to the user with the number 65534");
+    }
+    std::fs::remove_dir_all(&directory).unwrap();
 }

@@ -3,7 +3,7 @@
 use std::fs::Permissions;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
@@ -45,9 +45,15 @@ impl Server {
             return Err(ServerError::Taken(path.to_owned()));
         }
         let make = || {
-            match std::fs::remove_file(path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
+            match std::fs::symlink_metadata(path) {
+                Ok(found) if !found.file_type().is_socket() => {
+                    return Err(io::Error::other(
+                        "something that is no socket stands there: give another path, or remove it",
+                    ));
+                }
+                Ok(_) => std::fs::remove_file(path)?,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
             }
             let listener = UnixListener::bind(path)?;
             std::fs::set_permissions(path, Permissions::from_mode(0o600))?;
@@ -117,9 +123,20 @@ pub fn answer(question: Question, node: &Node, config: &Config) -> Answer {
         Question::Takeover { group } => (Command::Takeover, group),
         Question::Ready { group } => (Command::Ready, group),
     };
+    let has = |name: &str| config.groups.iter().any(|group| group.name == name);
+    let is_member = |name: &str| {
+        let mut groups = config.groups.iter();
+        groups.any(|group| group.name == name && group.priorities.contains_key(&config.node))
+    };
     let scope = match group {
         None => Scope::All,
-        Some(name) if config.groups.iter().any(|group| group.name == name) => Scope::Group(name),
+        Some(name) if command != Command::Ready && !is_member(&name) && has(&name) => {
+            return Answer::Error(format!(
+                "{} stands not in the priorities of group {name}: it never serves it",
+                config.node
+            ));
+        }
+        Some(name) if has(&name) => Scope::Group(name),
         Some(name) => {
             let names: Vec<&str> = config
                 .groups
@@ -133,5 +150,24 @@ pub fn answer(question: Question, node: &Node, config: &Config) -> Answer {
     match node.order(command, scope) {
         Ok(()) => Answer::Ok(serde_json::Value::Null),
         Err(error) => Answer::Error(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_socket_is_replaced() {
+        let path = std::env::temp_dir().join(format!("control-{}", std::process::id()));
+        std::fs::write(&path, "somebody's").unwrap();
+        let error = Server::listen(&path).unwrap_err().to_string();
+        assert!(error.contains("no socket stands there:"), "{error}");
+        assert_eq!(std::fs::read(&path).unwrap(), b"somebody's");
+        std::fs::remove_file(&path).unwrap();
+        // What a killed run leaves: the socket of nobody.
+        drop(UnixListener::bind(&path).unwrap());
+        drop(Server::listen(&path).unwrap());
+        assert!(!path.exists());
     }
 }

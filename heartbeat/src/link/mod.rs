@@ -16,6 +16,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
+use nix::net::if_::if_nametoindex;
 use serde::Serialize;
 
 use self::serial::Serial;
@@ -81,6 +82,8 @@ pub struct Link {
     settings: config::Link,
     virtual_ones: Vec<IpAddr>,
     open: Option<Open>,
+    /// Number of the interface that it was opened on: one that is made again under its name is another.
+    opened_on: Option<u32>,
     reopen: Duration,
     fault: Option<String>,
     /// What was told last.
@@ -97,6 +100,7 @@ impl Link {
             settings,
             virtual_ones,
             open: None,
+            opened_on: None,
             reopen: Duration::ZERO,
             fault: None,
             told: None,
@@ -108,6 +112,8 @@ impl Link {
     /// Opens the link if that is due, and goes on with what waits for the line.
     pub fn step(&mut self, now: Duration) -> Option<Event> {
         if self.open.is_none() && self.reopen <= now {
+            let index = self.interface().map(if_nametoindex);
+            self.opened_on = index.and_then(Result::ok);
             let opened = match &self.settings.kind {
                 LinkKind::Udp(settings) => Udp::open(settings).map(Open::Udp),
                 LinkKind::Vrrp(settings) => {
@@ -228,9 +234,13 @@ impl Link {
     }
 
     /// An interface came up or went: a link on it that is broken is opened at once. Addresses of it changed, perhaps.
-    pub fn interface_changed(&mut self, interface: &str, now: Duration) {
+    /// Another one has its name, perhaps, which the sockets of one that only listens would never notice.
+    pub fn interface_changed(&mut self, interface: &str, index: u32, now: Duration) {
         if self.interface() != Some(interface) {
             return;
+        }
+        if self.opened_on.is_some_and(|before| before != index) && self.open.is_some() {
+            self.close(&io::Error::other("the interface was made anew"), now);
         }
         self.reopen = self.reopen.min(now);
         let looked = match (&mut self.open, &self.settings.kind) {

@@ -385,6 +385,11 @@ impl Machine {
 
     /// What is needed to take groups back is there, or not: told once each.
     fn fill(&mut self, filled: Filled, actions: &mut Vec<Action>) {
+        // It had what it needs, and lacks it anew: then it waits anew, too. One that gave up does not.
+        let is_anew = matches!(self.filled, Filled::Done(_) | Filled::Needless);
+        if is_anew && matches!(filled, Filled::Waiting(_)) {
+            self.fill_until = self.now + self.config.failback_limit;
+        }
         let filled = match filled {
             Filled::Waiting(what) if self.now >= self.fill_until => Filled::GivenUp(what),
             filled => filled,

@@ -5,6 +5,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use super::clock;
@@ -59,7 +60,16 @@ fn read(path: &Path) -> io::Result<Option<u64>> {
 /// Whole or not at all.
 fn write(path: &Path, number: u64) -> io::Result<()> {
     let beside = path.with_extension("incarnation.new");
-    let mut file = File::create(&beside)?;
+    // What a start that was cut short left. A new file, never one that somebody put or linked there for us to overwrite.
+    match fs::remove_file(&beside) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = File::options()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&beside)?;
     writeln!(file, "{number}")?;
     file.sync_all()?;
     fs::rename(&beside, path)

@@ -355,9 +355,9 @@ impl<O: Observer> Running<O> {
         let names = touched
             .iter()
             .filter_map(|index| self.interfaces.get(index));
-        for name in names.map(|interface| &interface.name) {
+        for interface in names {
             for link in &mut self.links {
-                link.interface_changed(name, now);
+                link.interface_changed(&interface.name, interface.index, now);
             }
         }
         self.fitness.network(&changes);
@@ -640,7 +640,7 @@ fn owned(environment: &[(&str, &str)]) -> Vec<(String, String)> {
 }
 
 fn tell_program<T>(what: &str, ended: &Ended<T>) {
-    let (outcome, said) = (&ended.outcome, ended.words.trim());
+    let (outcome, said) = (&ended.outcome, ended.shown());
     let program = ended.job.command.join(" ");
     if ended.outcome == Outcome::Succeeded {
         tracing::info!(program, said, "{what}: {outcome}");

@@ -368,6 +368,17 @@ impl<N: Network> Takeover<N> {
             }
             changes.extend(stand.addresses.iter().map(|address| stand.add(address)));
         }
+        // Else the kernel, with the first address of a network, removes all others of it: this node's own one, where that
+        // came after the virtual one.
+        for stand in &stands {
+            let setting = format!("ipv4/conf/{}/promote_secondaries", stand.name);
+            if !stand.is_macvlan
+                && stand.addresses.iter().any(|it| it.addr().is_ipv4())
+                && let Err(error) = self.network.set(&setting, "1")
+            {
+                tracing::warn!(setting, %error, "a setting cannot be made: with a virtual address others of its network may be removed");
+            }
+        }
         let outcomes = self.network.change(&changes).map_err(kernel)?;
         let is_router = self.network.is_router(&movable.interface);
         let group = &mut self.groups[number];

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use heartbeat::config::{self, LinkKind, SerialLink, UdpLink, UdpTo, VrrpLink};
 use heartbeat::link::{Event, Link, REOPEN, Received, framing};
+use nix::net::if_::if_nametoindex;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::namespace::{Namespace, cable};
@@ -149,10 +150,15 @@ fn an_interface_that_goes_down_and_one_that_vanishes() {
     assert_eq!(here.deadline(), Some(REOPEN * 2), "at a bounded rate");
     cable(&one, &ONE, &other, &OTHER);
     assert_eq!(try_at(&mut here, REOPEN), None, "not due");
-    here.interface_changed("eth0", REOPEN);
+    let index = |namespace: &Namespace| namespace.run(|| if_nametoindex("eth0")).unwrap();
+    here.interface_changed("eth0", index(&one), REOPEN);
     assert_eq!(try_at(&mut here, REOPEN), Some(Event::Works));
-    let mut there = udp(UdpTo::Unicast(vec![address("192.0.2.1")]));
-    open(&other, &mut there);
+    // One that only listens notices as well, by the number of the interface, and once.
+    for opened in [2, 2] {
+        there.interface_changed("eth0", index(&other), REOPEN);
+        other.run(|| there.step(REOPEN));
+        assert_eq!((there.fault(), there.counters().opened), (None, opened));
+    }
     here.send(b"5", REOPEN);
     assert_eq!(hear(&mut there)[0].bytes, b"5");
 }

@@ -103,10 +103,13 @@ fn a_network_of_its_own_has_a_route() {
         takeover.take(1, Duration::ZERO).unwrap();
     });
     assert!(client.reaches("198.51.100.10") && client.reaches("198.51.100.20"));
-    // The kernel removes the second with the first, as no other address of the network is there.
-    assert_eq!(one.setting("ipv4/conf/eth0/promote_secondaries"), "0");
+    // The kernel would remove all others of the network with the first, the node's own, too, if that came later.
+    assert_eq!(one.setting("ipv4/conf/eth0/promote_secondaries"), "1");
+    one.ip("addr add 198.51.100.1/24 dev eth0");
     one.run(|| takeover.release(0, Duration::ZERO)).unwrap();
-    assert!(client.reaches("198.51.100.20"));
+    assert!(client.reaches("198.51.100.20") && client.reaches("198.51.100.1"));
+    one.run(|| takeover.release(1, Duration::ZERO)).unwrap();
+    assert!(client.reaches("198.51.100.1"));
 }
 
 #[test]
