@@ -15,7 +15,9 @@ pub struct NodeName(Arc<str>);
 
 /// A name that no node can have.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
-#[error("a node's name has {found} bytes; expected 1 to {NODE_NAME_BYTES}")]
+#[error(
+    "a node's name has {found} bytes; expected 1 to {NODE_NAME_BYTES}, and no control characters"
+)]
 pub struct NodeNameError {
     /// So many bytes.
     pub found: usize,
@@ -25,9 +27,9 @@ impl NodeName {
     /// A node's name.
     ///
     /// # Errors
-    /// It is empty or too long.
+    /// It is empty or too long, or has what would move an operator's cursor.
     pub fn new(name: &str) -> Result<Self, NodeNameError> {
-        if (1..=NODE_NAME_BYTES).contains(&name.len()) {
+        if (1..=NODE_NAME_BYTES).contains(&name.len()) && !name.contains(char::is_control) {
             Ok(Self(name.into()))
         } else {
             Err(NodeNameError { found: name.len() })

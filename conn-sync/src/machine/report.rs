@@ -223,7 +223,9 @@ impl<H: Copy + Eq + Hash> Machine<H> {
         let has = of_us.map_or(0, |heard| heard.applied);
         let sent = self.sender.number();
         let sends = peer.status.as_ref().is_some_and(|status| status.sent > 0);
-        let first_missing = self.sender.sent_at((has + 1).max(self.sender.oldest()));
+        let first_missing = self
+            .sender
+            .sent_at(has.saturating_add(1).max(self.sender.oldest()));
         PeerReport {
             node: peer.node.clone(),
             incarnation: peer.incarnation,

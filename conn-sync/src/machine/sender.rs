@@ -110,7 +110,7 @@ impl<H: Copy + Eq + Hash> Sender<H> {
 
     /// How many records were sent after an update, as far as is remembered.
     pub(super) fn records_after(&self, number: u64) -> u64 {
-        let first = (number + 1).max(self.oldest());
+        let first = number.saturating_add(1).max(self.oldest());
         let known = self.index(first).unwrap_or(self.history.len());
         let later = self.history.range(known..);
         later.map(|sent| sent.handles.len() as u64).sum()

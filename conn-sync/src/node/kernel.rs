@@ -94,6 +94,8 @@ struct State {
     applied: Applied,
     passes: u64,
     pass_took: Duration,
+    /// The same in processor time: who was kept from running has cost nothing, and must not wait for that besides.
+    pass_cost: Duration,
     trouble: Trouble,
 }
 
@@ -131,6 +133,7 @@ impl State {
     }
 
     fn pass(&mut self) -> Vec<Vec<u8>> {
+        let cost = cpu_time();
         let began = Instant::now();
         let tables = self.tables();
         let view = match tables.view() {
@@ -155,6 +158,7 @@ impl State {
         let messages = self.pack(found);
         self.passes += 1;
         self.pass_took = began.elapsed();
+        self.pass_cost = cpu_time().saturating_sub(cost);
         messages
     }
 
@@ -330,6 +334,7 @@ pub(super) async fn run(
         applied: Applied::default(),
         passes: 0,
         pass_took: Duration::ZERO,
+        pass_cost: Duration::ZERO,
         trouble: Trouble::default(),
     };
     // There is nothing to wait for: nobody can be asked for what he has.
@@ -366,7 +371,7 @@ pub(super) async fn run(
             },
             () = sleep_until(pass_at) => {
                 let messages = state.pass();
-                pass_at = Instant::now() + PASS_EVERY.max(state.pass_took * PASS_SHARE);
+                pass_at = Instant::now() + PASS_EVERY.max(state.pass_cost * PASS_SHARE);
                 messages
             }
             () = sleep_until(templates_at) => {

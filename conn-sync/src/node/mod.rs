@@ -140,22 +140,31 @@ impl Node {
         let thread = std::thread::Builder::new().name("conn-sync".to_owned());
         // Sockets are made within the runtime that waits for them.
         let context = runtime.enter();
-        let link = Link::open(&start.config)?;
+        let opened = Link::open(&start.config).and_then(|link| {
+            let listener = match start.config.protocol {
+                Protocol::Own => Some(link.listener(&start.config)?),
+                Protocol::Kernel(_) => None,
+            };
+            Ok((link, listener))
+        });
+        drop(context);
+        let (link, listener) = match opened {
+            Ok(opened) => opened,
+            Err(error) => {
+                // Whoever asks may be a runtime's own, which must not wait for the end of another.
+                runtime.shutdown_background();
+                return Err(error);
+            }
+        };
         let for_thread = Arc::clone(&lent);
-        let thread = match start.config.protocol {
-            Protocol::Own => {
-                let listener = link.listener(&start.config)?;
-                drop(context);
-                thread.spawn(move || {
-                    runtime.block_on(run::run(start, for_thread, link, listener, ordered));
-                })?
-            }
-            Protocol::Kernel(kernel) => {
-                drop(context);
-                thread.spawn(move || {
-                    runtime.block_on(kernel::run(start, kernel, for_thread, link, ordered));
-                })?
-            }
+        let thread = match (start.config.protocol, listener) {
+            (Protocol::Kernel(kernel), _) => thread.spawn(move || {
+                runtime.block_on(kernel::run(start, kernel, for_thread, link, ordered));
+            })?,
+            (Protocol::Own, Some(listener)) => thread.spawn(move || {
+                runtime.block_on(run::run(start, for_thread, link, listener, ordered));
+            })?,
+            (Protocol::Own, None) => return Err(io::ErrorKind::InvalidInput.into()),
         };
         Ok(Self {
             orders: Some(orders),
