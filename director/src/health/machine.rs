@@ -229,6 +229,10 @@ impl Entry {
             kind: result.as_ref().err().map(|failure| failure.kind),
             words: words.clone(),
         });
+        if matches!(result, Err(failure) if failure.kind == FailureKind::Shortage) {
+            // It would take everybody out at once.
+            return;
+        }
         let (state, needed) = match (self.verdict.state, is_good) {
             (State::Unchecked, true) => (State::Up, 1),
             (State::Unchecked, false) => (State::Down, 1),

@@ -116,6 +116,14 @@ pub struct Memory {
     states: Vec<State>,
 }
 
+impl Memory {
+    /// What was found of the real servers the last time, by their place in the service.
+    #[must_use]
+    pub fn states(&self) -> &[State] {
+        &self.states
+    }
+}
+
 /// What a judgement looks at, besides the service.
 #[derive(Clone, Copy, Debug)]
 pub struct Circumstances<'a> {
@@ -162,7 +170,9 @@ pub fn judge(
         let mut effective = by_agent(said, found.said);
         if is_up {
             let is_real = place < service.real_servers.len();
-            if is_real {
+            // One whose agent wants no clients is not who answers them.
+            let is_idle = found.said.and_then(|said| said.percent) == Some(0);
+            if is_real && !is_idle {
                 weight_up += u64::from(effective.weight);
             }
             let percent = by_slow_start(started, health, circumstances.now)

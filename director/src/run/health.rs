@@ -10,7 +10,7 @@ use xdp_ebpf::layout::{Destination, destination, method};
 use super::alerts::Alerts;
 use super::node::Node;
 use super::system;
-use crate::config::{Config, Method, Probe, RealServer, Tunnel, VirtualService};
+use crate::config::{Config, Method, Probe, RealServer, Tunnel, UntilChecked, VirtualService};
 use crate::control::ServerHealth;
 use crate::health::alert::engine::Teller;
 use crate::health::engine::{Change, Engine};
@@ -35,7 +35,8 @@ pub(super) struct Health {
     memories: HashMap<String, Memory>,
     /// Real servers to which checks go as clients' packets do.
     through: HashSet<(IpAddr, Method)>,
-    /// Services and real servers that were in service when this director took over from one before it.
+    /// Services and real servers that were in service when this director took over from one before it, or when another
+    /// configuration came into force: those stay until their checks say otherwise.
     adopted: HashSet<(String, String)>,
     /// Services that depend on a service, by their places.
     dependents: HashMap<usize, Vec<usize>>,
@@ -100,6 +101,31 @@ impl Health {
                 }
             }
         }
+    }
+
+    /// Remembers who is in service now, before another configuration is judged. A check that a reload changes, or gives to a
+    /// real server that had none, has not run yet: it must not take everybody out until it has.
+    pub(super) fn stay_in_service(&mut self, config: &Config) {
+        let mut in_service = HashSet::new();
+        for service in &config.services {
+            let states = self.memories.get(&service.name).map(Memory::states);
+            for (place, server) in service.all_servers().enumerate() {
+                let state = states.and_then(|states| states.get(place));
+                let key = (service.name.clone(), server.shown());
+                let is_in = match state {
+                    Some(State::Up) => true,
+                    Some(State::Down) | None => false,
+                    Some(State::Unchecked) => {
+                        service.health.until_checked == UntilChecked::In
+                            || self.adopted.contains(&key)
+                    }
+                };
+                if is_in {
+                    in_service.insert(key);
+                }
+            }
+        }
+        self.adopted = in_service;
     }
 
     /// What is found of a real server.

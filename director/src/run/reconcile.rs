@@ -20,6 +20,9 @@ use crate::plan::{self, Inputs, NetworkView, Tables, Write};
 impl Node {
     /// Puts a configuration into force. If that fails, the one before it is put back.
     pub(super) fn configure(&mut self, config: Arc<Config>) -> anyhow::Result<()> {
+        if self.in_force && !Arc::ptr_eq(&self.config, &config) {
+            self.health.stay_in_service(&self.config);
+        }
         match self.try_configure(&config) {
             Ok(()) => {
                 let began = Instant::now();

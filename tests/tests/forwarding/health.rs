@@ -252,6 +252,14 @@ fn the_classic_setup() {
     let broken = text.replace("/ping.html", "ping.html");
     assert_eq!(site.reload_text(&broken), Reload::Refused);
     assert_eq!(states(&site, "web"), ["up", "up", "up"]);
+    // A check that a reload changes has not run yet: who was in service stays until it has.
+    let slower = text.replace("interval: 5s", "interval: 6s, spread: 1h");
+    assert_eq!(site.reload_text(&slower), Reload::Done);
+    assert_eq!(states(&site, "web"), ["unchecked"; 3]);
+    let answered = site.answered(web(80), 20);
+    assert!(!answered.contains_key("director"), "{answered:?}");
+    assert_eq!(site.reload_text(&text), Reload::Done);
+    wait_for_states(&site, "web", &["up", "up", "up"]);
 
     // Whoever takes over goes on with those that were in service, before it has checked anybody.
     site.kill_nginx(1);

@@ -44,7 +44,7 @@ fn at(start: Instant, time_ms: u64) -> Instant {
     start + Duration::from_millis(time_ms)
 }
 
-/// One check whose runs take 10 ms, and what it comes to after each result: `+` success, `-` failure. Gives the states, as
+/// One check whose runs take 10 ms, and what it comes to after each result: `+` success, `-` failure, `0` no descriptors left. Gives the states, as
 /// `?`, `U`, `D`, and the milliseconds from each run to the next.
 fn run(timing: Timing, results: &str) -> (String, Vec<u64>) {
     let start = Instant::now();
@@ -61,7 +61,11 @@ fn run(timing: Timing, results: &str) -> (String, Vec<u64>) {
         began = Some(due);
         let (id, _) = machine.take_due(due).unwrap();
         assert_eq!(machine.take_due(due), None, "it runs once at a time");
-        let result = if result == '+' { good() } else { bad() };
+        let result = match result {
+            '+' => good(),
+            '0' => Err(Failure::new(FailureKind::Shortage, "too many open files")),
+            _ => bad(),
+        };
         let before = machine.entries_after(0).next().unwrap().1.verdict.state;
         let change = machine.finished(id, &result, due, at(due, 10));
         let now = machine.entries_after(0).next().unwrap().1.verdict.clone();
@@ -91,6 +95,10 @@ fn rise_and_fall() {
         ("-++", "DDU"),
         ("-+-+-++", "DDDDDDU"),
         ("+---++---", "UUUDDUUUD"),
+        // What this machine lacks says nothing of the backend, for it or against it.
+        ("0+000000", "?UUUUUUU"),
+        ("+-0-0-", "UUUUUD"),
+        ("0--0+0+", "?DDDDDU"),
     ];
     for (results, expected) in cases {
         assert_eq!(run(TIMING, results).0, expected, "{results}");

@@ -40,7 +40,7 @@ pub(super) async fn probe(reach: &Reach, probe: &ExternalProbe) -> Result<Good, 
     let shown = probe.command.display();
     let child = command.spawn().map_err(|error| {
         Failure::new(
-            FailureKind::Local,
+            FailureKind::of_beginning(&error),
             format!("{shown} cannot be started: {error}"),
         )
     })?;
@@ -87,8 +87,10 @@ pub(super) async fn probe(reach: &Reach, probe: &ExternalProbe) -> Result<Good, 
 
 async fn read(from: Option<impl AsyncRead + Unpin>, into: &mut Vec<u8>) {
     if let Some(from) = from {
-        // What cannot be read is not shown.
-        drop(from.take(OUTPUT_BYTES).read_to_end(into).await);
+        // What cannot be read is not shown. What is more than that is thrown away: a program whose pipe is closed would fail.
+        let mut first = from.take(OUTPUT_BYTES);
+        drop(first.read_to_end(into).await);
+        drop(tokio::io::copy(&mut first.into_inner(), &mut tokio::io::sink()).await);
     }
 }
 

@@ -28,6 +28,8 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
+use nix::errno::Errno;
+
 pub use reach::{Datagrams, Reach, Stream};
 
 use crate::config::Probe;
@@ -108,6 +110,8 @@ pub enum FailureKind {
     Certificate,
     /// Nothing that the backend did: no socket left, no such program.
     Local,
+    /// This machine has no descriptors or no memory left. Says nothing of the backend, whatever the check.
+    Shortage,
 }
 
 impl fmt::Display for Said {
@@ -133,6 +137,15 @@ impl fmt::Display for Said {
 }
 
 impl FailureKind {
+    /// Of what could not be begun for this reason.
+    #[must_use]
+    pub fn of_beginning(error: &io::Error) -> Self {
+        match error.raw_os_error().map(Errno::from_raw) {
+            Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM | Errno::ENOBUFS) => Self::Shortage,
+            _ => Self::Local,
+        }
+    }
+
     /// For people and scripts.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -145,6 +158,7 @@ impl FailureKind {
             Self::Oversized => "oversized",
             Self::Certificate => "certificate",
             Self::Local => "local",
+            Self::Shortage => "shortage",
         }
     }
 }

@@ -72,7 +72,7 @@ fn no_socket(address: IpAddr, error: &io::Error) -> Failure {
         ),
         _ => {
             let words = format!("no socket for echo requests to {address}: {error}");
-            Failure::new(FailureKind::Local, words)
+            Failure::new(FailureKind::of_beginning(error), words)
         }
     }
 }

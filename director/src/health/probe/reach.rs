@@ -192,7 +192,7 @@ impl Reach {
             (None, None) => String::new(),
         };
         Failure::new(
-            FailureKind::Local,
+            FailureKind::of_beginning(error),
             format!("no socket to {}{from}: {error}", self.socket_address()),
         )
     }
