@@ -202,6 +202,15 @@ impl State {
         let mut records = Vec::new();
         for entry in &outcome.entries {
             self.report.heard_records += 1;
+            if entry.engine.is_some() {
+                // None is known here (specification, section 4: an unknown engine costs its entry).
+                *self
+                    .report
+                    .refused
+                    .entry(word(Refusal::Engine))
+                    .or_default() += 1;
+                continue;
+            }
             match record(entry, &self.directory) {
                 Some(Record::Entry(told)) if self.is_late(&told, entry.flags) => {
                     self.applied.known_better += 1;

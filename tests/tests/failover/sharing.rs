@@ -181,6 +181,14 @@ fn handed_over_in_order() {
 fn secrets_that_differ() {
     let mut pair = Pair::up_as(setup(SHARED));
     pair.wait_settled("web");
+    // An interface that is not there is said, and takes nothing else along.
+    pair.setup.more = "sync: {interface: eth9}\n".to_owned();
+    pair.reload(Host::Backup);
+    let socket = director_tests::director::control_socket_on(&pair.lab, Host::Backup);
+    let words = ["sync", "--socket", socket.to_str().unwrap()];
+    let refused = director_tests::director::command_on(&pair.lab, Host::Backup, &words);
+    let said = format!("{:#}", refused.unwrap_err());
+    assert!(said.contains("could not start"), "{said}");
     let secrets = ["one", "other"].map(|name| pair.secret(name));
     for (node, secret) in NODES.iter().zip(&secrets) {
         pair.setup.more =

@@ -113,8 +113,8 @@ pub struct WebhookWay {
     pub port: u16,
     /// The `Host` header.
     pub authority: String,
-    /// Path and query.
-    pub path: String,
+    /// Path and query. It may hold a secret, too.
+    pub path: Secret,
     /// HTTPS.
     pub tls: Option<TlsOptions>,
     /// More headers. Their values may be secrets.

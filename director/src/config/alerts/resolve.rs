@@ -195,16 +195,13 @@ impl Resolver {
             host,
             port,
             authority,
-            path,
+            path: Secret(path),
             tls: is_https.then_some(TlsOptions {
                 server_name: None,
                 verify: true,
                 ca_file,
             }),
-            headers: headers
-                .into_iter()
-                .map(|(name, value)| (name, Secret(value)))
-                .collect(),
+            headers,
         }))
     }
 }

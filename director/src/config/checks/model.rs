@@ -101,8 +101,8 @@ pub struct HttpProbe {
     pub path: String,
     /// The `Host` header; none: the backend's address.
     pub host: Option<String>,
-    /// More headers: names and values.
-    pub headers: Vec<(String, String)>,
+    /// More headers. Their values may be secrets.
+    pub headers: Vec<(String, Secret)>,
     /// Statuses that are a success: first and last of each range.
     pub status: Vec<(u16, u16)>,
     /// What must be found in the body.

@@ -227,7 +227,7 @@ impl Resolver {
     pub(in crate::config) fn headers(
         &mut self,
         written: &Optional<Located<BTreeMap<String, Value<HeaderValue>>>>,
-    ) -> Vec<(String, String)> {
+    ) -> Vec<(String, Secret)> {
         let mut headers = Vec::new();
         for (name, value) in written.as_ref().into_iter().flat_map(|it| &it.value) {
             // RFC 9110 section 5.6.2.
@@ -243,7 +243,7 @@ impl Resolver {
                 ));
             }
             if let Some(value) = value.read(&mut self.mistakes) {
-                headers.push((name.clone(), value));
+                headers.push((name.clone(), Secret(value)));
             }
         }
         headers

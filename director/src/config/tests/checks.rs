@@ -101,6 +101,14 @@ fn passwords_are_not_shown() {
         shown.contains("me") && !shown.contains("tell-nobody"),
         "{shown}"
     );
+    let [check] = &checks("{type: http, headers: {Authorization: Bearer tell-nobody}}")[..] else {
+        panic!("one check")
+    };
+    let shown = format!("{check:?} {}", serde_json::to_string(check).unwrap());
+    assert!(
+        shown.contains("Authorization") && !shown.contains("tell-nobody"),
+        "{shown}"
+    );
 }
 
 #[test]

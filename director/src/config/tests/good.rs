@@ -520,7 +520,7 @@ alerts:
         panic!("{chat:?}")
     };
     assert_eq!(
-        (webhook.host.as_str(), webhook.port, webhook.path.as_str()),
+        (webhook.host.as_str(), webhook.port, webhook.path.0.as_str()),
         ("2001:db8::1", 8443, "/hook")
     );
     assert!(webhook.tls.is_some());

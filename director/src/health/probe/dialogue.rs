@@ -4,6 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::task::consume_budget;
 use tokio::time::timeout;
 
 use super::pattern::Wanted;
@@ -12,6 +13,9 @@ use crate::config::TlsOptions;
 
 /// The longest line (RFC 5321 section 4.5.3.1.5 has 512 for replies, others have less).
 const LINE_BYTES: usize = 8192;
+
+/// The most lines of a conversation.
+const LINES: usize = 1024;
 
 /// How long a backend may take to end a conversation after us. Short: it is part of the check's time.
 const FAREWELL: Duration = Duration::from_millis(100);
@@ -22,8 +26,11 @@ const READ_BYTES: usize = 32 << 10;
 /// A conversation under way.
 pub(super) struct Dialogue {
     stream: Box<dyn Stream>,
-    /// What came and was not looked at yet.
+    /// What came and, from `looked` on, was not looked at yet.
     pending: Vec<u8>,
+    looked: usize,
+    /// How many lines were.
+    lines: usize,
     /// How much has come in all.
     heard: usize,
 }
@@ -39,6 +46,8 @@ impl Dialogue {
         Ok(Self {
             stream,
             pending: Vec::new(),
+            looked: 0,
+            lines: 0,
             heard: 0,
         })
     }
@@ -46,10 +55,10 @@ impl Dialogue {
     /// Goes on by TLS, with a backend that has agreed to it.
     pub(super) async fn into_tls(self, options: &TlsOptions, name: &str) -> Result<Self, Failure> {
         // Somebody else could have put it there, to have it taken for something that came by TLS.
-        if !self.pending.is_empty() {
+        if !self.waiting().is_empty() {
             return Err(Failure::unexpected(
                 "nothing before TLS begins",
-                &self.pending,
+                self.waiting(),
             ));
         }
         Ok(Self {
@@ -75,12 +84,21 @@ impl Dialogue {
     /// A line, without its end. `waiting_for`: what it should be, for people.
     pub(super) async fn line(&mut self, waiting_for: &str) -> Result<String, Failure> {
         loop {
-            if let Some(end) = self.pending.iter().position(|byte| *byte == b'\n') {
-                let line: Vec<u8> = self.pending.drain(..=end).collect();
-                let text = String::from_utf8_lossy(&line);
-                return Ok(text.trim_end_matches(['\r', '\n']).to_owned());
+            let mut lines = self.waiting().split_inclusive(|byte| *byte == b'\n');
+            if let Some(line) = lines.next().filter(|line| line.ends_with(b"\n")) {
+                let text = String::from_utf8_lossy(line);
+                let text = text.trim_end_matches(['\r', '\n']).to_owned();
+                self.looked += line.len();
+                self.lines += 1;
+                if self.lines > LINES {
+                    let words = format!("{waiting_for}: more than {LINES} lines came");
+                    return Err(Failure::new(FailureKind::Oversized, words));
+                }
+                // What is here already is looked at without waiting: others get their turn all the same.
+                consume_budget().await;
+                return Ok(text);
             }
-            if self.pending.len() > LINE_BYTES {
+            if self.waiting().len() > LINE_BYTES {
                 let words = format!("{waiting_for}: a line of more than {LINE_BYTES} bytes");
                 return Err(Failure::new(FailureKind::Oversized, words));
             }
@@ -105,7 +123,7 @@ impl Dialogue {
                 format!("{waiting_for}: it says that it is {length} bytes long"),
             ));
         }
-        while self.pending.len() < length {
+        while self.waiting().len() < length {
             if !self.more(waiting_for).await? {
                 return Err(Failure::new(
                     FailureKind::Closed,
@@ -113,33 +131,35 @@ impl Dialogue {
                 ));
             }
         }
-        Ok(self.pending.drain(..length).collect())
+        let bytes = self.waiting().iter().take(length).copied().collect();
+        self.looked += length;
+        Ok(bytes)
     }
 
     /// Reads until what has come since the step before has the pattern in it.
     pub(super) async fn expect(&mut self, wanted: &Wanted) -> Result<(), Failure> {
         loop {
-            if wanted.is_in(&self.pending) {
-                self.pending.clear();
+            if wanted.is_in(self.waiting()) {
+                self.looked = self.pending.len();
                 return Ok(());
             }
             if !self
                 .more(&format!("waiting for {}", wanted.shown()))
                 .await?
             {
-                return Err(Failure::unexpected(wanted.shown(), &self.pending));
+                return Err(Failure::unexpected(wanted.shown(), self.waiting()));
             }
         }
     }
 
     /// All that comes until the backend ends the conversation, or a whole line of it.
     pub(super) async fn first_line_or_all(&mut self, waiting_for: &str) -> Result<String, Failure> {
-        while !self.pending.contains(&b'\n') && self.pending.len() <= LINE_BYTES {
+        while !self.waiting().contains(&b'\n') && self.waiting().len() <= LINE_BYTES {
             if !self.more(waiting_for).await? {
                 break;
             }
         }
-        let text = String::from_utf8_lossy(&self.pending);
+        let text = String::from_utf8_lossy(self.waiting());
         Ok(text.lines().next().unwrap_or_default().to_owned())
     }
 
@@ -156,6 +176,10 @@ impl Dialogue {
         let _ = timeout(FAREWELL, ended).await;
     }
 
+    fn waiting(&self) -> &[u8] {
+        self.pending.get(self.looked..).unwrap_or_default()
+    }
+
     /// Reads what there is. False: the backend has ended the conversation.
     async fn more(&mut self, waiting_for: &str) -> Result<bool, Failure> {
         let mut buffer = vec![0; READ_BYTES];
@@ -168,6 +192,9 @@ impl Dialogue {
                 format!("{waiting_for}: more than {ANSWER_BYTES} bytes came"),
             ));
         }
+        // Once for what was read together, not for each line of it.
+        self.pending.drain(..self.looked.min(self.pending.len()));
+        self.looked = 0;
         self.pending
             .extend_from_slice(buffer.get(..length).unwrap_or_default());
         Ok(length > 0)

@@ -12,6 +12,7 @@ use hyper_util::rt::TokioIo;
 use md5::Md5;
 use sha2::{Digest as _, Sha256};
 
+use super::frugal::Frugal;
 use super::pattern::Wanted;
 use super::{ANSWER_BYTES, Failure, FailureKind, Good, Reach, tls};
 use crate::config::{Digest, HttpProbe};
@@ -28,7 +29,7 @@ pub(super) async fn probe(reach: &Reach, probe: &HttpProbe) -> Result<Good, Fail
             tls::wrap(stream, options, &name).await?
         }
     };
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
+    let (mut sender, connection) = http1::handshake(TokioIo::new(Frugal::new(stream)))
         .await
         .map_err(|error| failure("beginning HTTP", &error))?;
     let mut exchange = pin!(async {
@@ -84,7 +85,7 @@ fn request(reach: &Reach, probe: &HttpProbe) -> Result<Request<Empty<Bytes>>, Fa
         request = request.header(USER_AGENT, concat!("director/", env!("CARGO_PKG_VERSION")));
     }
     for (name, value) in &probe.headers {
-        request = request.header(name, value);
+        request = request.header(name, &value.0);
     }
     request.body(Empty::new()).map_err(|error| {
         let words = format!("this request cannot be made: {error}");

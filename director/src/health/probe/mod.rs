@@ -9,6 +9,7 @@ mod dialogue;
 mod dns;
 mod exchange;
 mod external;
+pub(super) mod frugal;
 mod http;
 mod ldap;
 mod lines;
@@ -203,6 +204,8 @@ impl Failure {
                 FailureKind::Unreachable
             }
             io::ErrorKind::TimedOut => FailureKind::TimedOut,
+            // Of `Frugal`.
+            io::ErrorKind::FileTooLarge => FailureKind::Oversized,
             io::ErrorKind::ConnectionReset
             | io::ErrorKind::ConnectionAborted
             | io::ErrorKind::BrokenPipe

@@ -54,6 +54,8 @@ enum Backend {
     Babbles,
     /// Never stops talking, without an end of line.
     Mumbles,
+    /// Never stops saying this.
+    Repeats(&'static str),
 }
 
 async fn talk(mut stream: TcpStream, backend: Backend) -> std::io::Result<()> {
@@ -69,6 +71,16 @@ async fn talk(mut stream: TcpStream, backend: Backend) -> std::io::Result<()> {
         Backend::Babbles => loop {
             stream.write_all(&b"nonsense\r\n".repeat(1000)).await?;
         },
+        Backend::Repeats(text) => {
+            // Who asks first is asked.
+            let mut heard = [0; 1024];
+            if text.starts_with("HTTP") && stream.read(&mut heard).await? == 0 {
+                return Ok(());
+            }
+            loop {
+                stream.write_all(text.repeat(1000).as_bytes()).await?;
+            }
+        }
         Backend::Mumbles => loop {
             stream.write_all(&[b'n'; 8192]).await?;
         },
@@ -364,6 +376,16 @@ async fn answers_that_are_wrong() {
     ];
     for (probe, lines, expected) in cases {
         check(probe, Backend::Says(lines), expected).await;
+    }
+    // Nothing of this is an answer, and none of it may keep others from running.
+    for (probe, text) in [
+        ("http", "HTTP/1.1 100 Continue\r\n\r\n"),
+        ("smtp", "220-\n"),
+        ("{type: imap, user: u}", "* OK\n"),
+    ] {
+        let (address, _task) = listen(Backend::Repeats(text)).await;
+        let found = run(&probe_of(probe), &reach(address), 40 * TIME).await;
+        compare(probe, found, Err((Oversized, "more than")));
     }
     // It looks through all that has come again and again, which on a busy machine takes its time.
     let babbles = "{type: exchange, steps: [{expect: hi}]}";

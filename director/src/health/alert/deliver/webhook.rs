@@ -12,6 +12,7 @@ use tokio::net::lookup_host;
 
 use super::Letter;
 use crate::config::WebhookWay;
+use crate::health::probe::frugal::Frugal;
 use crate::health::probe::{Reach, Stream, tls};
 
 pub(super) async fn post(way: &WebhookWay, letter: &Letter) -> Result<(), String> {
@@ -23,7 +24,7 @@ pub(super) async fn post(way: &WebhookWay, letter: &Letter) -> Result<(), String
             .await
             .map_err(|failure| failed(way, &failure))?,
     };
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
+    let (mut sender, connection) = http1::handshake(TokioIo::new(Frugal::new(stream)))
         .await
         .map_err(|error| failed(way, &error))?;
     // Reads and writes for the exchange. Its own end says nothing that the exchange does not hear of.
@@ -48,7 +49,7 @@ pub(super) async fn post(way: &WebhookWay, letter: &Letter) -> Result<(), String
 
 fn request(way: &WebhookWay, letter: &Letter) -> Result<Request<Full<Bytes>>, String> {
     let agent = concat!("director/", env!("CARGO_PKG_VERSION"));
-    let mut request = Request::post(&way.path)
+    let mut request = Request::post(&way.path.0)
         .header(HOST, &way.authority)
         .header(CONNECTION, HeaderValue::from_static("close"))
         .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
