@@ -250,6 +250,14 @@ fn a_node_that_is_not_filled_does_not_fail_back() {
         Filled::GivenUp("connections".to_owned())
     );
 
+    // Long after its start it lacks something anew: it waits for that as long as at first.
+    let mut nodes = Nodes::two("failback_limit: 5s");
+    nodes.give(0, Input::Filled(Filled::Done("all of them".to_owned())));
+    nodes.pass(10_000);
+    nodes.give(0, Input::Filled(waits()));
+    nodes.pass(1000);
+    assert_eq!(nodes.machines[0].status().may_fail_back, waits());
+
     let mut nodes = comes_back();
     nodes.still[1] = true;
     nodes.pass(500);
