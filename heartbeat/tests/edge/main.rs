@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod cable;
 mod fitness;
 mod keepalived;
 mod link;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
+use crate::arranged::TWO_GROUPS;
 use crate::pair::{BOTH_CABLES, NODES, ONE_GROUP, Pair, QUICK, Runs, other};
 use director_tests::lab::Host;
 
@@ -51,11 +52,6 @@ fn check_load(time: Duration) {
 #[test]
 #[ignore = "needs root and network namespaces: cargo xtask test runs it"]
 fn two_nodes_back_each_other_up() {
-    const TWO_GROUPS: &str = "\
-groups:
-  - {name: web, interface: eth0, addresses: [192.0.2.10/32], priority: {director: 150, backup: 100}}
-  - {name: mail, interface: eth0, addresses: [192.0.2.20/32], priority: {director: 100, backup: 150}}
-";
     let mut pair = Pair::up(Runs::Heartbeat, &[QUICK, BOTH_CABLES, TWO_GROUPS]);
     let own = [(Host::Director, "web"), (Host::Backup, "mail")];
     for (node, group) in own {

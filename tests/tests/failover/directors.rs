@@ -9,7 +9,7 @@ use nix::sys::signal::Signal;
 use crate::pair::{BOTH_CABLES, NODES, ONE_GROUP, Pair, QUICK, Runs, other};
 
 /// What a client may notice of a director that dies: figures are `slow`'s, on an idle machine; this bounds a busy one.
-const NOTICED: Duration = Duration::from_secs(3);
+pub(crate) const NOTICED: Duration = Duration::from_secs(3);
 
 /// The MAC address that the router sends to the virtual address by, once it has asked anew.
 fn asked_anew(pair: &Pair) -> String {
@@ -20,12 +20,12 @@ fn asked_anew(pair: &Pair) -> String {
 }
 
 /// The word that follows another one.
-fn after(text: &str, word: &str) -> String {
+pub(crate) fn after(text: &str, word: &str) -> String {
     let mut words = text.split_whitespace().skip_while(|it| *it != word);
     words.nth(1).unwrap_or_default().to_owned()
 }
 
-fn mac_of(pair: &Pair, node: Host) -> String {
+pub(crate) fn mac_of(pair: &Pair, node: Host) -> String {
     let link = pair.ip(node, &["link", "show", "eth0"]);
     after(&link, "link/ether")
 }

@@ -3,6 +3,9 @@
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod alone;
+mod arranged;
+#[path = "../../../heartbeat/tests/edge/cable.rs"]
+mod cable;
 mod directors;
 mod figures;
 mod pair;

@@ -79,6 +79,10 @@ pub(crate) struct Setup {
     pub(crate) protocol: &'static str,
     /// More keys of the directors' service.
     pub(crate) service_more: String,
+    /// A second service of the directors, on another virtual address.
+    pub(crate) also: Option<SocketAddr>,
+    /// More keys of the section of each node, in the order of [`NODES`].
+    pub(crate) own: Option<[String; 2]>,
 }
 
 impl Setup {
@@ -91,6 +95,8 @@ impl Setup {
             service: SERVICE,
             protocol: "tcp",
             service_more: String::new(),
+            also: None,
+            own: None,
         }
     }
 }
@@ -171,8 +177,11 @@ impl Pair {
             service,
             protocol,
             service_more,
+            also,
+            own,
         } = &self.setup;
-        let section: String = format!("node: {node}\n{section}")
+        let own = own.as_ref().map_or("", |own| &own[place(node)]);
+        let section: String = format!("node: {node}\n{section}{own}")
             .lines()
             .map(|line| format!("  {line}\n"))
             .collect();
@@ -186,12 +195,18 @@ impl Pair {
             more: service_more,
             ..Service::rr(service.ip(), service.port())
         };
+        let also = also.map(|also| Service {
+            address: also.ip(),
+            port: also.port(),
+            ..service
+        });
+        let services: Vec<Service<'_>> = std::iter::once(service).chain(also).collect();
         let extra = format!(
             "heartbeat:
 {section}{more}"
         );
         let extra = extra.replace("DIRECTORY", &self.lab.directory().display().to_string());
-        director::yaml_on(&self.lab, node, Topology::TwoDirectors, &[service], &extra)
+        director::yaml_on(&self.lab, node, Topology::TwoDirectors, &services, &extra)
     }
 
     fn start_director(&self, node: Host) -> Result<Process> {
@@ -351,23 +366,43 @@ impl Pair {
         self.ip(node, &["address"]).contains("192.0.2.10/")
     }
 
-    /// A client that keeps requesting.
-    pub(crate) fn visitor(&self) -> Visitor {
-        let client = self.lab.host(Host::Client).unwrap();
-        Visitor::start(client, SERVICE).unwrap()
-    }
-
     /// Does something to the pair while a client keeps requesting, until it has been answered again for a while: how long
     /// it was not, and all of its visits.
     pub(crate) fn gap(&mut self, fault: impl FnOnce(&mut Self)) -> (Duration, Vec<Visit>) {
-        let visitor = self.visitor();
-        visitor.wait_answered().unwrap();
+        let (since, mut visits) = self.visits(&[SERVICE], fault);
+        let visits = visits.remove(0);
+        (longest_gap(&visits, since), visits)
+    }
+
+    /// The same of clients of several services: how long each was without an answer.
+    pub(crate) fn gaps(
+        &mut self,
+        services: &[SocketAddr],
+        fault: impl FnOnce(&mut Self),
+    ) -> Vec<Duration> {
+        let (since, visits) = self.visits(services, fault);
+        let gaps = visits.iter().map(|visits| longest_gap(visits, since));
+        gaps.collect()
+    }
+
+    fn visits(
+        &mut self,
+        services: &[SocketAddr],
+        fault: impl FnOnce(&mut Self),
+    ) -> (Instant, Vec<Vec<Visit>>) {
+        let client = self.lab.host(Host::Client).unwrap();
+        let visitors = services
+            .iter()
+            .map(|service| Visitor::start(client, *service));
+        let visitors: Vec<Visitor> = visitors.map(Result::unwrap).collect();
+        let all_answered = || visitors.iter().try_for_each(Visitor::wait_answered);
+        all_answered().unwrap();
         let since = Instant::now();
         fault(self);
         // Whatever there is of a gap is over when nothing changes any more and requests are answered.
-        visitor.wait_answered().unwrap();
-        let visits = visitor.stop().unwrap();
-        (longest_gap(&visits, since), visits)
+        all_answered().unwrap();
+        let visits = visitors.into_iter().map(|visitor| visitor.stop().unwrap());
+        (since, visits.collect())
     }
 
     /// Waits until requests are answered.
