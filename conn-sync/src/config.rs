@@ -43,10 +43,12 @@ pub enum Protocol {
 pub struct KernelConfig {
     /// Messages of other ids are not taken; 0 takes all.
     pub sync_id: u8,
-    /// `sync_maxlen`: bytes of the longest message.
+    /// `sync_maxlen`: bytes of the longest message that is sent. All are heard that the kernel can send.
     pub longest: usize,
     /// `sync_refresh_period`: what is in use is told again after so many seconds, at the latest.
     pub refresh_s: u16,
+    /// `sync_retries`: what was told is told so many times more, an eighth of that time apart.
+    pub retries: u8,
 }
 
 /// What a node is told.

@@ -16,11 +16,6 @@ use xdp_ebpf::walk::idle_s;
 
 use crate::entry::{Entry, Template};
 
-/// Longest time between two tellings of a connection that is in use.
-const REFRESH_S: u16 = 60;
-/// It is told so many times within its timeout.
-const REFRESHES: u16 = 4;
-
 /// What stands in the tables, named: an entry of a table or a template.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Handle {
@@ -30,6 +25,18 @@ pub enum Handle {
     Wide(Key6),
     /// A template.
     Template(TemplateKey),
+}
+
+impl Handle {
+    /// The id of its endpoint; 0 of a template of all of a service.
+    #[must_use]
+    pub fn endpoint(self) -> u16 {
+        match self {
+            Self::Narrow(key) => split_key4(key).2,
+            Self::Wide(key) => split_key6(key).endpoint,
+            Self::Template(key) => key.endpoint,
+        }
+    }
 }
 
 /// How persistence of an endpoint's service names its clients.
@@ -97,6 +104,8 @@ struct Server {
 #[derive(Debug, Default)]
 pub struct Directory {
     endpoints: HashMap<u16, Endpoint>,
+    /// Of each endpoint, by its id.
+    timeouts_s: Vec<[u16; STATES]>,
     exact: HashMap<(u8, SocketAddr), u16>,
     ranges: HashMap<(u8, IpAddr), Vec<u16>>,
     /// The lowest of each service's endpoints, which templates name it by.
@@ -145,6 +154,11 @@ impl Directory {
                 let name = SocketAddr::new(address, endpoint.first_port());
                 directory.exact.insert((protocol, name), id);
             }
+            let index = usize::from(id);
+            if directory.timeouts_s.len() <= index {
+                directory.timeouts_s.resize(index + 1, TIMEOUTS_S);
+            }
+            directory.timeouts_s[index] = endpoint.timeouts_s;
             directory.endpoints.insert(id, endpoint);
         }
         for (id, record) in destinations {
@@ -318,19 +332,18 @@ impl Directory {
         Ok((key, destination))
     }
 
-    /// Seconds after which peers are told again of an entry in use, so that they do not take it for dead.
+    /// Idle seconds after which entries of an endpoint are forgotten, by the number of their state; the usual ones of an
+    /// endpoint that is not known. Asked for each entry that stands, several times a minute.
     #[must_use]
-    pub fn refresh_s(&self, endpoint: u16, state: State) -> u16 {
-        let timeouts_s = match self.endpoints.get(&endpoint) {
-            Some(endpoint) => &endpoint.timeouts_s,
-            None => &TIMEOUTS_S,
-        };
-        (timeouts_s[state as usize] / REFRESHES).clamp(1, REFRESH_S)
+    pub fn timeouts_s(&self, endpoint: u16) -> &[u16; STATES] {
+        self.timeouts_s
+            .get(usize::from(endpoint))
+            .unwrap_or(&TIMEOUTS_S)
     }
 
-    /// The same of a template.
+    /// Idle seconds after which a template is forgotten.
     #[must_use]
-    pub fn template_refresh_s(&self, key: &TemplateKey) -> u32 {
+    pub fn template_timeout_s(&self, key: &TemplateKey) -> u32 {
         let id = if key.endpoint == 0 {
             self.first.get(&key.service)
         } else {
@@ -339,8 +352,7 @@ impl Directory {
         let persistence = id
             .and_then(|id| self.endpoints.get(id))
             .and_then(|endpoint| endpoint.persistence);
-        let timeout_s = persistence.map_or(0, |it| it.timeout_s);
-        (timeout_s / u32::from(REFRESHES)).clamp(1, u32::from(REFRESH_S))
+        persistence.map_or(0, |it| it.timeout_s)
     }
 
     /// How packets reach a destination, a [`layout::method`], and whether it is the director itself.

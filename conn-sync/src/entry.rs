@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use thiserror::Error;
 use xdp_ebpf::state::State;
+use xdp_ebpf::wire::protocol;
 
 /// Longest name of a node, in bytes.
 pub const NODE_NAME_BYTES: usize = 32;
@@ -142,6 +143,27 @@ impl Record {
         }
     }
 
+    /// Whether there can be such a thing, whoever tells of it: another director with a mistake in it, or nobody's friend.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn check(&self) -> Result<(), Impossible> {
+        if !self.is_of_one_family() {
+            return Err(Impossible::Families);
+        }
+        let (Self::Entry(Entry { protocol, .. }) | Self::Template(Template { protocol, .. })) =
+            self;
+        if ![protocol::TCP, protocol::UDP].contains(protocol) {
+            return Err(Impossible::Protocol);
+        }
+        match self {
+            Self::Entry(entry) if !is_told_of(entry.protocol, entry.state) => {
+                Err(Impossible::State)
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Whether client and virtual service are of one family, without which it cannot be written down.
     #[must_use]
     pub fn is_of_one_family(&self) -> bool {
@@ -177,6 +199,35 @@ impl Record {
         }
         self
     }
+}
+
+/// Whether connections of this protocol come to this state, and peers are told of them then.
+fn is_told_of(protocol: u8, state: State) -> bool {
+    match state {
+        State::Established | State::FinWait | State::CloseWait | State::TimeWait | State::Close => {
+            protocol == protocol::TCP
+        }
+        State::Udp => protocol == protocol::UDP,
+        // Half-open ones no director tells of.
+        State::SynReceived | State::UdpOne => false,
+    }
+}
+
+/// Why there cannot be what a peer told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Impossible {
+    /// Client and virtual service are of different families.
+    #[error("a client and a virtual service of different families")]
+    Families,
+    /// Nothing of this protocol is balanced.
+    #[error("a protocol that is not balanced")]
+    Protocol,
+    /// The protocol has no such state, or peers are not told of it.
+    #[error("a state that its protocol does not have, or that is not shared")]
+    State,
+    /// It has been idle for longer than it lives.
+    #[error("idle for longer than it lives here")]
+    Idle,
 }
 
 /// How records came here.
@@ -232,6 +283,56 @@ pub fn supersedes(held: Held, idle_s: u32, how: How) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_cannot_be() {
+        use Impossible::{Families, Protocol, State as NoState};
+        use State::{Close, CloseWait, Established, FinWait, SynReceived, TimeWait, Udp, UdpOne};
+        let (v4, v6) = ("192.0.2.1:9", "[2001:db8::1]:9");
+        // (protocol, state, client, virtual service, why not)
+        let mut cases = vec![
+            (6, Established, v6, v6, None),
+            (17, Udp, v6, v6, None),
+            (6, Established, v4, v6, Some(Families)),
+            (17, Udp, v6, v4, Some(Families)),
+            (6, UdpOne, v4, v4, Some(NoState)),
+            (6, SynReceived, v4, v4, Some(NoState)),
+            (17, UdpOne, v4, v4, Some(NoState)),
+            (6, Udp, v4, v4, Some(NoState)),
+            (0, Established, v4, v4, Some(Protocol)),
+            (132, Established, v4, v4, Some(Protocol)),
+        ];
+        for state in [Established, FinWait, CloseWait, TimeWait, Close] {
+            cases.push((6, state, v4, v4, None));
+            cases.push((17, state, v4, v4, Some(NoState)));
+        }
+        for (protocol, state, client, virtual_service, expected) in cases {
+            let client: SocketAddr = client.parse().expect("an address");
+            let virtual_service = virtual_service.parse().expect("an address");
+            // Real servers may be of another family.
+            let server = SocketAddr::from(([10, 0, 0, 2], 80));
+            let entry = Record::Entry(Entry {
+                protocol,
+                client,
+                virtual_service,
+                server,
+                state,
+                idle_s: 0,
+            });
+            assert_eq!(entry.check().err(), expected, "{entry:?}");
+            let template = Record::Template(Template {
+                protocol,
+                virtual_service,
+                per_port: false,
+                client: client.ip(),
+                server,
+                idle_s: 0,
+            });
+            // These have no state.
+            let expected = expected.filter(|why| *why != NoState);
+            assert_eq!(template.check().err(), expected, "{template:?}");
+        }
+    }
 
     #[test]
     fn who_saw_it_last_knows_best() {

@@ -10,6 +10,7 @@
 //! * `wire`: Director's own messages as codecs without I/O.
 //! * `machine`: what is sent next, what is missing, when a node is synced. No I/O: inputs and the time in, actions out.
 //! * `table`: passes over the tables that find what changed; where a peer's connection is put.
+//! * `refresh`: when what is in use is told again.
 //! * `link`, `node`: sockets, and the thread that joins all of it. `config`: what it is told.
 //!
 //! It sends *state, not events*: a burst can delay an update but cannot lose one. It does **not** know
@@ -21,6 +22,7 @@ pub mod entry;
 pub mod link;
 pub mod machine;
 pub mod node;
+pub mod refresh;
 pub mod table;
 pub mod wire;
 

@@ -4,7 +4,7 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use conn_sync::config::{Config, GROUP, PORT, Peers, Protocol};
@@ -26,13 +26,14 @@ use crate::lab::Namespace;
 const CPUS: u32 = 2;
 /// Seed of the hash.
 const SEED: u64 = 0x5eed;
-/// The clock, which stands still.
-const NOW_S: u32 = 100_000;
+/// The clock when the tables are made. It goes on as a director's does: what is in use is told again.
+const BEGAN_S: u32 = 100_000;
 
 /// Tables in ordinary memory, with one endpoint (id 1).
 pub struct PeerTables {
     shared: SharedTables,
     settings: Settings,
+    began: Instant,
     /// A CPU's table has one writer at a time.
     writer: Mutex<()>,
 }
@@ -44,7 +45,7 @@ impl PeerTables {
         // 24 bytes for each connection, as a director has it.
         let buckets4 = (connections * 24).div_ceil(64 * CPUS).max(64);
         let settings = Settings {
-            now_s: NOW_S,
+            now_s: BEGAN_S,
             cpus: CPUS,
             buckets4,
             buckets6: 64,
@@ -54,8 +55,16 @@ impl PeerTables {
         Arc::new(Self {
             shared: SharedTables::new(settings, 16),
             settings,
+            began: Instant::now(),
             writer: Mutex::new(()),
         })
+    }
+
+    /// The clock now, which the tables are set by.
+    fn now_s(&self) -> u32 {
+        let now_s = BEGAN_S + self.began.elapsed().as_secs() as u32;
+        self.shared.set_now_s(now_s);
+        now_s
     }
 
     fn write<T>(&self, work: impl FnOnce() -> T) -> T {
@@ -77,7 +86,7 @@ impl PeerTables {
     /// Has connections begin, as packets do. How many found room.
     pub fn open(&self, numbers: std::ops::Range<u32>, server: u32) -> usize {
         self.write(|| {
-            let value = Value::new(server, NOW_S as u16, State::Established, 0);
+            let value = Value::new(server, self.now_s() as u16, State::Established, 0);
             numbers
                 .filter(|number| {
                     let cpu = self.shared.cpu(number % CPUS);
@@ -111,13 +120,14 @@ impl Tables for PeerTables {
             buckets4: self.settings.buckets4,
             buckets6: self.settings.buckets6,
             seed: SEED,
-            now_s: NOW_S,
+            now_s: self.now_s(),
             takes_new: true,
         })
     }
 
     fn learn(&self, cpu: u32, orders: &mut [Learn]) -> io::Result<()> {
         self.write(|| {
+            self.now_s();
             let cpu = self.shared.cpu(cpu);
             for order in orders {
                 let outcome = match order.table {

@@ -287,7 +287,7 @@ fn templates_have_names_and_names_numbers() {
         };
         assert_eq!(directory.number_template(&otherwise), Err(Unknown::Service));
     }
-    assert_eq!(directory.template_refresh_s(&key(3, 0, 0)), 60);
+    assert_eq!(directory.template_timeout_s(&key(3, 0, 0)), 400);
 }
 
 #[test]

@@ -6,12 +6,14 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 
+use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, UdpSocket};
 
-use crate::config::{Config, Peers};
+use crate::config::{self, Config, Peers};
 
-/// Room for what arrives while the table is being walked. The kernel gives at most `net.core.rmem_max` of it.
+/// Room for what arrives while the table is being walked, and for what another one sends at once after it had to wait. Without
+/// `CAP_NET_ADMIN` the kernel gives at most `net.core.rmem_max` of it: some 200 datagrams by default.
 const BUFFER_BYTES: usize = 8 << 20;
 /// Resyncs that wait to be accepted.
 const BACKLOG: i32 = 8;
@@ -135,14 +137,13 @@ fn datagrams(config: &Config, index: u32, is_ipv4: bool) -> io::Result<UdpSocket
     socket.set_reuse_address(true)?;
     socket.bind_device(Some(config.interface.as_bytes()))?;
     // As much as it gives; less means more repairs, not errors.
-    let _ = socket.set_recv_buffer_size(BUFFER_BYTES);
+    if setsockopt(&socket, sockopt::RcvBufForce, &BUFFER_BYTES).is_err() {
+        let _ = socket.set_recv_buffer_size(BUFFER_BYTES);
+    }
     let _ = socket.set_send_buffer_size(BUFFER_BYTES);
-    let any: SocketAddr = if is_ipv4 {
-        (Ipv4Addr::UNSPECIFIED, config.port).into()
-    } else {
+    if !is_ipv4 {
         socket.set_only_v6(true)?;
-        (Ipv6Addr::UNSPECIFIED, config.port).into()
-    };
+    }
     if let Peers::Group { address, ttl } = &config.peers {
         match address {
             IpAddr::V4(group) => {
@@ -159,6 +160,88 @@ fn datagrams(config: &Config, index: u32, is_ipv4: bool) -> io::Result<UdpSocket
             }
         }
     }
-    socket.bind(&any.into())?;
+    socket.bind(&bound(config, index, is_ipv4).into())?;
     UdpSocket::from_std(socket.into())
+}
+
+/// What a socket for datagrams is bound to. By the kernel's protocol nobody is ever told anything but through the group: so
+/// nothing else is heard either, as its own receivers do (`make_receive_sock` in `net/netfilter/ipvs/ip_vs_sync.c`).
+/// Datagrams leave from the interface's address all the same.
+fn bound(config: &Config, index: u32, is_ipv4: bool) -> SocketAddr {
+    match (&config.protocol, &config.peers) {
+        (config::Protocol::Kernel(_), Peers::Group { address, .. }) => {
+            at(*address, config.port, index)
+        }
+        _ if is_ipv4 => (Ipv4Addr::UNSPECIFIED, config.port).into(),
+        _ => (Ipv6Addr::UNSPECIFIED, config.port).into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::config::KernelConfig;
+    use crate::entry::NodeName;
+
+    /// A kernel's IPVS tells all through the group. What comes to the address of this machine it does not hear, and nor does
+    /// who speaks its protocol.
+    #[test]
+    fn by_the_kernels_protocol_only_the_group_is_heard() {
+        let kernel = config::Protocol::Kernel(KernelConfig {
+            sync_id: 0,
+            longest: 1472,
+            refresh_s: 60,
+            retries: 0,
+        });
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_io()
+            .enable_time()
+            .build()
+            .expect("a runtime");
+        for (protocol, hears_unicast) in [(config::Protocol::Own, true), (kernel, false)] {
+            let group = Ipv4Addr::from(config::GROUP);
+            let config = Config {
+                node: NodeName::new("lb1").expect("a name"),
+                interface: "lo".to_owned(),
+                peers: Peers::Group {
+                    address: group.into(),
+                    ttl: 1,
+                },
+                protocol,
+                port: 0,
+                datagram_bytes: config::DATAGRAM_BYTES,
+                records_per_second: 1,
+                alone_after: Duration::from_secs(5),
+                aside_records: 0,
+                aside_for: Duration::ZERO,
+            };
+            runtime.block_on(async {
+                let link = Link::open(&config).expect("a socket");
+                let socket = &link.sockets()[0];
+                let port = socket.local_addr().expect("it is bound").port();
+                let sender = std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("another");
+                let lo = socket2::SockRef::from(&sender);
+                lo.set_multicast_if_v4(&Ipv4Addr::LOCALHOST).expect("lo");
+                // The one to the machine first: what is heard of the other comes after it.
+                let mut expected = vec![b'g'];
+                if hears_unicast {
+                    expected.insert(0, b'u');
+                }
+                for (to, what) in [(Ipv4Addr::LOCALHOST, b"u"), (group, b"g")] {
+                    sender.send_to(what, (to, port)).expect("it is sent");
+                }
+                let mut heard = Vec::new();
+                while heard.last() != Some(&b'g') {
+                    let mut byte = [0];
+                    let received = socket.recv_from(&mut byte);
+                    let received = tokio::time::timeout(Duration::from_secs(10), received).await;
+                    received.expect("it comes").expect("it is whole");
+                    heard.extend(byte);
+                }
+                assert_eq!(heard, expected, "{:?}", config.protocol);
+            });
+        }
+    }
 }

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-/// Peers that are told apart. One that was silent for [`FORGOTTEN_AFTER`] gives way to a new one.
+/// Peers that are told apart. One that has not told yet that it hears this node gives way to a new one, or one that was silent
+/// for [`FORGOTTEN_AFTER`].
 pub const PEERS: usize = 16;
 /// Bytes of the longest and the shortest "longest datagram" that can be configured: headers of IPv4 and UDP leave 1472 of an Ethernet
 /// frame, those of IPv6 1452.
@@ -54,6 +55,11 @@ pub const LOOKUP_FOR: Duration = Duration::from_secs(1);
 pub const HEARD_WITHIN: Duration = Duration::from_secs(3);
 /// A peer that was silent for this long gives way to a new one.
 pub const FORGOTTEN_AFTER: Duration = Duration::from_secs(600);
+/// A peer that has been heard for this long and has not told that it hears this start of this node is not waited for: what it
+/// says may have been recorded.
+pub const DOUBTED_FOR: Duration = Duration::from_secs(10);
+/// Between two warnings that datagrams are refused, for the same reason.
+pub const WARN_EVERY: Duration = Duration::from_secs(60);
 /// Between the loss of a bulk resync's connection and the next one; doubled each time, up to [`BULK_AT_MOST_EVERY`].
 pub const BULK_AGAIN_AFTER: Duration = Duration::from_millis(200);
 /// The longest time between two attempts at a bulk resync.

@@ -14,6 +14,7 @@ pub mod limits;
 mod node;
 mod pace;
 mod peers;
+mod refusals;
 mod report;
 mod sender;
 mod stream;
@@ -21,6 +22,7 @@ mod types;
 mod walk;
 
 pub use node::Machine;
+pub use refusals::{Refused, Warning};
 pub use report::{PeerReport, PeerState, Readiness, Report, Role};
 pub use types::{Action, Class, Config, Found, SessionId, To, Token};
 

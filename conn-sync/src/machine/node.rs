@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::aside::Aside;
 use super::limits::{BULK_SILENCE, STATUS_APART, STATUS_EVERY};
 use super::peers::{Peer, Peers};
+use super::refusals::Refusals;
 use super::sender::Sender;
 use super::stream::Fate;
 use super::types::{Action, Class, Config, Found, SessionId, To, Token};
@@ -31,7 +32,7 @@ pub struct Machine<H> {
     pub(super) peers: Peers,
     next_session: u64,
     pub(super) aside: Aside,
-    pub(super) refused: [u64; Reject::ALL.len()],
+    pub(super) refusals: Refusals,
     /// Updates of peers that have not told yet that they hear this node.
     pub(super) early: u64,
 }
@@ -51,7 +52,7 @@ impl<H: Copy + Eq + Hash> Machine<H> {
             is_news: false,
             peers: Peers::default(),
             next_session: 0,
-            refused: [0; Reject::ALL.len()],
+            refusals: Refusals::default(),
             early: 0,
         }
     }
@@ -60,7 +61,8 @@ impl<H: Copy + Eq + Hash> Machine<H> {
     pub fn on_datagram(&mut self, from: SocketAddr, bytes: &[u8], now: Duration) -> Vec<Action<H>> {
         let mut actions = Vec::new();
         if let Err(reject) = self.receive(from, bytes, now, &mut actions) {
-            self.refused[reject as usize] += 1;
+            let warning = self.refusals.note(reject, from, now);
+            actions.extend(warning.map(Action::Warn));
         }
         actions
     }
@@ -262,6 +264,10 @@ impl<H: Copy + Eq + Hash> Machine<H> {
         now: Duration,
         actions: &mut Vec<Action<H>>,
     ) -> Result<(), Reject> {
+        let address = from.ip().to_canonical();
+        if !self.config.listed.is_empty() && !self.config.listed.contains(&address) {
+            return Err(Reject::Unlisted);
+        }
         let (header, message) = self.keyring.open(bytes)?;
         if header.node == self.config.node {
             let is_own = header.incarnation == self.config.incarnation;

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use super::limits::{FORGOTTEN_AFTER, HEARD_WITHIN, PEERS};
+use super::limits::{DOUBTED_FOR, FORGOTTEN_AFTER, HEARD_WITHIN, PEERS};
 use super::stream::Stream;
 use super::walk::Bulk;
 use crate::entry::NodeName;
@@ -24,6 +24,8 @@ pub(super) struct Peer {
     window: Window,
     /// It told that it hears this start of this node: it is alive now, nobody plays what it said before.
     pub(super) hears_us: bool,
+    /// Since when it is heard without having told that, over all of its starts.
+    doubted_since: Duration,
     /// What it last told of itself.
     pub(super) status: Option<Status>,
     /// What it last told that it has of us.
@@ -44,6 +46,7 @@ impl Peer {
             heard_from: [None; 2],
             window: Window::default(),
             hears_us: false,
+            doubted_since: now,
             status: None,
             of_us: None,
             stream: Stream::default(),
@@ -54,6 +57,11 @@ impl Peer {
 
     pub(super) fn is_heard(&self, now: Duration) -> bool {
         now < self.heard_at + HEARD_WITHIN
+    }
+
+    /// It has had time enough to tell that it hears this node, and has not.
+    pub(super) fn is_doubted(&self, now: Duration) -> bool {
+        !self.hears_us && now >= self.doubted_since + DOUBTED_FOR
     }
 
     /// Where it serves bulk resyncs.
@@ -109,6 +117,9 @@ impl Peers {
                 if is_new {
                     let mut new = Peer::new(header, from, now);
                     new.served = known.served;
+                    if !known.hears_us {
+                        new.doubted_since = known.doubted_since;
+                    }
                     new.bulk.done = known.bulk.done;
                     before = Some(std::mem::replace(known, new));
                 }
@@ -144,10 +155,13 @@ impl Peers {
         if self.all.len() < PEERS {
             return Ok(None);
         }
-        let silent = self.all.iter().enumerate();
-        let silent = silent.filter(|(_, peer)| now >= peer.heard_at + FORGOTTEN_AFTER);
-        let longest = silent.min_by_key(|(_, peer)| peer.heard_at);
-        let (index, _) = longest.ok_or(Reject::Peers)?;
+        // First those of whom nothing is believed yet: made up, or recorded. Whoever lives is back with his next status, which
+        // says that he hears this node. Then who has gone.
+        let given_up = |peer: &Peer| !peer.hears_us || now >= peer.heard_at + FORGOTTEN_AFTER;
+        let all = self.all.iter().enumerate();
+        let all = all.filter(|(_, peer)| given_up(peer));
+        let least = all.min_by_key(|(_, peer)| (peer.hears_us, peer.heard_at));
+        let (index, _) = least.ok_or(Reject::Peers)?;
         Ok(Some(self.all.remove(index)))
     }
 }

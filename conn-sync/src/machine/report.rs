@@ -8,9 +8,9 @@ use serde::Serialize;
 
 use super::node::Machine;
 use super::peers::Peer;
+use super::refusals::Refused;
 use super::walk::Phase;
 use crate::entry::NodeName;
-use crate::wire::Reject;
 
 /// Whether a node has what its peers have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
@@ -22,7 +22,7 @@ pub enum Readiness {
     Synced,
     /// There is nobody to have anything from.
     Alone,
-    /// It does not, but the configured limit has passed.
+    /// It does not, but the configured limit has passed, or nobody who is heard has told in time that he hears this node.
     Limit,
 }
 
@@ -120,15 +120,6 @@ pub struct PeerReport {
     pub last_bulk_ms_ago: Option<u64>,
 }
 
-/// A reason for refusing datagrams, and how many.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct Refused {
-    /// Why.
-    pub reason: Reject,
-    /// How many.
-    pub datagrams: u64,
-}
-
 /// A node's report.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Report {
@@ -168,12 +159,17 @@ impl<H: Copy + Eq + Hash> Machine<H> {
     /// Whether this node has what its peers have.
     #[must_use]
     pub fn readiness(&self, now: Duration) -> Readiness {
-        let peers = || self.peers.all.iter();
+        // Whoever does not say that he hears this node may be a recording of who did once.
+        let peers = || self.peers.all.iter().filter(|peer| !peer.is_doubted(now));
         let is_anybody_heard = peers().any(|peer| peer.is_heard(now));
         // Who has fallen silent has told nothing since that this node could miss.
         let mut counting = peers().filter(|peer| !is_anybody_heard || peer.is_heard(now));
-        if !self.peers.all.is_empty() && counting.all(Peer::is_synced) {
+        if peers().next().is_some() && counting.all(Peer::is_synced) {
             return Readiness::Synced;
+        }
+        let mut all = self.peers.all.iter();
+        if !is_anybody_heard && all.any(|peer| peer.is_heard(now)) {
+            return Readiness::Limit;
         }
         let last_heard = peers().map(|peer| peer.heard_at).max();
         let quiet_since = last_heard.unwrap_or(self.started);
@@ -190,8 +186,6 @@ impl<H: Copy + Eq + Hash> Machine<H> {
     /// All that operators can ask for.
     #[must_use]
     pub fn report(&self, now: Duration) -> Report {
-        let refused = Reject::ALL.into_iter().zip(self.refused);
-        let refused = refused.filter(|(_, datagrams)| *datagrams > 0);
         let counts = self.sender.counts;
         Report {
             node: self.config.node.clone(),
@@ -205,9 +199,7 @@ impl<H: Copy + Eq + Hash> Machine<H> {
             aside: self.aside.len() as u64,
             aside_given_up: self.aside.given_up,
             early: self.early,
-            refused: refused
-                .map(|(reason, datagrams)| Refused { reason, datagrams })
-                .collect(),
+            refused: self.refusals.report(now),
             peers: self
                 .peers
                 .all

@@ -44,6 +44,7 @@ fn config() -> Config {
         node: name("lb1"),
         incarnation: 5,
         datagram_bytes: 1452,
+        listed: vec![],
         records_per_second: 4000,
         bulk_port: 8849,
         alone_after: ms(5000),
@@ -330,7 +331,10 @@ fn seen(actions: &[Action<u16>]) -> (Vec<(How, usize)>, Vec<SessionId>) {
         match action {
             Action::Apply { how, entries, .. } => applied.push((*how, entries.len())),
             Action::StartBulk { session, .. } => sessions.push(*session),
-            Action::Send { .. } | Action::LookUp { .. } | Action::StopBulk { .. } => {}
+            Action::Send { .. }
+            | Action::LookUp { .. }
+            | Action::StopBulk { .. }
+            | Action::Warn(_) => {}
         }
     }
     (applied, sessions)
@@ -376,9 +380,17 @@ fn datagrams_that_are_refused() {
     let mut peer = Peer::new("lb2", 7);
     let first = peer.status(0, Some(OWN));
     let mut check = |bytes: &[u8], reason: Option<Reject>| {
-        let before = machine.refused;
+        let counts = |machine: &Machine<u16>| {
+            let refused = machine.report(ms(1)).refused;
+            let count = |reason| {
+                let of = refused.iter().find(|it| it.reason == reason);
+                of.map_or(0, |it| it.datagrams)
+            };
+            Reject::ALL.map(count)
+        };
+        let before = counts(&machine);
         machine.on_datagram(Peer::address(), bytes, ms(1));
-        let counts = Reject::ALL.into_iter().zip(before).zip(machine.refused);
+        let counts = Reject::ALL.into_iter().zip(before).zip(counts(&machine));
         let counted = counts.filter(|((_, before), after)| before != after);
         let counted: Vec<_> = counted.map(|((reason, _), _)| reason).collect();
         assert_eq!(counted, reason.into_iter().collect::<Vec<_>>());
@@ -393,10 +405,107 @@ fn datagrams_that_are_refused() {
         "a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l", "m", "n", "o",
     ];
     for name in names {
-        check(&Peer::new(name, 1).status(0, None), None);
+        check(&Peer::new(name, 1).status(0, Some(OWN)), None);
     }
     assert_eq!(names.len() + 1, PEERS);
     check(&Peer::new("p", 1).status(0, None), Some(Reject::Peers));
+}
+
+/// Made-up names, or recorded ones, keep nobody out who lives; and nobody who lives gives way to them.
+#[test]
+fn forged_names_lock_nobody_out() {
+    const NAMES: [&str; 20] = [
+        "a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l", "m", "n", "o", "p", "q", "r",
+        "s", "t",
+    ];
+    let mut machine = machine();
+    let mut first = Peer::new("lb2", 7);
+    let mut second = Peer::new("lb3", 7);
+    machine.on_datagram(Peer::address(), &first.status(0, Some(OWN)), ms(0));
+    for (round, name) in (1..).zip(NAMES.iter().cycle().take(200)) {
+        let mut forged = Peer::new(name, round);
+        machine.on_datagram(Peer::address(), &forged.status(0, None), ms(round));
+        if round == 100 {
+            let hears =
+                machine.on_datagram(Peer::address(), &second.status(0, Some(OWN)), ms(round));
+            assert_eq!(seen(&hears).1.len(), 1, "its full sync begins");
+        }
+    }
+    let report = machine.report(ms(200));
+    assert_eq!(report.peers.len(), PEERS);
+    let known = |name: &str| report.peers.iter().any(|it| it.node.as_str() == name);
+    assert!(known("lb2") && known("lb3"), "{report:?}");
+    assert!(report.refused.is_empty(), "{:?}", report.refused);
+    let applied = machine.on_datagram(Peer::address(), &second.update(1, &[1]), ms(201));
+    assert_eq!(seen(&applied).0, [(How::Live, 1)]);
+}
+
+/// Where peers are listed, nobody else is believed, whatever he knows.
+#[test]
+fn only_listed_peers_are_heard() {
+    let unlisted: SocketAddr = "192.0.2.8:8849".parse().unwrap();
+    let mapped = SocketAddr::new(Ipv4Addr::new(192, 0, 2, 9).to_ipv6_mapped().into(), 8849);
+    // (listed, from, heard)
+    let cases = [
+        (vec![], unlisted, true),
+        (vec!["192.0.2.9"], unlisted, false),
+        (vec!["192.0.2.9"], Peer::address(), true),
+        (vec!["192.0.2.9"], mapped, true),
+        (vec!["fe80::9", "192.0.2.7"], Peer::address(), false),
+        (vec!["fe80::9"], "[fe80::9%3]:8849".parse().unwrap(), true),
+    ];
+    for (listed, from, expected) in cases {
+        let config = Config {
+            listed: listed.iter().map(|it| it.parse().unwrap()).collect(),
+            ..config()
+        };
+        let mut machine: Machine<u16> = Machine::new(config, Keyring::without_secret(), ms(0));
+        let status = Peer::new("lb2", 7).status(0, Some(OWN));
+        let actions = machine.on_datagram(from, &status, ms(1));
+        assert_eq!(
+            seen(&actions).1.len(),
+            usize::from(expected),
+            "{listed:?} {from}"
+        );
+        let refused = machine.report(ms(1)).refused;
+        let reasons: Vec<_> = refused.iter().map(|it| (it.reason, it.last_from)).collect();
+        let expected_reasons = (!expected).then_some((Reject::Unlisted, from));
+        assert_eq!(reasons, expected_reasons.into_iter().collect::<Vec<_>>());
+        let is_told = actions.iter().any(|it| matches!(it, Action::Warn(_)));
+        assert_eq!(is_told, !expected, "{listed:?} {from}");
+    }
+}
+
+/// A recording of a peer, however long, keeps a node waiting for ten seconds.
+#[test]
+fn who_never_says_that_he_hears_this_node_is_not_waited_for_for_ever() {
+    let mut machine = machine();
+    let mut at = |now_s: u64, bytes: &[u8]| {
+        machine.on_datagram(Peer::address(), bytes, ms(now_s * 1000));
+        machine.readiness(ms(now_s * 1000))
+    };
+    for now_s in 0..30 {
+        // Starts of it one after the other, too.
+        let mut recorded = Peer::new("lb2", 7 + now_s / 5);
+        recorded.sequence = now_s;
+        let expected = if now_s < 10 {
+            Readiness::Waiting
+        } else {
+            Readiness::Limit
+        };
+        assert_eq!(
+            at(now_s, &recorded.status(9, Some(("lb1", 4)))),
+            expected,
+            "{now_s} s"
+        );
+    }
+    // One that lives comes too, and is waited for.
+    let mut living = Peer::new("lb3", 1);
+    assert_eq!(at(30, &living.status(0, Some(OWN))), Readiness::Waiting);
+    // And the recorded one turns up itself.
+    let mut itself = Peer::new("lb2", 50);
+    assert_eq!(at(31, &itself.status(0, None)), Readiness::Waiting);
+    assert_eq!(at(31, &itself.status(0, Some(OWN))), Readiness::Waiting);
 }
 
 #[test]

@@ -1,8 +1,9 @@
 //! What the machine is told and what it wants done.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use super::refusals::Warning;
 use crate::entry::{Entry, How, NodeName, Record, Template};
 use crate::wire::bulk::Resume;
 
@@ -15,6 +16,8 @@ pub struct Config {
     pub incarnation: u64,
     /// Bytes of the longest datagram, within [`super::limits::DATAGRAM_BYTES`].
     pub datagram_bytes: usize,
+    /// Where peers are heard from; empty: from anywhere.
+    pub listed: Vec<IpAddr>,
     /// Records sent in a second, at most. Repairs may take another quarter.
     pub records_per_second: u32,
     /// Where this node serves bulk resyncs; 0: it does not.
@@ -109,6 +112,8 @@ pub enum Action<H> {
         /// Where to go on.
         resume: Option<Resume>,
     },
+    /// Tell whoever reads the log.
+    Warn(Warning),
     /// Close the connection of this attempt.
     StopBulk {
         /// Which.

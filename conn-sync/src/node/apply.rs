@@ -3,11 +3,12 @@
 use std::io;
 
 use xdp_ebpf::layout::{Template as Standing, learned};
+use xdp_ebpf::state::State;
 
 use super::Tables;
 use super::templates::Templates;
-use crate::directory::{Directory, Unknown};
-use crate::entry::{Entry, How, Record, Template, supersedes};
+use crate::directory::{Directory, Numbered, Unknown};
+use crate::entry::{Entry, How, Impossible, Record, Template, supersedes};
 use crate::table::{Placed, Wish, forget, place};
 
 /// What became of records, since the start.
@@ -23,6 +24,32 @@ pub struct Applied {
     pub unknown: u64,
     /// The kernel refused, or a map was full.
     pub failed: u64,
+    /// There cannot be such a thing.
+    pub impossible: ImpossibleCounts,
+}
+
+/// Records that cannot be, by [`Impossible`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct ImpossibleCounts {
+    /// Client and virtual service are of different families.
+    pub families: u64,
+    /// Nothing of this protocol is balanced.
+    pub protocol: u64,
+    /// The protocol has no such state, or peers are not told of it.
+    pub state: u64,
+    /// It has been idle for longer than it lives here.
+    pub idle: u64,
+}
+
+impl ImpossibleCounts {
+    fn count(&mut self, why: Impossible) {
+        *match why {
+            Impossible::Families => &mut self.families,
+            Impossible::Protocol => &mut self.protocol,
+            Impossible::State => &mut self.state,
+            Impossible::Idle => &mut self.idle,
+        } += 1;
+    }
 }
 
 /// Puts what a peer told into the tables. Gives what names a service or a real server that is not known here.
@@ -58,7 +85,15 @@ fn entries(
     let mut unknown = Vec::new();
     let mut orders = vec![Vec::new(); view.cpus as usize];
     for entry in entries {
+        if let Err(why) = Record::Entry(*entry).check() {
+            applied.impossible.count(why);
+            continue;
+        }
         match directory.number(entry) {
+            // It would be freed at once, and meanwhile be found by packets.
+            Ok(numbered) if entry.idle_s >= lifetime_s(directory, &numbered, entry.state) => {
+                applied.impossible.count(Impossible::Idle);
+            }
             Ok(numbered) => {
                 let wish = Wish {
                     numbered,
@@ -103,6 +138,11 @@ fn entries(
     Ok(unknown)
 }
 
+/// Idle seconds after which an entry is forgotten here.
+fn lifetime_s(directory: &Directory, numbered: &Numbered, state: State) -> u16 {
+    directory.timeouts_s(numbered.handle.endpoint())[state as usize]
+}
+
 fn templates(
     tables: &dyn Tables,
     directory: &Directory,
@@ -114,11 +154,19 @@ fn templates(
     let now_s = tables.view()?.now_s;
     let mut unknown = Vec::new();
     for template in templates {
+        if let Err(why) = Record::Template(*template).check() {
+            applied.impossible.count(why);
+            continue;
+        }
         let Ok((key, destination)) = directory.number_template(template) else {
             applied.unknown += 1;
             unknown.push(Record::Template(*template));
             continue;
         };
+        if template.idle_s >= directory.template_timeout_s(&key) {
+            applied.impossible.count(Impossible::Idle);
+            continue;
+        }
         let mut seen_s = now_s.wrapping_sub(template.idle_s);
         if let Some(standing) = tables.template(&key) {
             let held = known.held(&key, &standing, now_s);

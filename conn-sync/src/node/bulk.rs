@@ -48,6 +48,18 @@ async fn within<T>(patience: Duration, what: impl Future<Output = io::Result<T>>
         .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
+/// One session in which this node gives its table. It is over when this is dropped, however it came to that.
+struct Serving(Shared);
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        // Nobody holds it while he waits, and what ends by a panic holds it no more.
+        if let Ok(mut state) = self.0.try_borrow_mut() {
+            state.serving -= 1;
+        }
+    }
+}
+
 /// Gives this node's table to whoever connected.
 pub(super) fn serve(shared: &Shared, stream: TcpStream, from: SocketAddr) {
     {
@@ -64,11 +76,10 @@ pub(super) fn serve(shared: &Shared, stream: TcpStream, from: SocketAddr) {
         }
         state.serving += 1;
     }
-    let shared = Rc::clone(shared);
+    let serving = Serving(Rc::clone(shared));
     spawn_local(async move {
-        let served = conversation(&shared, stream).await;
-        let mut state = shared.borrow_mut();
-        state.serving -= 1;
+        let served = conversation(&serving.0, stream).await;
+        let mut state = serving.0.borrow_mut();
         match served {
             Ok(node) => state.machine.on_bulk_served(&node),
             Err(error) => state.trouble(&format!("a bulk resync to {} failed", from.ip()), &error),

@@ -12,10 +12,10 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
 use super::apply::{Applied, apply};
-use super::run::{
-    PASS_EVERY, PASS_SHARE, TEMPLATES_EVERY, TEMPLATES_SHARE, Trouble, cpu_time, readable,
-};
+use super::retries::Retries;
+use super::run::{Trouble, cpu_time, readable};
 use super::templates::Templates;
+use super::turns::{Turn, Turns};
 use super::{Lent, Order, Start, Status, Tables};
 use crate::config::KernelConfig;
 use crate::directory::{Directory, Handle};
@@ -23,13 +23,17 @@ use crate::entry::{Entry, How, NodeName, Record};
 use crate::link::Link;
 use crate::machine::aside::Aside;
 use crate::machine::{Class, Readiness};
+use crate::refresh::Refresh;
 use crate::table::{Scanner, look_up};
 use crate::wire::ipvs::{Encoder, Refusal, decode, flags, kernel_entry, record};
 
 /// Messages that are taken in before anything else has its turn.
 const MESSAGES_AT_ONCE: usize = 64;
-/// Largest message.
+/// Room for the largest message (its length has 16 bits), whatever this node's own `sync_maxlen`: a kernel cuts off what is
+/// longer than its own and loses it, which helps nobody.
 const LARGEST: usize = 65_536;
+/// A time at which nothing is due.
+const LATER: Duration = Duration::from_secs(3600);
 /// Senders that are told apart.
 const SENDERS: usize = 16;
 
@@ -80,6 +84,7 @@ struct State {
     directory: Directory,
     templates: Templates,
     scanner: Scanner,
+    retries: Retries,
     encoder: Encoder,
     aside: Aside,
     /// Whose records stand aside: the protocol has no names.
@@ -93,9 +98,8 @@ struct State {
     left: (usize, usize),
     applied: Applied,
     passes: u64,
+    passed_at: Instant,
     pass_took: Duration,
-    /// The same in processor time: who was kept from running has cost nothing, and must not wait for that besides.
-    pass_cost: Duration,
     trouble: Trouble,
 }
 
@@ -132,9 +136,16 @@ impl State {
         messages
     }
 
+    /// Packs what has changed or is refreshed.
+    fn pack_news(&mut self, records: Vec<(Handle, Record)>) -> Vec<Vec<u8>> {
+        let handles = records.iter().map(|(handle, _)| *handle);
+        self.retries.told(handles, self.started.elapsed());
+        self.pack(records)
+    }
+
     fn pass(&mut self) -> Vec<Vec<u8>> {
-        let cost = cpu_time();
         let began = Instant::now();
+        let passed = began - std::mem::replace(&mut self.passed_at, began);
         let tables = self.tables();
         let view = match tables.view() {
             Ok(view) => view,
@@ -149,16 +160,16 @@ impl State {
         self.left.0 = self.scanner.pass(
             &view,
             &self.directory,
+            passed,
             |_| room.get(),
             |_, records| {
                 room.set(room.get() - records.len());
                 found.extend(records);
             },
         );
-        let messages = self.pack(found);
+        let messages = self.pack_news(found);
         self.passes += 1;
         self.pass_took = began.elapsed();
-        self.pass_cost = cpu_time().saturating_sub(cost);
         messages
     }
 
@@ -187,6 +198,34 @@ impl State {
                 found.extend(records);
             },
         );
+        self.pack_news(found)
+    }
+
+    /// Tells again what was told some time ago, as it is by now: where it is this node's yet.
+    fn retry(&mut self) -> Vec<Vec<u8>> {
+        let tables = self.tables();
+        let Ok(view) = tables.view() else {
+            // A pass says so.
+            return Vec::new();
+        };
+        let room = self.budget();
+        let due = self.retries.due(room, self.started.elapsed());
+        let found = due.into_iter().filter_map(|handle| {
+            let (record, is_learned) = match handle {
+                Handle::Template(key) => {
+                    let standing = tables.template(&key)?;
+                    let named = self.directory.template(&key, &standing, view.now_s)?;
+                    let is_learned = self.templates.is_learned(&key, &standing);
+                    (Record::Template(named), is_learned)
+                }
+                handle => {
+                    let (entry, is_learned) = look_up(&view, &self.directory, handle)?;
+                    (Record::Entry(entry), is_learned)
+                }
+            };
+            (!is_learned).then_some((handle, record))
+        });
+        let found = found.collect();
         self.pack(found)
     }
 
@@ -324,13 +363,15 @@ pub(super) async fn run(
         ..
     } = start;
     let now = Instant::now();
+    let refresh = Refresh::Kernel(kernel.refresh_s);
     let mut state = State {
         kernel,
         interface: config.interface,
         lent,
         directory,
-        templates: Templates::default(),
-        scanner: Scanner::refreshing_within(kernel.refresh_s),
+        templates: Templates::new(refresh),
+        scanner: Scanner::new(refresh),
+        retries: Retries::new(kernel.retries, kernel.refresh_s),
         encoder: Encoder::new(kernel.sync_id, kernel.longest),
         aside: Aside::new(config.aside_records, config.aside_for),
         nobody: config.node,
@@ -342,32 +383,47 @@ pub(super) async fn run(
         left: (0, 0),
         applied: Applied::default(),
         passes: 0,
+        passed_at: now,
         pass_took: Duration::ZERO,
-        pass_cost: Duration::ZERO,
         trouble: Trouble::default(),
     };
     // There is nothing to wait for: nobody can be asked for what he has.
     on_readiness(Readiness::Alone);
-    let (mut pass_at, mut templates_at) = (now, now);
+    let mut turns = Turns::new(now);
     let mut buffer = vec![0; LARGEST];
     loop {
-        let messages = tokio::select! {
-            order = orders.recv() => match order {
-                Some(order) => {
-                    state.obey(order);
-                    Vec::new()
+        let retry_at = state.retries.deadline().map(|at| state.started + at);
+        let deadline = retry_at.unwrap_or_else(|| Instant::now() + LATER);
+        // Before anything that comes from outside, of which there may be more and more.
+        if let Some(turn) = turns.due(Instant::now(), deadline) {
+            let cost = cpu_time();
+            let messages = match turn {
+                Turn::Pass => state.pass(),
+                Turn::Templates => {
+                    let messages = state.pass_templates();
+                    state.aside.expire(state.started.elapsed());
+                    messages
                 }
+                Turn::Tick => state.retry(),
+            };
+            turns.done(turn, Instant::now(), cpu_time().saturating_sub(cost));
+            for message in messages {
+                if let Err(error) = link.send_all(&message).await {
+                    state.trouble.tell("a message cannot be sent", &error);
+                }
+            }
+            continue;
+        }
+        tokio::select! {
+            order = orders.recv() => match order {
+                Some(order) => state.obey(order),
                 None => return,
             },
             socket = readable(link.sockets()) => {
                 for _ in 0..MESSAGES_AT_ONCE {
                     let Some(socket) = socket else { break };
                     match socket.try_recv_from(&mut buffer) {
-                        // As the kernel does: what is longer is cut off, and refused for its length.
-                        Ok((length, from)) => {
-                            let length = length.min(state.kernel.longest.max(1024));
-                            state.hear(from.ip(), &buffer[..length]);
-                        }
+                        Ok((length, from)) => state.hear(from.ip(), &buffer[..length]),
                         Err(error) => {
                             if error.kind() != io::ErrorKind::WouldBlock {
                                 state.trouble.tell("nothing can be received", &error);
@@ -376,25 +432,8 @@ pub(super) async fn run(
                         }
                     }
                 }
-                Vec::new()
-            },
-            () = sleep_until(pass_at) => {
-                let messages = state.pass();
-                pass_at = Instant::now() + PASS_EVERY.max(state.pass_cost * PASS_SHARE);
-                messages
             }
-            () = sleep_until(templates_at) => {
-                let began = Instant::now();
-                let messages = state.pass_templates();
-                templates_at = Instant::now() + TEMPLATES_EVERY.max(began.elapsed() * TEMPLATES_SHARE);
-                state.aside.expire(state.started.elapsed());
-                messages
-            }
-        };
-        for message in messages {
-            if let Err(error) = link.send_all(&message).await {
-                state.trouble.tell("a message cannot be sent", &error);
-            }
+            () = sleep_until(turns.next(deadline)) => {}
         }
     }
 }

@@ -11,20 +11,23 @@
 mod apply;
 mod bulk;
 mod kernel;
+mod retries;
 mod run;
 mod templates;
+mod turns;
 
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
+use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 use xdp_ebpf::layout::{Learn, Template, TemplateKey};
 
-pub use apply::Applied;
+pub use apply::{Applied, ImpossibleCounts};
 pub use kernel::KernelReport;
 
-use crate::config::{Config, Protocol};
+use crate::config::{Config, KernelConfig, Protocol};
 use crate::directory::Directory;
 use crate::link::Link;
 use crate::machine;
@@ -118,6 +121,14 @@ impl Lent {
     }
 }
 
+/// What a node speaks, with what it needs for that.
+enum Spoken {
+    /// Director's own protocol: full syncs are asked for here.
+    Own(TcpListener),
+    /// The kernel's.
+    Kernel(KernelConfig),
+}
+
 /// A running node. It ends when this is dropped.
 pub struct Node {
     orders: Option<mpsc::UnboundedSender<Order>>,
@@ -141,14 +152,14 @@ impl Node {
         // Sockets are made within the runtime that waits for them.
         let context = runtime.enter();
         let opened = Link::open(&start.config).and_then(|link| {
-            let listener = match start.config.protocol {
-                Protocol::Own => Some(link.listener(&start.config)?),
-                Protocol::Kernel(_) => None,
+            let spoken = match start.config.protocol {
+                Protocol::Own => Spoken::Own(link.listener(&start.config)?),
+                Protocol::Kernel(kernel) => Spoken::Kernel(kernel),
             };
-            Ok((link, listener))
+            Ok((link, spoken))
         });
         drop(context);
-        let (link, listener) = match opened {
+        let (link, spoken) = match opened {
             Ok(opened) => opened,
             Err(error) => {
                 // Whoever asks may be a runtime's own, which must not wait for the end of another.
@@ -157,15 +168,14 @@ impl Node {
             }
         };
         let for_thread = Arc::clone(&lent);
-        let thread = match (start.config.protocol, listener) {
-            (Protocol::Kernel(kernel), _) => thread.spawn(move || {
-                runtime.block_on(kernel::run(start, kernel, for_thread, link, ordered));
-            })?,
-            (Protocol::Own, Some(listener)) => thread.spawn(move || {
+        let thread = thread.spawn(move || match spoken {
+            Spoken::Own(listener) => {
                 runtime.block_on(run::run(start, for_thread, link, listener, ordered));
-            })?,
-            (Protocol::Own, None) => return Err(io::ErrorKind::InvalidInput.into()),
-        };
+            }
+            Spoken::Kernel(kernel) => {
+                runtime.block_on(kernel::run(start, kernel, for_thread, link, ordered));
+            }
+        })?;
         Ok(Self {
             orders: Some(orders),
             lent,
@@ -192,12 +202,28 @@ impl Node {
         asked
     }
 
-    /// Fails only once the thread has ended, which is known otherwise.
+    /// Why its thread has ended by itself, once it has: it panicked. Told once; nothing is shared from then on.
+    pub fn ended(&mut self) -> Option<String> {
+        let thread = self.thread.take_if(|thread| thread.is_finished())?;
+        Some(match thread.join() {
+            Ok(()) => "it ended without a reason".to_owned(),
+            Err(panic) => format!("it panicked: {}", words_of(panic.as_ref())),
+        })
+    }
+
+    /// Fails only once the thread has ended, which is known otherwise: [`Self::ended`].
     fn order(&self, order: Order) {
         if let Some(orders) = &self.orders {
             let _ = orders.send(order);
         }
     }
+}
+
+/// What a panic said.
+fn words_of(panic: &(dyn std::any::Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("it did not say why")
 }
 
 impl Drop for Node {
@@ -209,3 +235,6 @@ impl Drop for Node {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

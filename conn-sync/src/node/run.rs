@@ -9,14 +9,15 @@ use std::time::Duration;
 
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::mpsc;
-use tokio::task::LocalSet;
+use tokio::task::{LocalSet, yield_now};
 use tokio::time::{Instant, sleep_until};
 
 use super::apply::{Applied, apply};
 use super::bulk::{self, Sessions};
 use super::templates::Templates;
+use super::turns::{Turn, Turns};
 use super::{Lent, Order, Start, Status, Tables};
-use crate::config::Config;
+use crate::config::{Config, Peers};
 use crate::directory::{Directory, Gone, Handle};
 use crate::entry::Record;
 use crate::link::Link;
@@ -24,18 +25,12 @@ use crate::machine::{self, Action, Found, Machine, Readiness, To};
 use crate::table::{Scanner, look_up};
 use crate::wire::auth::Keyring;
 
-/// How often the tables are walked, at most.
-pub(super) const PASS_EVERY: Duration = Duration::from_millis(40);
-/// A pass waits so many times as long as the one before took: walking takes a tenth of a core at the most.
-pub(super) const PASS_SHARE: u32 = 9;
-/// How often templates are looked at, at most: reading their map takes two calls of the kernel for each.
-pub(super) const TEMPLATES_EVERY: Duration = Duration::from_millis(100);
-/// As [`PASS_SHARE`].
-pub(super) const TEMPLATES_SHARE: u32 = 19;
 /// Datagrams that are taken in before anything else has its turn.
 const DATAGRAMS_AT_ONCE: usize = 64;
 /// Room for the largest datagram and a byte more, so that one that is too large is seen to be.
 const LARGEST: usize = 9216;
+/// After a full sync could not be accepted.
+const ACCEPT_AGAIN_AFTER: Duration = Duration::from_millis(40);
 /// How often, and how many times, it is looked whether other tables have taken the place of those that take nothing new.
 const EXCHANGE_LOOK: Duration = Duration::from_millis(2);
 /// See [`EXCHANGE_LOOK`]: half a second in all.
@@ -60,9 +55,8 @@ pub(super) struct State {
     scanner: Scanner,
     left: (usize, usize),
     passes: u64,
+    passed_at: Instant,
     pass_took: Duration,
-    /// The same in processor time: who was kept from running has cost nothing, and must not wait for that besides.
-    pass_cost: Duration,
     trouble: Trouble,
 }
 
@@ -106,8 +100,8 @@ impl State {
 
     /// A pass over the connection tables.
     fn pass(&mut self) -> Vec<Action<Handle>> {
-        let cost = cpu_time();
         let began = Instant::now();
+        let passed = began - std::mem::replace(&mut self.passed_at, began);
         let now = self.now();
         let (tables, directory) = (self.tables(), Arc::clone(&self.directory));
         let view = match tables.view() {
@@ -122,13 +116,13 @@ impl State {
         self.left.0 = self.scanner.pass(
             &view,
             &directory,
+            passed,
             |class| machine.borrow_mut().budget(class, now),
             |_, records| actions.extend(machine.borrow_mut().on_dirty(records, now)),
         );
         self.backlog();
         self.passes += 1;
         self.pass_took = began.elapsed();
-        self.pass_cost = cpu_time().saturating_sub(cost);
         actions
     }
 
@@ -247,6 +241,10 @@ async fn serve(
             node: config.node.clone(),
             incarnation,
             datagram_bytes: config.datagram_bytes,
+            listed: match &config.peers {
+                Peers::Listed(peers) => peers.clone(),
+                Peers::Group { .. } => Vec::new(),
+            },
             records_per_second: config.records_per_second,
             bulk_port: config.port,
             alone_after: config.alone_after,
@@ -273,43 +271,40 @@ async fn serve(
         scanner: Scanner::default(),
         left: (0, 0),
         passes: 0,
+        passed_at: Instant::now(),
         pass_took: Duration::ZERO,
-        pass_cost: Duration::ZERO,
         trouble: Trouble::default(),
     };
     let shared: Shared = Rc::new(RefCell::new(state));
     let mut sessions = Sessions::new();
     let mut readiness: Option<Readiness> = None;
-    let mut pass_at = Instant::now();
-    let mut templates_at = Instant::now();
+    let mut turns = Turns::new(Instant::now());
     loop {
         let deadline = {
             let state = shared.borrow();
             state.started + state.machine.deadline(state.now())
         };
+        // Before anything that comes from outside, of which there may be more and more.
+        if let Some(turn) = turns.due(Instant::now(), deadline) {
+            let cost = cpu_time();
+            let actions = take_turn(&shared, turn);
+            turns.done(turn, Instant::now(), cpu_time().saturating_sub(cost));
+            carry_out(&shared, &link, &mut sessions, actions).await;
+            tell_readiness(&shared, &mut readiness, &mut on_readiness);
+            continue;
+        }
         let actions = tokio::select! {
             order = orders.recv() => match order {
                 Some(order) => obey(&shared, order),
                 None => return,
             },
-            heard = readable(link.sockets()) => heard_on(&shared, heard),
-            () = sleep_until(pass_at) => {
-                let mut state = shared.borrow_mut();
-                let actions = state.pass();
-                pass_at = Instant::now() + PASS_EVERY.max(state.pass_cost * PASS_SHARE);
+            heard = readable(link.sockets()) => {
+                let actions = joined(heard_on(&shared, heard));
+                // Full syncs are tasks of their own: they have their turn after each batch.
+                yield_now().await;
                 actions
             }
-            () = sleep_until(templates_at) => {
-                let began = Instant::now();
-                let actions = shared.borrow_mut().pass_templates();
-                templates_at = Instant::now() + TEMPLATES_EVERY.max(began.elapsed() * TEMPLATES_SHARE);
-                actions
-            }
-            () = sleep_until(deadline) => {
-                let mut state = shared.borrow_mut();
-                let now = state.now();
-                state.machine.tick(now).0
-            }
+            () = sleep_until(turns.next(deadline)) => continue,
             event = sessions.next() => {
                 let mut state = shared.borrow_mut();
                 let now = state.now();
@@ -325,21 +320,42 @@ async fn serve(
                     Err(error) => {
                         shared.borrow_mut().trouble("a bulk resync cannot be accepted", &error);
                         // Out of descriptors, most likely: not at once again.
-                        tokio::time::sleep(PASS_EVERY).await;
+                        tokio::time::sleep(ACCEPT_AGAIN_AFTER).await;
                     }
                 }
                 Vec::new()
             }
         };
         carry_out(&shared, &link, &mut sessions, actions).await;
-        let is = {
-            let state = shared.borrow();
-            state.machine.readiness(state.now())
-        };
-        if readiness != Some(is) {
-            readiness = Some(is);
-            on_readiness(is);
+        tell_readiness(&shared, &mut readiness, &mut on_readiness);
+    }
+}
+
+/// Does what is due.
+fn take_turn(shared: &Shared, turn: Turn) -> Vec<Action<Handle>> {
+    let mut state = shared.borrow_mut();
+    match turn {
+        Turn::Pass => state.pass(),
+        Turn::Templates => state.pass_templates(),
+        Turn::Tick => {
+            let now = state.now();
+            state.machine.tick(now).0
         }
+    }
+}
+
+/// Tells whether this node has what its peers have, where that has changed.
+fn tell_readiness(
+    shared: &Shared,
+    told: &mut Option<Readiness>,
+    tell: &mut (dyn FnMut(Readiness) + Send),
+) {
+    let is = {
+        let state = shared.borrow();
+        state.machine.readiness(state.now())
+    };
+    if told.replace(is) != Some(is) {
+        tell(is);
     }
 }
 
@@ -507,6 +523,7 @@ async fn carry_out(
                 sessions.begin(shared, session, node, incarnation, address, resume);
             }
             Action::StopBulk { session } => sessions.stop(session),
+            Action::Warn(warning) => tracing::warn!("conn-sync: {warning}"),
         }
     }
 }

@@ -10,6 +10,7 @@ use xdp_ebpf::layout::{Template as Standing, TemplateKey};
 use crate::directory::{Directory, Handle};
 use crate::entry::{Held, Record};
 use crate::machine::Class;
+use crate::refresh::Refresh;
 
 /// A template that peers know.
 #[derive(Clone, Copy, Debug)]
@@ -22,10 +23,19 @@ struct Known {
 /// What peers know of this node's templates.
 #[derive(Debug, Default)]
 pub(super) struct Templates {
+    refresh: Refresh,
     known: HashMap<TemplateKey, Known>,
 }
 
 impl Templates {
+    /// What is in use is told again by this rule.
+    pub(super) fn new(refresh: Refresh) -> Self {
+        Self {
+            refresh,
+            ..Self::default()
+        }
+    }
+
     /// Compares with what stands in the map; hands over what peers do not know, as much of each class as `budget` gives.
     /// Gives how many are left for the next time.
     pub(super) fn pass(
@@ -85,7 +95,8 @@ impl Templates {
             return Some(Class::Change);
         }
         let used_for_s = template.seen_s.wrapping_sub(known.seen_s);
-        let is_due = used_for_s <= u32::MAX / 2 && used_for_s >= directory.template_refresh_s(key);
+        let is_due = used_for_s <= u32::MAX / 2
+            && used_for_s >= self.refresh.period_s(directory.template_timeout_s(key));
         is_due.then_some(Class::Refresh)
     }
 

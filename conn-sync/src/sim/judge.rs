@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use super::names::{Slot, Version};
+use super::names::{ONE_DATAGRAM, Slot, Version};
 use super::table::{Row, Table, timeout_s};
 use super::world::Micros;
 use super::world::Node;
@@ -26,6 +26,8 @@ pub(super) struct Judge {
     /// What is kept aside may be given up in this run.
     pub(super) gives_up_aside: bool,
     pub(super) applied: u64,
+    /// Of these, over UDP.
+    pub(super) applied_udp: u64,
     pub(super) claims: u64,
     pub(super) converged: u64,
 }
@@ -74,6 +76,7 @@ impl Judge {
         before: Option<Row>,
     ) -> Result<(), String> {
         self.applied += 1;
+        self.applied_udp += u64::from(slot.is_udp());
         if !self.issued.contains(&(slot, version)) {
             return Err(format!("{slot:?} {version:?} was never true"));
         }
@@ -167,7 +170,11 @@ impl Judge {
     ) -> Result<(), String> {
         for (slot, row) in &serving.rows {
             let is_ending = serving.idle_s(row, now) + AGE_S >= timeout_s(row.version);
-            if slot.group() != group || row.is_learned || is_ending {
+            // A single datagram, of which nobody is told, has gone elsewhere since: nobody uses this one any more.
+            let newest = self.newest[slot];
+            let is_left = newest.stage == ONE_DATAGRAM && newest.opening > row.version.opening;
+            let is_of_group = slot.group() == group;
+            if !is_of_group || row.is_learned || is_ending || !row.is_told() || is_left {
                 continue;
             }
             self.converged += 1;

@@ -1,5 +1,5 @@
-//! A simulator: nodes with their machines, real datagrams and real bulk resyncs, tables that are models; clients that open, close
-//! and reuse their ports; a network that loses, delays, repeats, reorders and cuts; nodes that are started anew with or without
+//! A simulator: nodes with their machines and clocks that drift, real datagrams and real bulk resyncs, tables that are models;
+//! clients that open, close and reuse their ports, over TCP and UDP; a network that loses, delays, repeats, reorders and cuts; nodes that are started anew with or without
 //! their tables; service that moves between nodes; directories that differ for a while; and a judge that knows the truth.
 //!
 //! All of a run follows from its seed. `CONN_SYNC_SEED=17 cargo test -p conn-sync sim -- --nocapture` runs one and tells what

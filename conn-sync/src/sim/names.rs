@@ -21,9 +21,12 @@ pub(super) const SERVICES: u16 = 4;
 pub(super) struct Version {
     /// How often it was opened.
     pub(super) opening: u16,
-    /// 1 established, 2 closing, 3 closed.
+    /// 1 established, 2 closing, 3 closed. UDP: 0 one datagram, of which peers are not told; 1 more of them.
     pub(super) stage: u8,
 }
+
+/// Of what peers are not told.
+pub(super) const ONE_DATAGRAM: u8 = 0;
 
 impl Slot {
     pub(super) fn is_template(self) -> bool {
@@ -37,6 +40,10 @@ impl Slot {
     /// The group of virtual addresses that it moves with.
     pub(super) fn group(self) -> usize {
         usize::from(self.0 / SERVICES % 2)
+    }
+
+    pub(super) fn is_udp(self) -> bool {
+        !self.is_template() && self.0 % 5 == 3
     }
 
     fn is_ipv6(self) -> bool {
@@ -81,14 +88,16 @@ impl Slot {
             });
         }
         Record::Entry(Entry {
-            protocol: 6,
+            protocol: if self.is_udp() { 17 } else { 6 },
             client: (self.client(), 1024 + self.0).into(),
             virtual_service: self.virtual_service(),
             server,
-            state: match version.stage {
-                1 => State::Established,
-                2 => State::FinWait,
-                _ => State::TimeWait,
+            state: match (self.is_udp(), version.stage) {
+                (true, ONE_DATAGRAM) => State::UdpOne,
+                (true, _) => State::Udp,
+                (false, 1) => State::Established,
+                (false, 2) => State::FinWait,
+                (false, _) => State::TimeWait,
             },
             idle_s: u16::try_from(idle_s).unwrap_or(u16::MAX),
         })
@@ -102,7 +111,8 @@ impl Slot {
         let (server, stage, idle_s) = match record {
             Record::Entry(entry) => {
                 let stage = match entry.state {
-                    State::Established => 1,
+                    State::UdpOne => ONE_DATAGRAM,
+                    State::Established | State::Udp => 1,
                     State::FinWait => 2,
                     _ => 3,
                 };

@@ -14,6 +14,7 @@ const S: Micros = 1_000_000;
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Figures {
     pub(super) applied: u64,
+    pub(super) applied_udp: u64,
     pub(super) claims: u64,
     pub(super) converged: u64,
     pub(super) bulks: u64,
@@ -33,6 +34,7 @@ pub(super) fn run(seed: u64, tells: bool) -> Result<Figures, String> {
             node: NodeName::new(&format!("lb{node}")).expect("a name"),
             incarnation: 0,
             datagram_bytes: random.one_of(&[200, 400, 1452]),
+            listed: Vec::new(),
             records_per_second: random.one_of(&[100, 400, 20_000]),
             bulk_port: 8849,
             alone_after: Duration::from_secs(5),
@@ -76,6 +78,7 @@ pub(super) fn run(seed: u64, tells: bool) -> Result<Figures, String> {
     world.verdict.clone()?;
     Ok(Figures {
         applied: world.judge.applied,
+        applied_udp: world.judge.applied_udp,
         claims: world.judge.claims,
         converged: world.judge.converged,
         bulks: world.bulks,
@@ -178,6 +181,7 @@ fn bad_path(random: &mut Random) -> Path {
 impl Figures {
     pub(super) fn add(&mut self, other: Self) {
         self.applied += other.applied;
+        self.applied_udp += other.applied_udp;
         self.claims += other.claims;
         self.converged += other.converged;
         self.bulks += other.bulks;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::names::{Slot, Version};
+use super::names::{ONE_DATAGRAM, Slot, Version};
 use super::world::Micros;
 use crate::entry::{Held, How, Record, supersedes};
 use crate::machine::{Class, Found};
@@ -23,11 +23,47 @@ pub(super) struct Row {
     pub(super) is_used: bool,
 }
 
+/// A node's own clock: when its seconds begin, and how fast it goes.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Clock {
+    pub(super) phase: Micros,
+    /// Parts of a million that it goes faster, or slower.
+    pub(super) drift_ppm: i64,
+}
+
+impl Clock {
+    /// What it shows. Never goes back, and starts with its phase.
+    pub(super) fn shows(self, now: Micros) -> Micros {
+        // A run takes minutes: far from any limit.
+        let drift = now as i64 * self.drift_ppm / 1_000_000;
+        now.saturating_add_signed(drift) + self.phase
+    }
+
+    /// The first moment at which it shows this.
+    pub(super) fn when(self, shown: Micros) -> Micros {
+        let passed = u128::from(shown.saturating_sub(self.phase)) * 1_000_000;
+        let rate = 1_000_000_u64.saturating_add_signed(self.drift_ppm);
+        let about = u64::try_from(passed / u128::from(rate)).unwrap_or(Micros::MAX);
+        // Rounded twice.
+        let mut now = about.saturating_sub(2);
+        while self.shows(now) < shown {
+            now += 1;
+        }
+        now
+    }
+}
+
+impl Row {
+    /// Peers are told of it.
+    pub(super) fn is_told(&self) -> bool {
+        self.version.stage != ONE_DATAGRAM
+    }
+}
+
 #[derive(Clone, Debug, Default)]
 pub(super) struct Table {
     pub(super) rows: BTreeMap<Slot, Row>,
-    /// The clock's phase.
-    pub(super) phase: Micros,
+    pub(super) clock: Clock,
     /// Bits of services and of servers (by opening) that are not known.
     pub(super) unknown_services: u8,
     pub(super) unknown_servers: u8,
@@ -53,7 +89,7 @@ pub(super) fn timeout_s(version: Version) -> u32 {
 
 impl Table {
     pub(super) fn tick(&self, now: Micros) -> u32 {
-        ((now + self.phase) / 1_000_000) as u32
+        (self.clock.shows(now) / 1_000_000) as u32
     }
 
     pub(super) fn knows(&self, slot: Slot, version: Version) -> bool {
@@ -134,7 +170,7 @@ impl Table {
     }
 
     pub(super) fn find(&self, slot: Slot, now: Micros) -> Option<Found<Slot>> {
-        let row = self.rows.get(&slot)?;
+        let row = self.rows.get(&slot).filter(|row| row.is_told())?;
         Some(Found {
             handle: slot,
             record: slot.record(row.version, self.idle_s(row, now)),
@@ -151,7 +187,8 @@ impl Table {
     ) -> Vec<(Slot, Record)> {
         let tick = self.tick(now);
         let rows = self.rows.iter_mut();
-        let dirty = rows.filter(|(_, row)| match class {
+        let told = rows.filter(|(_, row)| row.is_told());
+        let dirty = told.filter(|(_, row)| match class {
             Class::Refresh => row.is_sent && !row.is_learned && row.is_used,
             Class::New | Class::Change => !row.is_sent && row.class == class,
         });

@@ -62,6 +62,7 @@ fn the_rules_hold_whatever_happens() {
     let runs = last - first;
     for happened in [
         figures.applied / 20,
+        figures.applied_udp / 2,
         figures.claims / 10,
         figures.converged / 5,
         figures.bulks,

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::judge::Judge;
-use super::names::{Slot, TEMPLATES_FROM, Version};
+use super::names::{ONE_DATAGRAM, Slot, TEMPLATES_FROM, Version};
 use super::random::Random;
-use super::table::{Outcome, Row, Table};
+use super::table::{Clock, Outcome, Row, Table};
 use crate::entry::{How, NodeName, Record};
 use crate::machine::limits::STATUS_EVERY;
 use crate::machine::{Action, Class, Config, Machine, PeerState, Readiness, SessionId, To};
@@ -148,10 +148,6 @@ pub(super) struct World {
     pub(super) repairs: u64,
 }
 
-fn time(now: Micros) -> Duration {
-    Duration::from_micros(now)
-}
-
 impl World {
     pub(super) fn new(configs: Vec<Config>, random: Random, tells: bool) -> Self {
         let count = configs.len();
@@ -174,9 +170,13 @@ impl World {
             repairs: 0,
         };
         for (index, config) in configs.into_iter().enumerate() {
-            let phase = world.random.within(0..=999_999);
+            let clock = Clock {
+                phase: world.random.within(0..=999_999),
+                // As far as clocks that are kept right go wrong at the most (`adjtimex`).
+                drift_ppm: world.random.within(0..=1000) as i64 - 500,
+            };
             let table = Table {
-                phase,
+                clock,
                 ..Table::default()
             };
             world.nodes.push(Node {
@@ -281,6 +281,11 @@ impl World {
         node.machine.is_some() && node.generation == generation
     }
 
+    /// What a node's clock shows.
+    fn time(&self, node: usize) -> Duration {
+        Duration::from_micros(self.nodes[node].table.clock.shows(self.now))
+    }
+
     fn name(&self, node: usize) -> NodeName {
         self.nodes[node].config.node.clone()
     }
@@ -292,7 +297,7 @@ impl World {
         node: usize,
         give: impl FnOnce(&mut Machine<Slot>, Duration) -> Vec<Action<Slot>>,
     ) {
-        let now = time(self.now);
+        let now = self.time(node);
         let Some(machine) = &mut self.nodes[node].machine else {
             return;
         };
@@ -305,7 +310,11 @@ impl World {
         };
         // A machine that wants to be called at once all the time would never end.
         let deadline = machine.deadline(now).as_micros() as Micros;
-        let deadline = deadline.max(self.now + 1);
+        let deadline = self.nodes[node]
+            .table
+            .clock
+            .when(deadline)
+            .max(self.now + 1);
         if deadline < self.nodes[node].wakes_at {
             self.nodes[node].wakes_at = deadline;
             let generation = self.nodes[node].generation;
@@ -384,6 +393,7 @@ impl World {
                     self.say(stream, false, greeting);
                 }
             }
+            Action::Warn(warning) => self.tell(|| format!("{node} warns: {warning}")),
             Action::StopBulk { session } => {
                 let streams = self.streams.iter_mut();
                 for stream in streams.filter(|stream| stream.client.0 == node) {
@@ -421,6 +431,9 @@ impl World {
     }
 
     fn apply(&mut self, node: usize, from: &NodeName, record: Record, how: How) {
+        if let Err(impossible) = record.check() {
+            return self.judged(Err(format!("{from} told of {impossible}: {record:?}")));
+        }
         let (slot, version, idle_s) = match Slot::of(&record) {
             Ok(record) => record,
             Err(verdict) => return self.judged(Err(verdict)),
@@ -439,7 +452,7 @@ impl World {
             }
         }
         if outcome == Outcome::Unknown {
-            let now = time(self.now);
+            let now = self.time(node);
             if let Some(machine) = &mut self.nodes[node].machine {
                 machine.on_unknown(from, [record], now);
             }
@@ -454,11 +467,11 @@ impl World {
             if class == Class::Refresh && !is_refreshing {
                 continue;
             }
-            let now = self.now;
+            let (now, time) = (self.now, self.time(node));
             let Some(machine) = &mut self.nodes[node].machine else {
                 return;
             };
-            let budget = machine.budget(class, time(now));
+            let budget = machine.budget(class, time);
             let dirty = self.nodes[node].table.take_dirty(class, budget, now);
             if dirty.is_empty() {
                 continue;
@@ -480,7 +493,7 @@ impl World {
             }
         }
         let rows = self.nodes[node].table.rows.values();
-        let backlog = rows.filter(|row| !row.is_sent).count() as u64;
+        let backlog = rows.filter(|row| !row.is_sent && row.is_told()).count() as u64;
         if let Some(machine) = &mut self.nodes[node].machine {
             machine.set_backlog(backlog);
         }
@@ -544,6 +557,7 @@ impl World {
                     about.cursor = accepted.cursor;
                     about.goes_on = accepted.cursor != 0;
                     about.had = node.table.rows.clone();
+                    about.had.retain(|_, row| row.is_told());
                     let number = node.machine.as_ref().map_or(0, Machine::stream_number);
                     let welcome = about.server.2.welcome(number, about.had.len() as u64);
                     self.say(stream, false, welcome);
@@ -582,7 +596,8 @@ impl World {
         let about = &mut self.streams[stream];
         let from = Slot(u16::try_from(about.cursor).unwrap_or(u16::MAX));
         let (table, now) = (&self.nodes[node].table, self.now);
-        let rows = table.rows.range(from..).take(count);
+        let rows = table.rows.range(from..).filter(|(_, row)| row.is_told());
+        let rows = rows.take(count);
         let records: Vec<_> = rows
             .map(|(slot, row)| {
                 let idle_s = table.idle_s(row, now);
@@ -658,6 +673,9 @@ impl World {
                 let changes = may_change && self.random.percent(25);
                 if changes && slot.is_template() {
                     self.opening(node, slot)
+                } else if slot.is_udp() {
+                    // It has no end that anybody sees, but that nobody sends any more.
+                    Some(Version { stage: 1, ..truth })
                 } else {
                     // A state that was lost comes about again: the end that closed repeats it.
                     let stage = truth.stage + u8::from(changes);
@@ -682,7 +700,8 @@ impl World {
     fn opening(&self, node: usize, slot: Slot) -> Option<Version> {
         let last = self.judge.newest.get(&slot);
         let next = last.map_or(1, |version| version.opening + 1);
-        let mut versions = (next..next + 4).map(|opening| Version { opening, stage: 1 });
+        let stage = if slot.is_udp() { ONE_DATAGRAM } else { 1 };
+        let mut versions = (next..next + 4).map(|opening| Version { opening, stage });
         versions.find(|version| self.nodes[node].table.knows(slot, *version))
     }
 
@@ -740,14 +759,14 @@ impl World {
         if self.nodes[node].machine.is_some() {
             return;
         }
-        let now = self.now;
+        let (now, time) = (self.now, self.time(node));
         let about = &mut self.nodes[node];
         about.incarnation += 1 + now;
         about.generation += 1;
         about.wakes_at = Micros::MAX;
         about.config.incarnation = about.incarnation;
         let generation = about.generation;
-        let machine = Machine::new(about.config.clone(), Keyring::without_secret(), time(now));
+        let machine = Machine::new(about.config.clone(), Keyring::without_secret(), time);
         about.machine = Some(machine);
         self.judge.on_start(node);
         self.at(now, Event::Walk { node, generation });
@@ -765,6 +784,12 @@ impl World {
         table.rows = rows;
         let has_lost = table.rows.len() < before;
         self.judge.on_directory(node, table);
+        // Nor can a walk that is under way find it any more.
+        for stream in self.streams.iter_mut().filter(|it| it.server.0 == node) {
+            stream
+                .had
+                .retain(|slot, row| table.knows(*slot, row.version));
+        }
         self.input(node, |machine, now| {
             let mut actions = machine.on_directory_changed(now);
             if has_lost || services == 0 && servers == 0 {
@@ -777,8 +802,8 @@ impl World {
     // Claims.
 
     fn check_claims(&mut self) {
-        let now = time(self.now);
         for node in 0..self.nodes.len() {
+            let now = self.time(node);
             let Some(machine) = &self.nodes[node].machine else {
                 continue;
             };
@@ -806,8 +831,8 @@ impl World {
 
     /// Some time after the last fault.
     pub(super) fn check_convergence(&mut self) {
-        let now = time(self.now);
         for node in 0..self.nodes.len() {
+            let now = self.time(node);
             let report = self.nodes[node]
                 .machine
                 .as_ref()

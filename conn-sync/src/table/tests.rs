@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use xdp_ebpf::connection::{Value, key4, key6};
 use xdp_ebpf::layout::{self, Learn, Settings, learned, method};
@@ -85,10 +86,19 @@ fn value(server: u32, idle_s: u32, state: State, flags: u8) -> Value {
     Value::new(server, (NOW_S - idle_s) as u16, state, flags)
 }
 
-/// What a pass tells: client's last byte, state, class.
+/// What a pass tells, a second after the one before: client's last byte, state, class.
 fn pass(
     scanner: &mut Scanner,
     tables: &SharedTables,
+    budget: usize,
+) -> (Vec<(u8, State, Class)>, usize) {
+    pass_after(scanner, tables, Duration::from_secs(1), budget)
+}
+
+fn pass_after(
+    scanner: &mut Scanner,
+    tables: &SharedTables,
+    passed: Duration,
     budget: usize,
 ) -> (Vec<(u8, State, Class)>, usize) {
     let mut told = Vec::new();
@@ -96,6 +106,7 @@ fn pass(
     let left_for_later = scanner.pass(
         &view(tables),
         &directory(),
+        passed,
         |_| left.get(),
         |class, some| {
             left.set(left.get() - some.len());
@@ -281,6 +292,36 @@ fn what_is_used_is_refreshed() {
             tables.set_now_s(NOW_S + passed_s);
             assert_eq!(pass(&mut scanner, &tables, 100).0, [], "after {passed_s} s");
         }
+    }
+}
+
+/// However often passes come, each entry in use is told once in its period.
+#[test]
+fn refreshing_is_spread_over_the_second() {
+    const CLIENTS: u8 = 200;
+    for every_ms in [40, 100, 250, 1000] {
+        let tables = tables();
+        for number in 1..=CLIENTS {
+            let established = value(1, 0, State::Established, Value::SENT);
+            put(&tables, u32::from(number) % CPUS, number, established);
+        }
+        let mut scanner = Scanner::default();
+        let mut told: BTreeMap<u8, u32> = BTreeMap::new();
+        // A round without a period's turn, then one period.
+        for passed_ms in (0_u32..=61_000).step_by(every_ms) {
+            tables.set_now_s(NOW_S + passed_ms / 1000);
+            let passed = Duration::from_millis(every_ms as u64);
+            let some = pass_after(&mut scanner, &tables, passed, 1000).0;
+            for (client, _, class) in some {
+                assert_eq!(class, Class::Refresh);
+                *told.entry(client).or_default() += 1;
+            }
+        }
+        let once = told.values().filter(|times| **times == 1).count();
+        assert!(
+            told.len() == usize::from(CLIENTS) && once * 10 >= told.len() * 9,
+            "every {every_ms} ms: {told:?}"
+        );
     }
 }
 

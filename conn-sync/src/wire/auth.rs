@@ -238,6 +238,9 @@ pub enum Reject {
     /// From another machine that has this node's name.
     #[error("from another machine with this node's name")]
     SameName,
+    /// Peers are listed, and this address is not among them.
+    #[error("from an address that is not among the listed peers")]
+    Unlisted,
     /// There are as many peers as can be told apart.
     #[error("from one peer too many")]
     Peers,
@@ -251,7 +254,7 @@ pub enum Reject {
 
 impl Reject {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Short,
         Self::Long,
         Self::Foreign,
@@ -261,6 +264,7 @@ impl Reject {
         Self::Signature,
         Self::Own,
         Self::SameName,
+        Self::Unlisted,
         Self::Peers,
         Self::Replayed,
         Self::Old,

@@ -55,16 +55,19 @@ fn write(out: &mut String, status: &Value) -> std::fmt::Result {
     )?;
     write_applied(out, status, &status["aside"])?;
     for refused in list(&status["refused"]) {
-        let (count, reason) = (number(&refused["datagrams"]), word(&refused["reason"]));
         writeln!(
             out,
-            "refused {count} messages: {}",
-            reason.replace('_', " ")
+            "refused {} messages: {}, the last from {}, {} s ago",
+            number(&refused["datagrams"]),
+            word(&refused["words"]),
+            word(&refused["last_from"]),
+            number(&refused["last_ms_ago"]) / 1000,
         )?;
     }
     if let Some(trouble) = status["trouble"].as_str() {
         writeln!(out, "last trouble: {trouble}")?;
     }
+    write_restarts(out, status)?;
     let peers = list(&status["peers"]);
     if peers.is_empty() {
         return writeln!(out, "\nno other node has been heard");
@@ -119,7 +122,20 @@ fn write_kernel(out: &mut String, status: &Value) -> std::fmt::Result {
     if let Some(trouble) = status["trouble"].as_str() {
         writeln!(out, "last trouble: {trouble}")?;
     }
-    Ok(())
+    write_restarts(out, status)
+}
+
+/// Whether it has ended by itself.
+fn write_restarts(out: &mut String, status: &Value) -> std::fmt::Result {
+    let Some(last_end) = status["last_end"].as_str() else {
+        return Ok(());
+    };
+    let count = number(&status["restarts"]);
+    let times = match count {
+        1 => "once".to_owned(),
+        count => format!("{count} times"),
+    };
+    writeln!(out, "started again {times}, last because {last_end}")
 }
 
 fn write_applied(out: &mut String, status: &Value, aside: &Value) -> std::fmt::Result {
@@ -133,7 +149,31 @@ fn write_applied(out: &mut String, status: &Value, aside: &Value) -> std::fmt::R
         number(&applied["unknown"]),
         number(aside),
         number(&applied["failed"]),
-    )
+    )?;
+    write_impossible(out, &applied["impossible"])
+}
+
+/// What there cannot be.
+fn write_impossible(out: &mut String, impossible: &Value) -> std::fmt::Result {
+    let kinds = [
+        (
+            "families",
+            "a client and a virtual service of different families",
+        ),
+        ("protocol", "of a protocol that is not balanced"),
+        (
+            "state",
+            "in a state that its protocol does not have, or that is not shared",
+        ),
+        ("idle", "idle for longer than it lives here"),
+    ];
+    for (kind, words) in kinds {
+        match number(&impossible[kind]) {
+            0 => {}
+            count => writeln!(out, "refused {count} connections or templates: {words}")?,
+        }
+    }
+    Ok(())
 }
 
 fn row(peer: &Value) -> [String; 9] {
@@ -215,8 +255,12 @@ mod tests {
         let status = json!({
             "node": "lb1", "interface": "eth1", "readiness": "synced", "records": 1200, "updates": 30, "backlog": 5,
             "repairs": 1, "pass_us": 2300, "aside": 2,
-            "applied": { "taken": 7, "known_better": 1, "refused": 0, "unknown": 2, "failed": 0 },
-            "refused": [{ "reason": "wrong_signature", "datagrams": 3 }], "trouble": null,
+            "applied": { "taken": 7, "known_better": 1, "refused": 0, "unknown": 2, "failed": 0, "impossible": { "families": 0, "state": 9 } },
+            "refused": [{
+                "reason": "signature", "words": "the signature is wrong", "datagrams": 3, "last_from": "192.0.2.7:8849",
+                "last_ms_ago": 4100,
+            }], "trouble": null,
+            "restarts": 2, "last_end": "conn-sync has ended: it panicked: no reason",
             "peers": [{
                 "node": "lb2", "address": "192.0.2.2:8849", "role": "both", "state": "syncing", "received": 10, "about": 99,
                 "has_ours": true, "lag_records": 4, "lag_ms": 120, "missed": 6, "repaired": 5, "last_bulk_ms_ago": null,
@@ -226,7 +270,9 @@ mod tests {
 node lb1 on eth1 has all connections of the others
 told 1200 connections in 30 messages, 5 wait; messages repaired 1; last look at the tables took 2.3 ms
 heard 7 that are in the tables, 1 known better here, 0 without room, 2 of unknown services or real servers (2 kept aside), 0 failed
-refused 3 messages: wrong signature
+refused 9 connections or templates: in a state that its protocol does not have, or that is not shared
+refused 3 messages: the signature is wrong, the last from 192.0.2.7:8849, 4 s ago
+started again 2 times, last because conn-sync has ended: it panicked: no reason
 
 node  address         role  of theirs here             of ours there  lag                   lost  resent  last full sync
 lb2   192.0.2.2:8849  both  full sync, 10 of about 99  all            4 connections, 0.1 s  6     5       never

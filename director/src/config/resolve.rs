@@ -76,8 +76,8 @@ impl Resolver {
         let tunnel = file.tunnel.as_ref();
         let connections = file.connections.as_ref();
         let heartbeat = file.heartbeat.as_ref().and_then(|it| self.heartbeat(it));
-        let node = heartbeat.as_ref().map(|it| it.node.as_str());
-        let sync = file.sync.as_ref().and_then(|it| self.sync(it, node));
+        let sync = file.sync.as_ref();
+        let sync = sync.and_then(|it| self.sync(it, heartbeat.as_deref()));
         Config {
             interfaces,
             services,

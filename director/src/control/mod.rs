@@ -24,6 +24,6 @@ pub use render::{render, render_checks, render_services};
 pub use server::{Control, ControlError, Question};
 pub use status::{
     ConfigStatus, ConnectionsStatus, GroupStatus, Health, HeartbeatStatus, InterfaceStatus,
-    RateStatus, RealServerStatus, ReasonStatus, ServerHealth, ServiceStatus, Status, TableStatus,
-    VerdictsStatus,
+    RateStatus, RealServerStatus, ReasonStatus, ServerHealth, ServiceStatus, Status, SyncStatus,
+    TableStatus, VerdictsStatus,
 };

@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::checks::CheckStatus;
 use super::command::{Refusal, ServerCommand};
-use super::status::Status;
+use super::status::{Status, SyncStatus};
 
 /// Questions that may wait at once; more must wait for their turn.
 const QUEUE: usize = 16;
@@ -41,7 +41,7 @@ pub enum Question {
         oneshot::Sender<heartbeat::control::Answer>,
     ),
     /// How does sharing connections with other directors stand? Or why there is none.
-    Sync(oneshot::Sender<Result<conn_sync::node::Status, String>>),
+    Sync(oneshot::Sender<Result<SyncStatus, String>>),
     /// Load the configuration again.
     Reload(oneshot::Sender<Result<String, Refusal>>),
 }

@@ -80,6 +80,18 @@ pub struct HeartbeatStatus {
     pub fault: Option<String>,
 }
 
+/// How sharing connections stands: `director sync`.
+#[derive(Clone, Debug, Serialize)]
+pub struct SyncStatus {
+    /// What conn-sync says of itself.
+    #[serde(flatten)]
+    pub node: conn_sync::node::Status,
+    /// How often it was started again because it had ended by itself or could not start.
+    pub restarts: u64,
+    /// Why it had to be, last.
+    pub last_end: Option<String>,
+}
+
 /// A group of virtual addresses.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GroupStatus {

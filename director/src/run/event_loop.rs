@@ -143,6 +143,7 @@ async fn serve(
                 node.judge_due();
                 node.reload_if_changed();
                 node.sample_rates();
+                node.watch_sync();
             }
             step = resize::next(&mut node.resize) => node.on_resize(step),
             change = node.health.next() => node.on_verdict(change),

@@ -25,6 +25,7 @@ mod reconcile;
 mod reload;
 mod report;
 mod resize;
+mod restarts;
 mod seldom;
 mod sync;
 mod system;

@@ -128,6 +128,7 @@ impl Node {
             warnings: system::forwarding_warnings(&self.config)
                 .into_iter()
                 .chain(self.resize_status())
+                .chain(self.sync.warning())
                 .collect(),
         }
     }

@@ -2,26 +2,30 @@
 //! one has what the others have.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use anyhow::Context;
 use conn_sync::directory::{self, Directory};
 use conn_sync::machine::Readiness;
-use conn_sync::node::{self, Start, Status};
+use conn_sync::node::{self, Start};
 use conn_sync::wire::Keyring;
 use heartbeat::machine::Filled;
 use tokio::sync::oneshot;
 use xdp_ebpf::layout::{Destination, destination};
 
 use super::node::Node;
+use super::restarts::Restarts;
 use crate::config::{self, load_sync_keys};
+use crate::control::SyncStatus;
 use crate::plan::Write;
 
 /// What the director's main loop has of it.
 #[derive(Default)]
 pub(super) struct Sync {
     running: Option<Running>,
-    /// Why there is none although the configuration has one.
+    /// Why there is none although the configuration has one; or why the last one ended, while another one runs.
     fault: Option<String>,
+    restarts: Restarts,
 }
 
 struct Running {
@@ -49,18 +53,26 @@ impl Running {
 
 impl Sync {
     /// Has somebody told how it stands, or why there is none. Nobody waits for it here.
-    pub(super) fn tell(&self, answer: oneshot::Sender<Result<Status, String>>) {
+    pub(super) fn tell(&self, answer: oneshot::Sender<Result<SyncStatus, String>>) {
         let said = match (&self.running, &self.fault) {
-            (Some(running), _) => {
+            (Some(running), fault) => {
                 let status = running.node.status();
+                let (restarts, last_end) = (self.restarts.count(), fault.clone());
                 tokio::spawn(async move {
-                    let status = status.await;
+                    let told = match status.await {
+                        Ok(node) => Ok(SyncStatus {
+                            node,
+                            restarts,
+                            last_end,
+                        }),
+                        Err(_) => Err("conn-sync has just ended".to_owned()),
+                    };
                     // Whoever asked may have gone away.
-                    let _ = answer.send(status.map_err(|_| "conn-sync has just ended".to_owned()));
+                    let _ = answer.send(told);
                 });
                 return;
             }
-            (None, Some(fault)) => fault.clone(),
+            (None, Some(fault)) => format!("{fault}{}", self.when_again()),
             (None, None) => {
                 "the configuration has no section `sync`: this director shares its connections with nobody"
                     .to_owned()
@@ -69,9 +81,23 @@ impl Sync {
         let _ = answer.send(Err(said));
     }
 
+    /// What `director status` warns of: that connections are shared with nobody although they are to be.
+    pub(super) fn warning(&self) -> Option<String> {
+        let fault = self.fault.as_ref().filter(|_| self.running.is_none())?;
+        Some(format!("{fault}{}", self.when_again()))
+    }
+
+    fn when_again(&self) -> String {
+        let wait = self.restarts.wait(Instant::now());
+        wait.map_or_else(String::new, |wait| {
+            format!("; it is started again in {} s", wait.as_secs())
+        })
+    }
+
     /// Ends it. What peers told stays in the tables.
     pub(super) fn stop(&mut self) {
         self.running = None;
+        self.restarts.forget();
     }
 }
 
@@ -106,13 +132,45 @@ impl Node {
         }
         self.sync.stop();
         self.sync.fault = None;
-        if wanted.is_none() {
-            self.heartbeat.gate().set(Filled::Needless);
+        match wanted {
+            Some(config) => self.try_sync(config),
+            None => self.heartbeat.gate().set(Filled::Needless),
         }
-        match wanted.map(|config| self.start_sync(config)).transpose() {
-            Ok(running) => self.sync.running = running,
+    }
+
+    /// Notices that conn-sync has ended by itself, and starts it again when its time has come.
+    pub(super) fn watch_sync(&mut self) {
+        let ended = self.sync.running.as_mut().and_then(|it| it.node.ended());
+        if let Some(why) = ended {
+            self.sync.running = None;
+            let wait = self.sync.restarts.failed(Instant::now());
+            let fault = format!("conn-sync has ended: {why}");
+            tracing::error!(
+                "{fault}; connections are shared with nobody until it is started again in {} s. What peers told stays in \
+                 the tables. This should not happen: please report it with the lines before this one",
+                wait.as_secs()
+            );
+            self.sync.fault = Some(fault);
+        }
+        if self.sync.restarts.is_due(Instant::now())
+            && let Some(config) = self.config.sync.clone()
+        {
+            self.try_sync(config);
+        }
+    }
+
+    fn try_sync(&mut self, config: Arc<config::Sync>) {
+        match self.start_sync(config) {
+            Ok(running) => {
+                self.sync.running = Some(running);
+                self.sync.restarts.started(Instant::now());
+            }
             Err(error) => {
-                tracing::error!("connections are shared with nobody: {error:#}");
+                let wait = self.sync.restarts.failed(Instant::now());
+                tracing::error!(
+                    "connections are shared with nobody: {error:#}; trying again in {} s",
+                    wait.as_secs()
+                );
                 self.sync.fault = Some(format!("conn-sync could not start: {error:#}"));
                 self.heartbeat.gate().set(Filled::Needless);
             }
@@ -239,5 +297,35 @@ fn in_words(readiness: Readiness) -> &'static str {
         Readiness::Synced => "this node has all connections of the others",
         Readiness::Alone => "no other node is heard: there are no connections to be had",
         Readiness::Limit => "this node goes on without all connections of the others",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// While connections are shared with nobody, both commands say why, and when it is tried again.
+    #[test]
+    fn operators_learn_that_it_has_ended() {
+        let mut sync = Sync::default();
+        let ask = |sync: &Sync| {
+            let (answer, mut asked) = oneshot::channel();
+            sync.tell(answer);
+            asked.try_recv().unwrap().unwrap_err()
+        };
+        assert_eq!(sync.warning(), None);
+        assert!(ask(&sync).contains("no section `sync`"));
+        sync.fault = Some("conn-sync has ended: it panicked: no reason".to_owned());
+        sync.restarts.failed(Instant::now());
+        sync.restarts.failed(Instant::now());
+        for said in [sync.warning().unwrap(), ask(&sync)] {
+            // Two seconds, less what has passed.
+            let expected = "conn-sync has ended: it panicked: no reason; it is started again in ";
+            assert!(said.starts_with(expected), "{said}");
+        }
+        // Another configuration: it is tried at once, and this one forgotten.
+        sync.stop();
+        sync.fault = None;
+        assert_eq!(sync.warning(), None);
     }
 }

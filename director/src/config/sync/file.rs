@@ -23,10 +23,12 @@ pub(in crate::config) struct SyncFile {
     pub(super) protocol: Optional<Value<Word<SyncProtocol>>>,
     /// ipvs: 0 to 255; messages of other ids are not taken, but 0 takes all. Default: 0.
     pub(super) syncid: Optional<Value<Number<0, 255>>>,
-    /// ipvs: bytes of the longest message. Default: 1472.
+    /// ipvs: bytes of the longest message that is sent. Default: 1472.
     pub(super) sync_maxlen: Optional<Value<Number<1024, 65507>>>,
     /// ipvs: what is in use is told again after this time, at the latest. Default: 60s.
     pub(super) sync_refresh_period: Optional<Value<SyncTime>>,
+    /// ipvs: what was told is told so many times more, an eighth of sync_refresh_period apart: no message is answered. Default: 0.
+    pub(super) sync_retries: Optional<Value<Number<0, 3>>>,
     /// Addresses of the others. Default: all that have joined the group.
     pub(super) peers: Optional<Located<Vec<Value<Address>>>>,
     /// Multicast group that they share. Default: 224.0.0.81.
@@ -54,7 +56,7 @@ pub(in crate::config) struct SyncFile {
 pub(super) struct SyncKeysFile {
     /// Its number, which messages name.
     pub(super) id: Optional<Value<Number<1, 255>>>,
-    /// Its file: 16 to 4096 bytes that only its owner can read.
+    /// Its file: 16 to 1024 bytes that only its owner can read.
     pub(super) file: Optional<Value<AbsolutePath>>,
     /// More keys that are accepted, while one takes another's place.
     pub(super) accept: Optional<Located<Vec<Located<SyncKeyFile>>>>,

@@ -42,10 +42,12 @@ pub struct Sync {
 pub struct KernelSync {
     /// Messages of other ids are not taken; 0 takes all.
     pub syncid: u8,
-    /// Bytes of the longest message.
+    /// Bytes of the longest message that is sent.
     pub sync_maxlen: usize,
     /// What is in use is told again after this time, at the latest.
     pub sync_refresh_period_s: u16,
+    /// What was told is told so many times more, an eighth of that time apart.
+    pub sync_retries: u8,
 }
 
 /// Files of keys.
@@ -95,6 +97,7 @@ impl Sync {
                     sync_id: kernel.syncid,
                     longest: kernel.sync_maxlen,
                     refresh_s: kernel.sync_refresh_period_s,
+                    retries: kernel.sync_retries,
                 }),
             },
             port: self.port,

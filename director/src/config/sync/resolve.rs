@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use conn_sync::config::{DATAGRAM_BYTES, GROUP, PORT, RECORDS_PER_SECOND};
 use conn_sync::wire::ipvs;
+use heartbeat::config::LinkKind;
 
 use super::file::{SyncFile, SyncKeyFile, SyncKeysFile};
 use super::kinds::{NodeWord, SyncProtocol};
@@ -22,18 +23,32 @@ const REFRESH: Duration = Duration::from_secs(60);
 /// How long another node is waited for at start.
 const ALONE_AFTER: Duration = Duration::from_secs(5);
 
+/// Heartbeat's link on this interface and port.
+fn link_at<'h>(
+    heartbeat: &'h heartbeat::config::Config,
+    interface: &str,
+    port: u16,
+) -> Option<&'h str> {
+    let mut links = heartbeat.links.iter();
+    let link = links.find(|link| match &link.kind {
+        LinkKind::Udp(udp) => udp.interface == interface && udp.port == port,
+        LinkKind::Serial(_) | LinkKind::Vrrp(_) => false,
+    })?;
+    Some(&link.name)
+}
+
 impl Resolver {
-    /// `heartbeat_node` is what heartbeat calls this node.
+    /// `heartbeat` is what calls this node by a name, and has ports of its own.
     pub(in crate::config) fn sync(
         &mut self,
         written: &Located<SyncFile>,
-        heartbeat_node: Option<&str>,
+        heartbeat: Option<&heartbeat::config::Config>,
     ) -> Option<Arc<Sync>> {
         let (file, place) = (&written.value, written.place);
         let interface = self.required("interface", &file.interface, place);
         let node = match file.node.as_ref() {
             Some(node) => node.read(&mut self.mistakes),
-            None => self.node_by_default(heartbeat_node, place),
+            None => self.node_by_default(heartbeat.map(|it| it.node.as_str()), place),
         };
         let kernel = self.kernel(file);
         let peers = self.peers(file);
@@ -55,6 +70,15 @@ impl Resolver {
             node: node?,
             keys,
         };
+        if let Some(link) = heartbeat.and_then(|it| link_at(it, &sync.interface, sync.port)) {
+            let place = file.port.as_ref().map_or(place, |it| it.place);
+            let message = format!(
+                "port {} on {} is that of heartbeat's link \"{link}\" too",
+                sync.port, sync.interface
+            );
+            let expected = "a port of its own for each, by \"port\" here or at the link";
+            self.mistakes.push(Mistake::new(place, message, expected));
+        }
         (sync.keys.is_some() || !has_keys).then(|| Arc::new(sync))
     }
 
@@ -79,7 +103,10 @@ impl Resolver {
                     file.sync_refresh_period.as_ref().map(|it| it.place),
                     "sync_refresh_period",
                 ),
-                None,
+                place(
+                    file.sync_retries.as_ref().map(|it| it.place),
+                    "sync_retries",
+                ),
             ];
             (others, "ipvs")
         };
@@ -94,6 +121,7 @@ impl Resolver {
             syncid: self.or(&file.syncid, 0) as u8,
             sync_maxlen: self.or(&file.sync_maxlen, DATAGRAM_BYTES as u32) as usize,
             sync_refresh_period_s: refresh.as_secs().max(1) as u16,
+            sync_retries: self.or(&file.sync_retries, 0) as u8,
         })
     }
 

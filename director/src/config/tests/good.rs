@@ -579,12 +579,13 @@ fn sync() {
             },
         ),
         (
-            "{interface: eth1, node: lb1, protocol: ipvs, syncid: 7, sync_refresh_period: 30s}",
+            "{interface: eth1, node: lb1, protocol: ipvs, syncid: 7, sync_refresh_period: 30s, sync_retries: 2}",
             Sync {
                 kernel: Some(KernelSync {
                     syncid: 7,
                     sync_maxlen: 1472,
                     sync_refresh_period_s: 30,
+                    sync_retries: 2,
                 }),
                 port: 8848,
                 ..expected.clone()

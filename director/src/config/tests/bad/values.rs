@@ -287,6 +287,21 @@ fn sync() {
             &["peer 10.0.0.2", "once"],
         ),
         (
+            "{interface: eth1, peers: [10.0.0.2, 224.0.0.81]}",
+            43,
+            &["224.0.0.81", "a multicast address"],
+        ),
+        (
+            "{interface: eth1, peers: [127.0.0.2]}",
+            33,
+            &["127.0.0.2", "never leave a host"],
+        ),
+        (
+            "{interface: eth1, peers: ['::']}",
+            33,
+            &["the unspecified address"],
+        ),
+        (
             "{interface: eth1, group: 10.0.0.2}",
             32,
             &["multicast", "224.0.0.81"],
@@ -340,11 +355,42 @@ fn sync() {
             54,
             &["from 1024"],
         ),
+        (
+            "{interface: eth1, protocol: ipvs, sync_retries: 4}",
+            55,
+            &["from 0 to 3"],
+        ),
+        (
+            "{interface: eth1, sync_retries: 1}",
+            39,
+            &["only the protocol ipvs has"],
+        ),
     ] {
         check(
             &format!("interfaces: [eth0]\nsync: {section}\n"),
             (2, column),
             words,
+        );
+    }
+    // One port of one interface has one owner.
+    let heartbeat = "\
+heartbeat:
+  node: lb1
+  links: [{udp: {interface: eth1, multicast: 239.255.6.94, port: 8849}}]
+  groups: [{name: web, interface: eth0, addresses: [192.0.2.10/32], priority: {lb1: 150, lb2: 100}}]
+";
+    for (section, column) in [
+        ("{interface: eth1}", 7),
+        ("{interface: eth1, port: 8849}", 31),
+    ] {
+        check(
+            &format!("interfaces: [eth0]\nsync: {section}\n{heartbeat}"),
+            (2, column),
+            &[
+                "port 8849 on eth1",
+                "link \"udp eth1\"",
+                "a port of its own",
+            ],
         );
     }
 }
