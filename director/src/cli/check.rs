@@ -145,6 +145,9 @@ fn summary(config: &Config) -> String {
             );
         }
     }
+    if let Some(sync) = &config.sync {
+        text.push_str(&sync_summary(sync));
+    }
     for service in &config.services {
         let endpoints: Vec<String> = service.endpoints.iter().map(ToString::to_string).collect();
         let _ = writeln!(
@@ -172,10 +175,105 @@ fn summary(config: &Config) -> String {
     text
 }
 
+/// With whom connections are shared, how, and who is believed.
+fn sync_summary(sync: &config::Sync) -> String {
+    let config::Sync {
+        node,
+        interface,
+        port,
+        group,
+        peers,
+        ..
+    } = sync;
+    let (protocol, trust) = match (&sync.kernel, &sync.keys) {
+        (Some(kernel), _) => {
+            let syncid = match kernel.syncid {
+                0 => "syncid 0 (takes all)".to_owned(),
+                syncid => format!("syncid {syncid}"),
+            };
+            let trust =
+                "not signed, this protocol never is: whoever sends there can enter connections";
+            (
+                format!("the kernel's IPVS protocol, {syncid}"),
+                trust.to_owned(),
+            )
+        }
+        (None, None) => {
+            let trust = if peers.is_empty() {
+                "not signed: whoever sends there can enter connections"
+            } else {
+                "not signed: whoever sends under these addresses can enter connections"
+            };
+            ("Director's own protocol".to_owned(), trust.to_owned())
+        }
+        (None, Some(keys)) => {
+            let mut trust = format!("signed with key {}", keys.active.id);
+            let accepted: Vec<String> = keys.accept.iter().map(|it| it.id.to_string()).collect();
+            if !accepted.is_empty() {
+                // Writing to a string cannot fail.
+                let _ = write!(trust, ", also accepted: {}", accepted.join(", "));
+            }
+            ("Director's own protocol".to_owned(), trust)
+        }
+    };
+    let with = if peers.is_empty() {
+        format!("all of the group {group}")
+    } else {
+        let peers: Vec<String> = peers.iter().map(ToString::to_string).collect();
+        peers.join(", ")
+    };
+    format!(
+        "sync              node {node} tells and hears {with} on {interface}, port {port}\n  {protocol}\n  {trust}\n"
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::config::ConnectionLimits;
+
+    #[test]
+    fn with_whom_connections_are_shared() {
+        let rows = [
+            (
+                "{interface: eth1, node: lb1}",
+                "node lb1 tells and hears all of the group 224.0.0.81 on eth1, port 8849",
+                "Director's own protocol",
+                "not signed: whoever sends there can enter connections",
+            ),
+            (
+                "{interface: eth1, node: lb1, peers: [10.0.0.2, '2001:db8::2'], port: 9000}",
+                "node lb1 tells and hears 10.0.0.2, 2001:db8::2 on eth1, port 9000",
+                "Director's own protocol",
+                "not signed: whoever sends under these addresses can enter connections",
+            ),
+            (
+                "{interface: eth1, node: lb1, key: {id: 2, file: /k2, accept: [{id: 1, file: /k1}, {id: 9, file: /k9}]}}",
+                "node lb1 tells and hears all of the group 224.0.0.81 on eth1, port 8849",
+                "Director's own protocol",
+                "signed with key 2, also accepted: 1, 9",
+            ),
+            (
+                "{interface: eth1, node: lb1, protocol: ipvs, syncid: 7}",
+                "node lb1 tells and hears all of the group 224.0.0.81 on eth1, port 8848",
+                "the kernel's IPVS protocol, syncid 7",
+                "not signed, this protocol never is: whoever sends there can enter connections",
+            ),
+            (
+                "{interface: eth1, node: lb1, protocol: ipvs, group: 'ff02::81'}",
+                "node lb1 tells and hears all of the group ff02::81 on eth1, port 8848",
+                "the kernel's IPVS protocol, syncid 0 (takes all)",
+                "not signed, this protocol never is: whoever sends there can enter connections",
+            ),
+        ];
+        for (section, with, protocol, trust) in rows {
+            let text = format!("interfaces: [eth0]\nsync: {section}\n");
+            let config = config::parse("director.yaml", &text).unwrap();
+            let expected = format!("sync              {with}\n  {protocol}\n  {trust}\n");
+            let shown = summary(&config);
+            assert!(shown.contains(&expected), "{section}:\n{shown}");
+        }
+    }
 
     #[test]
     fn the_table_is_aligned() {

@@ -14,7 +14,7 @@ use super::file::File;
 use super::model::{Config, KeyFile};
 use super::value::place;
 use super::{limits, resolve};
-use crate::wire::auth::{KEY_BYTES, Key, Keyring};
+use crate::wire::auth::{KEY_BYTES, Key, KeyError, Keyring};
 
 /// Loads the configuration file of the program alone. `host` is the node's name where none is given.
 ///
@@ -170,7 +170,15 @@ pub fn read_secret(file: &Path) -> Result<Vec<u8>, ConfigError> {
             mode,
         });
     }
-    // Room for the end of the line; what is longer is refused by its length.
-    let bytes = read_opened(opened, file, *KEY_BYTES.end() as u64 + 2)?;
+    // Room for the end of the line.
+    let longest = *KEY_BYTES.end() as u64 + 2;
+    if found.len() > longest {
+        let found = usize::try_from(found.len()).unwrap_or(usize::MAX);
+        return Err(ConfigError::Key {
+            path: file.to_owned(),
+            source: KeyError::Length { found },
+        });
+    }
+    let bytes = read_opened(opened, file, longest)?;
     Ok(bytes.trim_ascii_end().to_vec())
 }

@@ -486,6 +486,11 @@ fn only_a_file_of_ones_own_is_a_secret() {
     std::fs::write(&path, "a secret of sixteen\n").unwrap();
     mode(0o600);
     assert_eq!(read_secret(&path).unwrap(), b"a secret of sixteen");
+    // Another file than was meant: what is said is of keys, not of configurations.
+    std::fs::write(&path, [b'x'; 5000]).unwrap();
+    refused("the key has 5000 bytes; expected 16 to 1024");
+    std::fs::write(&path, "a secret of sixteen\n").unwrap();
+    mode(0o600);
     if geteuid().is_root() {
         chown(&path, Some(Uid::from_raw(65534)), None).unwrap();
         refused("belongs to the user with the number 65534");
