@@ -5,6 +5,9 @@
 //!   ├─ http, udp, nginx ─── what real servers run, and the client's side
 //!   ├─ director ─────────── `director run` in the director's namespace
 //!   ├─ ipvs_peer ────────── a real kernel IPVS in the place of a director
+//!   ├─ pair ─────────────── two nodes, and what is done to them
+//!   ├─ peer, sharing ────── how fast connections are shared
+//!   ├─ large ────────────── a site of 20,000 real servers
 //!   ├─ visitor ──────────── a client that keeps requesting: how long was nobody there?
 //!   ├─ raw ──────────────── packets as they are, and ICMP messages
 //!   ├─ servers ──────────── other daemons, each alone: what health checks are tried against
@@ -21,13 +24,16 @@ pub mod director;
 pub mod http;
 pub mod ipvs_peer;
 pub mod lab;
+pub mod large;
 pub mod nginx;
 pub mod packet;
+pub mod pair;
 pub mod paths;
 pub mod peer;
 pub mod raw;
 pub mod reference;
 pub mod servers;
+pub mod sharing;
 pub mod udp;
 pub mod visitor;
 

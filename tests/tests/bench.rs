@@ -1,8 +1,16 @@
 //! The quick form of the benchmark: fails where something has become several times slower, and proves nothing finer. It is
 //! `cargo xtask bench` that measures.
 
-use director_tests::bench::report::Row;
+use std::time::Duration;
+
+use director_tests::bench::passes::Passes;
+use director_tests::bench::report::{Row, Suite};
 use director_tests::bench::{Options, suites};
+
+const QUICK: Options = Options {
+    quick: true,
+    many: false,
+};
 
 /// Far beyond what noise does to a ratio of a few rounds, on a machine that does other things as well.
 const GENEROUS: f64 = 3.0;
@@ -10,11 +18,7 @@ const GENEROUS: f64 = 3.0;
 #[test]
 #[ignore = "needs root and the BPF objects: cargo xtask test runs it"]
 fn no_packet_has_become_several_times_dearer() {
-    let options = Options {
-        quick: true,
-        many: false,
-    };
-    let suite = suites::packet::run(&options).expect("a quick run");
+    let suite = suites::packet::run(&QUICK).expect("a quick run");
     let with_goals = || suite.rows.iter().filter(|row| row.goal.is_some());
     let measured = with_goals().filter(|row| row.ratio.is_some()).count();
     assert_eq!(
@@ -40,4 +44,73 @@ fn no_packet_has_become_several_times_dearer() {
         })
         .collect();
     assert!(too_dear.is_empty(), "{too_dear:#?}");
+}
+
+/// The median of a row.
+fn measured(suite: &Suite, name: &str) -> f64 {
+    let row = suite.rows.iter().find(|row| row.name == name);
+    let row = row.unwrap_or_else(|| panic!("no row {name}: {:?}", suite.rows));
+    row.value.as_ref().expect("measured").median
+}
+
+#[test]
+#[ignore = "needs root, network namespaces, nginx, iperf3, wrk and HAProxy: cargo xtask test runs it"]
+fn all_ways_carry_real_connections_and_the_directors_not_several_times_less() {
+    let suite = suites::wire::run(&QUICK).expect("a quick run");
+    for load in ["stream", "requests"] {
+        let by = |way: &str| measured(&suite, &format!("{load}-{way}"));
+        for way in ["nat", "dr", "tun"] {
+            let (ours, route) = (by(way), by("route"));
+            assert!(
+                ours * 2.0 * GENEROUS > route,
+                "{load}, {way}: {ours}, by a bare route {route}"
+            );
+        }
+        assert!(by("nftables") > 0.0 && by("haproxy") > 0.0);
+    }
+}
+
+#[test]
+#[ignore = "needs root, network namespaces, nftables and BPF: cargo xtask test runs it"]
+fn live_frames_go_through_the_director_sooner_than_through_nftables() {
+    let suite = suites::live::run(&QUICK).expect("a quick run");
+    let (ours, nftables) = (
+        measured(&suite, "director-1k"),
+        measured(&suite, "nftables-1k"),
+    );
+    // Some five times; not without optimisation either, as all of it is the kernel's.
+    assert!(nftables > 1.5 * ours, "{ours} ns, nftables {nftables} ns");
+}
+
+/// The least of some runs: others use the machine too.
+fn least(mut run: impl FnMut() -> Duration) -> Duration {
+    (0..9).map(|_| run()).min().unwrap_or_default()
+}
+
+mod slow {
+    use super::*;
+
+    #[test]
+    #[ignore = "slow, and says something in a release build only: cargo xtask test --all runs it"]
+    fn a_pass_takes_little_longer_than_reading_the_memory() {
+        // (copies of 100 connections, how often the time of a plain sum)
+        for (copies, bound) in [(0, 8.0), (50, 15.0)] {
+            let mut passes = Passes::new(1_000_000, 250_000, copies);
+            let (mut slice, mut entries) = (Duration::MAX, 0);
+            let pass = least(|| {
+                let pass = passes.pass();
+                slice = slice.min(pass.longest_slice);
+                entries = pass.entries;
+                pass.took
+            });
+            let sum = least(|| passes.plain_sum());
+            let ratio = pass.as_secs_f64() / sum.as_secs_f64();
+            println!(
+                "{copies} copies of 100: {entries} entries, pass {pass:?} in slices of {slice:?} at the most, memory read \
+                 in {sum:?}, {ratio:.1} times"
+            );
+            assert!(entries > 1_237_000, "{entries}");
+            assert!(ratio < bound, "{ratio:.1} times a plain sum");
+        }
+    }
 }

@@ -11,9 +11,10 @@ use crate::{BuildOptions, lab, userspace};
 /// The program that measures.
 const BENCH: &str = "bench";
 
-/// Builds and becomes `bench ARGUMENTS`. The programs for the kernel, which are what is measured, are optimised anyway.
+/// Builds and becomes `bench ARGUMENTS`. Optimised: the programs for the kernel are that anyway, but how long a director
+/// takes is measured as well.
 pub(crate) fn run(workspace: &Workspace, arguments: &[OsString]) -> Result<()> {
-    let options = BuildOptions::default();
+    let options = BuildOptions { release: true };
     let asks_for_help = arguments
         .iter()
         .any(|argument| argument == "--help" || argument == "-h");

@@ -29,7 +29,7 @@ Examples:
   cargo xtask demo               install what is missing, build, and watch real requests being balanced
   cargo xtask test               everything that must pass: format, lints, unit tests, packets, lab
   cargo xtask setup --dry-run    what would be installed here, and why
-  cargo xtask bench --quick      what a packet costs, beside yardsticks, against the goals
+  cargo xtask bench --quick      what packets, failovers, loads cost, against the goals
   cargo xtask lab up             a lab of network namespaces to look around in
 
 Exit codes: 0 done, 1 something failed, 2 wrong usage."
@@ -64,7 +64,7 @@ enum Command {
         #[command(flatten)]
         build: BuildOptions,
     },
-    /// What packets cost, beside yardsticks in the same run, against the goals
+    /// What packets cost, and all else that takes time, beside others in the same run, against the goals
     #[command(disable_help_flag = true)]
     Bench {
         /// Handed to the benchmark as they are; `cargo xtask bench --help` shows them

@@ -5,22 +5,25 @@
 //!     `emit`: each frame the next flow's                                           ends here, counted
 //! ```
 //!
-//! Everything runs on one CPU, mostly in the system call that sends: the time of its thread is that of the whole way.
+//! Everything runs on one CPU, mostly in the system call that sends: the time of its thread is that of the whole way. Of a
+//! program at d0 that sends every frame back at once, it is that of sending and ending alone: the floor.
 
+use std::fs::File;
 use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use aya::maps::{Array, MapData};
 use aya::programs::xdp::XdpLinkId;
 use aya::programs::{TestRun, TestRunAttrs, TestRunOptions, Xdp, XdpMode};
 use aya::{Ebpf, EbpfLoader};
 use nix::net::if_::if_nametoindex;
-use nix::sched::{CpuSet, sched_setaffinity};
+use nix::sched::{CloneFlags, CpuSet, sched_setaffinity, setns};
 use nix::unistd::Pid;
-use xdp_ebpf::bench::{FLOWS_PER_PAGE, Order, flow, maps, programs};
-use xdp_ebpf::layout::{NextHop, limits, method, scheduler};
+use xdp_ebpf::bench::{FLOWS_PER_PAGE, Order, maps, programs};
+use xdp_ebpf::layout::{NextHop, method, scheduler};
 use xdp_ebpf::wire::protocol;
 
+use super::flows;
 use super::rig::{WORDS, thread_time_ns, words};
 use crate::lab::{Namespace, command};
 use crate::packet::Machine as _;
@@ -36,23 +39,33 @@ const PORT: u16 = 53;
 const REAL_PORT: u16 = 5353;
 /// Real servers.
 const SERVERS: u8 = 8;
-/// Flows, one a port of the client's: then no checksum of a header has to change with them.
-const FLOWS: u16 = 1000;
-const FIRST_PORT: u16 = 20_000;
+/// Port of the client in the frame that all others are made of.
+const CLIENT_PORT: u16 = 20_000;
 /// Frames at once: what a driver's queue is asked for (`NAPI_POLL_WEIGHT`).
 const BATCH: u32 = 64;
-/// Frames that do not count: they make connections of all flows, and each flow's second one.
+/// Frames that do not count, before those that do: caches have what they can hold by then.
 const WARM_UP: u32 = 3000;
 /// Of so many frames one may be lost.
 const ONE_OF: u64 = 50;
 
+/// How long the kernel keeps connections of UDP, in seconds: longer than a run, as the director has them stay too.
+const UDP_TIMEOUT_S: u32 = 3600;
+
 /// Who forwards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Forwarder {
+    /// A program that sends every frame back where it came from.
+    Nobody,
     /// The packet path.
     Director,
     /// nftables' NAT: a map from a random number to a real server for new connections, conntrack for the rest.
     Nftables,
+}
+
+/// Programs that are attached for a forwarder.
+enum Attached {
+    Nobody(XdpLinkId),
+    Director { path: XdpLinkId, sink: XdpLinkId },
 }
 
 /// The stage.
@@ -65,16 +78,21 @@ pub struct Live {
     frame: Vec<u8>,
     /// `struct xdp_md` that says by which interface frames came in: by it they go out.
     context: [u8; 24],
-    attached: Option<(XdpLinkId, XdpLinkId)>,
+    attached: Option<Attached>,
+    /// Where frames go on.
+    cursor: u64,
+    flows: u32,
+    conntrack: Conntrack,
 }
 
 impl Live {
-    /// Sets it up. The calling thread is the director's namespace from now on.
+    /// Sets it up, for no more than so many flows, and so many buckets of the director's table on each CPU. The calling
+    /// thread is the director's namespace from now on.
     ///
     /// # Errors
     /// Not root, or something is missing.
-    pub fn new() -> Result<Self> {
-        let buckets = 4 * limits::MIN_BUCKETS.max(u32::from(FLOWS));
+    pub fn new(most_flows: u32, buckets: u32) -> Result<Self> {
+        let conntrack = Conntrack::new()?;
         let mut kernel = Kernel::with_buckets(&paths::bpf_object("director-xdp.o")?, 2 * buckets)?;
         kernel.cpu(0)?;
         let (client, server) = (Namespace::unnamed()?, Namespace::unnamed()?);
@@ -96,25 +114,34 @@ impl Live {
         set("ipv4/conf/all/rp_filter", "0")?;
         set("ipv4/conf/d0/rp_filter", "0")?;
         nft(&rules())?;
-        kernel.change(&fixture(buckets, if_nametoindex("d1")?))?;
+        for name in ["udp_timeout", "udp_timeout_stream"] {
+            set(
+                &format!("netfilter/nf_conntrack_{name}"),
+                &UDP_TIMEOUT_S.to_string(),
+            )?;
+        }
         kernel.connect(u32::from(OTHER_SLOT), if_nametoindex("d1")?)?;
 
         let file = paths::bpf_object("bench-xdp.o")?;
+        let pages = most_flows.div_ceil(FLOWS_PER_PAGE as u32).max(1);
         let mut bench = EbpfLoader::new()
+            .map_max_entries(maps::FLOWS, pages)
             .load_file(&file)
             .with_context(|| format!("loading {}", file.display()))?;
-        for name in [programs::EMIT, programs::SINK] {
+        for name in [programs::EMIT, programs::SINK, programs::TRIVIAL] {
             program(&mut bench, name)?
                 .load()
                 .with_context(|| format!("loading {name}"))?;
         }
+        // For good: it sees nothing but what is sent back.
+        let sink = program(&mut bench, programs::SINK)?;
+        client.run(|| sink.attach("c0", XdpMode::Driver))??;
         let order = Array::try_from(bench.take_map(maps::ORDER).context("the map of orders")?)?;
-        set_flows(&mut bench)?;
         let mut context = [0; 24];
         let ingress = client.run(|| if_nametoindex("c0"))??;
         context[12..16].copy_from_slice(&ingress.to_ne_bytes());
         let to = (Family::V4.virtual_address(), PORT);
-        let ip = Ip::udp((Family::V4.client(), FIRST_PORT), to, &[0x5a; 40]).without_checksum();
+        let ip = Ip::udp((Family::V4.client(), CLIENT_PORT), to, &[0x5a; 40]).without_checksum();
         let frame = Frame::new(ROUTER, DIRECTOR, ip).bytes();
         // Its end in data: where a frame ends, as the kernel wants to be told.
         context[4..8].copy_from_slice(&(frame.len() as u32).to_ne_bytes());
@@ -127,25 +154,88 @@ impl Live {
             frame,
             context,
             attached: None,
+            cursor: 0,
+            flows: 0,
+            conntrack,
         })
+    }
+
+    /// Goes on with so many flows, whose connections then stand with each forwarder, in so many buckets of the director's
+    /// table on each CPU. Whether there is room for them in the kernel's table too: without, nftables cannot be measured.
+    ///
+    /// # Errors
+    /// Frames are lost, or the tables cannot be written.
+    pub fn set_flows(&mut self, count: u32, buckets: u32) -> Result<bool> {
+        self.kernel.free4(|_| true)?;
+        self.kernel
+            .change(&fixture(buckets, if_nametoindex("d1")?))?;
+        let has_room = self.conntrack.make_room_for(count);
+        self.flows = count;
+        // In the order in which they came they would stand in some tables.
+        for order in [1, 2] {
+            self.write_flows(order)?;
+            for forwarder in [Forwarder::Director, Forwarder::Nftables] {
+                if forwarder == Forwarder::Director || has_room {
+                    self.measure_after(0, forwarder, count)?;
+                    self.cursor = 0;
+                }
+            }
+        }
+        Ok(has_room)
+    }
+
+    fn write_flows(&mut self, order: u64) -> Result<()> {
+        let std::net::IpAddr::V4(client) = Family::V4.client() else {
+            unreachable!("of the family that was asked for");
+        };
+        let flows = flows::of_one_sum(client.octets(), self.flows, order);
+        let map = self
+            .bench
+            .map_mut(maps::FLOWS)
+            .context("the map of flows")?;
+        let mut pages = Array::<_, [u64; FLOWS_PER_PAGE]>::try_from(map)?;
+        for (index, part) in (0..).zip(flows.chunks(FLOWS_PER_PAGE)) {
+            let mut page = [0; FLOWS_PER_PAGE];
+            page[..part.len()].copy_from_slice(part);
+            pages.set(index, page, 0)?;
+        }
+        self.cursor = 0;
+        Ok(())
     }
 
     /// Has somebody forward from now on.
     fn have(&mut self, forwarder: Forwarder) -> Result<()> {
-        match (forwarder, self.attached.take()) {
-            (Forwarder::Director, None) => {
-                let sink = program(&mut self.bench, programs::SINK)?;
-                let sink = self.server.run(|| sink.attach("s0", XdpMode::Driver))??;
-                self.attached = Some((self.kernel.attach("d0")?, sink));
+        match (forwarder, &self.attached) {
+            (Forwarder::Director, Some(Attached::Director { .. }))
+            | (Forwarder::Nobody, Some(Attached::Nobody(_)))
+            | (Forwarder::Nftables, None) => return Ok(()),
+            _ => {}
+        }
+        match self.attached.take() {
+            None => {}
+            Some(Attached::Nobody(link)) => {
+                program(&mut self.bench, programs::TRIVIAL)?.detach(link)?
             }
-            (Forwarder::Nftables, Some((director, sink))) => {
-                self.kernel.detach(director)?;
+            Some(Attached::Director { path, sink }) => {
+                self.kernel.detach(path)?;
                 // Frames that come as the stack's own end sooner without a program, by a rule.
                 let program = program(&mut self.bench, programs::SINK)?;
                 self.server.run(|| program.detach(sink))??;
             }
-            (_, attached) => self.attached = attached,
         }
+        self.attached = match forwarder {
+            Forwarder::Nftables => None,
+            Forwarder::Nobody => {
+                let trivial = program(&mut self.bench, programs::TRIVIAL)?;
+                Some(Attached::Nobody(trivial.attach("d0", XdpMode::Driver)?))
+            }
+            Forwarder::Director => {
+                let sink = program(&mut self.bench, programs::SINK)?;
+                let sink = self.server.run(|| sink.attach("s0", XdpMode::Driver))??;
+                let path = self.kernel.attach("d0")?;
+                Some(Attached::Director { path, sink })
+            }
+        };
         Ok(())
     }
 
@@ -154,22 +244,31 @@ impl Live {
     /// # Errors
     /// Frames are lost.
     pub fn measure(&mut self, forwarder: Forwarder, frames: u32) -> Result<f64> {
+        self.measure_after(WARM_UP, forwarder, frames)
+    }
+
+    fn measure_after(&mut self, warm_up: u32, forwarder: Forwarder, frames: u32) -> Result<f64> {
         self.have(forwarder)?;
-        self.send(WARM_UP)?;
-        let before = self.arrived()?;
+        if warm_up > 0 {
+            self.send(warm_up)?;
+        }
+        let before = self.arrived(forwarder)?;
         let took = self.send(frames)?;
-        let arrived = self.arrived()? - before;
+        let arrived = self.arrived(forwarder)? - before;
         let sent = u64::from(frames);
         ensure!(
             arrived + sent / ONE_OF >= sent,
-            "{forwarder:?}: of {sent} frames {arrived} arrived"
+            "{forwarder:?}, {} flows: of {sent} frames {arrived} arrived",
+            self.flows
         );
         Ok(took as f64 / arrived as f64)
     }
 
     fn send(&mut self, frames: u32) -> Result<u64> {
         let mut order = Order::new(&self.frame);
-        order.flows = u64::from(FLOWS);
+        order.flows = u64::from(self.flows);
+        order.cursor = self.cursor;
+        self.cursor = (self.cursor + u64::from(frames)) % order.flows;
         self.order.set(0, words(&order), 0)?;
         let program: &Xdp = self
             .bench
@@ -193,18 +292,107 @@ impl Live {
         })?
     }
 
-    /// Frames that the server's end has seen.
-    fn arrived(&self) -> Result<u64> {
-        let table = self
-            .server
-            .run(|| std::fs::read_to_string("/proc/thread-self/net/dev"))??;
+    /// Frames that have been seen where a forwarder's frames end.
+    fn arrived(&self, forwarder: Forwarder) -> Result<u64> {
+        let (host, interface) = match forwarder {
+            Forwarder::Nobody => (&self.client, "c0:"),
+            Forwarder::Director | Forwarder::Nftables => (&self.server, "s0:"),
+        };
+        let table = host.run(|| std::fs::read_to_string("/proc/thread-self/net/dev"))??;
         let line = table
             .lines()
-            .find_map(|line| line.trim().strip_prefix("s0:"))
-            .with_context(|| format!("no s0 in {table}"))?;
+            .find_map(|line| line.trim().strip_prefix(interface))
+            .with_context(|| format!("no {interface} in {table}"))?;
         let packets = line.split_whitespace().nth(1).context("a second number")?;
         Ok(packets.parse()?)
     }
+}
+
+/// How many connections the kernel tracks. There is one number for the whole machine, which the namespace that it began with
+/// sets, and so it is put back in the end.
+struct Conntrack {
+    /// The namespace of whoever began.
+    home: File,
+    /// What it was before, in the order of [`CONNTRACK`].
+    before: [Option<u32>; 2],
+}
+
+/// Most connections; chains that they stand in.
+const CONNTRACK: [&str; 2] = [
+    "/proc/sys/net/netfilter/nf_conntrack_max",
+    "/sys/module/nf_conntrack/parameters/hashsize",
+];
+/// Entries of whoever else uses the machine, and those that were left.
+const CONNTRACK_SLACK: u32 = 100_000;
+
+impl Conntrack {
+    /// In the namespace of the calling thread.
+    fn new() -> Result<Self> {
+        let home = File::open("/proc/thread-self/ns/net").context("this thread's namespace")?;
+        Ok(Self {
+            home,
+            before: [None; 2],
+        })
+    }
+
+    /// Whether there is room for so many connections, by now. (There is not where the machine's own namespace is not this
+    /// program's: in a container.)
+    fn make_room_for(&mut self, connections: u32) -> bool {
+        let wanted = connections + CONNTRACK_SLACK;
+        let mut has_room = true;
+        for (file, before) in CONNTRACK.into_iter().zip(&mut self.before) {
+            let now = at_home(&self.home, || read_number(file)).and_then(|number| number);
+            let made = match now {
+                Ok(now) if now >= wanted => Ok(()),
+                Ok(now) => {
+                    before.get_or_insert(now);
+                    at_home(&self.home, || write_number(file, wanted)).and_then(|written| written)
+                }
+                Err(error) => Err(error),
+            };
+            if let Err(error) = made {
+                eprintln!(
+                    "    no room for {connections} connections in the kernel's table: {error:#}"
+                );
+                has_room = false;
+            }
+        }
+        has_room
+    }
+}
+
+impl Drop for Conntrack {
+    fn drop(&mut self) {
+        for (file, before) in CONNTRACK.into_iter().zip(self.before) {
+            let Some(before) = before else { continue };
+            let put_back = at_home(&self.home, || write_number(file, before)).and_then(|it| it);
+            if let Err(error) = put_back {
+                eprintln!("warning: {file} is not {before} again: {error:#}");
+            }
+        }
+    }
+}
+
+fn read_number(file: &str) -> Result<u32> {
+    let text = std::fs::read_to_string(file).with_context(|| format!("reading {file}"))?;
+    text.trim()
+        .parse()
+        .with_context(|| format!("{file} says {text}"))
+}
+
+fn write_number(file: &str, number: u32) -> Result<()> {
+    std::fs::write(file, number.to_string()).with_context(|| format!("writing {number} to {file}"))
+}
+
+/// Does something in another network namespace, on a thread that ends with it.
+fn at_home<T: Send>(home: &File, work: impl FnOnce() -> T + Send) -> Result<T> {
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| -> Result<T> {
+            setns(home, CloneFlags::CLONE_NEWNET).context("the namespace that this began in")?;
+            Ok(work())
+        });
+        thread.join().map_err(|_| anyhow!("a thread panicked"))?
+    })
 }
 
 fn program<'b>(bench: &'b mut Ebpf, name: &str) -> Result<&'b mut Xdp> {
@@ -303,21 +491,4 @@ fn fixture(buckets: u32, towards_servers: u32) -> Fixture {
     let address = Family::V4.virtual_address();
     fixture.add(address, PORT, protocol::UDP, scheduler::CURSOR, &reals);
     fixture
-}
-
-fn set_flows(bench: &mut Ebpf) -> Result<()> {
-    let std::net::IpAddr::V4(client) = Family::V4.client() else {
-        unreachable!("of the family that was asked for");
-    };
-    let flows: Vec<u64> = (0..FLOWS)
-        .map(|nth| flow(client.octets(), FIRST_PORT + nth))
-        .collect();
-    let map = bench.map_mut(maps::FLOWS).context("the map of flows")?;
-    let mut pages = Array::<_, [u64; FLOWS_PER_PAGE]>::try_from(map)?;
-    for (index, part) in (0..).zip(flows.chunks(FLOWS_PER_PAGE)) {
-        let mut page = [0; FLOWS_PER_PAGE];
-        page[..part.len()].copy_from_slice(part);
-        pages.set(index, page, 0)?;
-    }
-    Ok(())
 }

@@ -7,10 +7,13 @@
 //!                                   └─► statistics ─► verdict ─► report ─► render, plot
 //! ```
 //!
-//! Only `rig`, `live` and `suites` touch the kernel; the rest are rules.
+//! Only `rig`, `live`, `wire`, `machine` and `suites` touch the kernel; the rest are rules. What `failover`, `sync` and `config`
+//! measure is done by what the tests of the same things do it with ([`crate::pair`], [`crate::sharing`], [`crate::large`]).
 
 pub mod flows;
 pub mod live;
+pub mod machine;
+pub mod passes;
 pub mod plot;
 pub mod render;
 pub mod report;
@@ -20,6 +23,7 @@ pub mod site;
 pub mod statistics;
 pub mod suites;
 pub mod verdict;
+pub mod wire;
 
 /// How a run is to be.
 #[derive(Clone, Copy, Debug, Default)]

@@ -1,4 +1,5 @@
-//! Lines over a number of flows, as an SVG: flows in powers of two to the right, nanoseconds upwards.
+//! Lines over a number of flows, as an SVG: flows in powers of two to the right, nanoseconds in powers of ten upwards. (What
+//! goes through the kernel's stack is tens of times dearer than what does not: on one even scale nothing could be told apart.)
 
 use std::fmt::Write as _;
 
@@ -12,6 +13,8 @@ const TOP: f64 = 40.0;
 const BOTTOM: f64 = 50.0;
 /// Where the names of the lines stand.
 const NAMES: f64 = 260.0;
+/// What is cheaper, or no dearer than an empty program, stands here, in nanoseconds.
+const LEAST: f64 = 1.0;
 /// Told apart by people who do not see colours alike (Okabe and Ito, "Color Universal Design", 2008).
 const COLOURS: [&str; 7] = [
     "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000",
@@ -26,9 +29,12 @@ pub fn svg(title: &str, lines: &[Line]) -> Option<String> {
         let (from, to) = range.unwrap_or((flows, flows));
         Some((from.min(flows), to.max(flows)))
     })?;
-    let highest = points().map(|(_, value)| *value).fold(0.0, f64::max);
-    let step = step(highest);
-    let top = (highest / step).ceil().max(1.0) * step;
+    let costs = points().map(|(_, cost)| cost.max(LEAST));
+    let (lowest, highest) = costs.fold((f64::MAX, LEAST), |(lowest, highest), cost| {
+        (lowest.min(cost), highest.max(cost))
+    });
+    let marks = marks(lowest, highest);
+    let (bottom, top) = (marks[0].log10(), marks[marks.len() - 1].log10());
     let right = WIDTH - NAMES;
     let x = |flows: f64| {
         let share = if to > from {
@@ -38,7 +44,10 @@ pub fn svg(title: &str, lines: &[Line]) -> Option<String> {
         };
         LEFT + share * (right - LEFT)
     };
-    let y = |value: f64| HEIGHT - BOTTOM - value / top * (HEIGHT - BOTTOM - TOP);
+    let y = |cost: f64| {
+        let share = (cost.max(LEAST).log10() - bottom) / (top - bottom);
+        HEIGHT - BOTTOM - share * (HEIGHT - BOTTOM - TOP)
+    };
 
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" font-family=\"sans-serif\" font-size=\"12\">\n\
@@ -46,8 +55,7 @@ pub fn svg(title: &str, lines: &[Line]) -> Option<String> {
          <text x=\"{LEFT}\" y=\"22\" font-size=\"15\">{}</text>\n",
         escaped(title)
     );
-    let mut value = 0.0;
-    while value <= top + step / 2.0 {
+    for value in marks {
         let at = y(value);
         let _ = writeln!(
             svg,
@@ -56,12 +64,11 @@ pub fn svg(title: &str, lines: &[Line]) -> Option<String> {
             LEFT - 6.0,
             at + 4.0
         );
-        value += step;
     }
-    let mut marks: Vec<f64> = points().map(|(flows, _)| *flows).collect();
-    marks.sort_by(f64::total_cmp);
-    marks.dedup();
-    for mark in marks {
+    let mut counts: Vec<f64> = points().map(|(flows, _)| *flows).collect();
+    counts.sort_by(f64::total_cmp);
+    counts.dedup();
+    for mark in counts {
         let _ = writeln!(
             svg,
             "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>",
@@ -118,14 +125,15 @@ pub fn svg(title: &str, lines: &[Line]) -> Option<String> {
     Some(svg)
 }
 
-/// A round distance of the horizontal lines: about eight of them.
-fn step(highest: f64) -> f64 {
-    let rough = (highest / 8.0).max(1e-9);
-    let power = 10f64.powf(rough.log10().floor());
-    let times = [1.0, 2.0, 5.0]
-        .into_iter()
-        .find(|times| times * power >= rough);
-    times.unwrap_or(10.0) * power
+/// Costs at which horizontal lines stand: 1, 2 and 5 times powers of ten, from one below the lowest cost to one above the
+/// highest. Never fewer than two.
+fn marks(lowest: f64, highest: f64) -> Vec<f64> {
+    let all = (0..12).flat_map(|power| [1.0, 2.0, 5.0].map(|times| times * 10_f64.powi(power)));
+    let all: Vec<f64> = all.collect();
+    let from = all.iter().rposition(|mark| *mark <= lowest).unwrap_or(0);
+    let to = all.iter().position(|mark| *mark >= highest);
+    let to = to.unwrap_or(all.len() - 1).max(from + 1);
+    all[from.min(all.len() - 2)..=to.min(all.len() - 1)].to_vec()
 }
 
 /// A number of flows as people write it.
@@ -148,9 +156,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn steps_are_round() {
-        for (highest, expected) in [(8.0, 1.0), (100.0, 20.0), (185.0, 50.0), (425.0, 100.0)] {
-            assert!((step(highest) - expected).abs() < 1e-9, "{highest}");
+    fn marks_are_round_and_enclose() {
+        for (lowest, highest, expected) in [
+            (20.0, 180.0, vec![20.0, 50.0, 100.0, 200.0]),
+            (12.0, 12.0, vec![10.0, 20.0]),
+            (10.0, 10.0, vec![10.0, 20.0]),
+            (1.0, 1.0, vec![1.0, 2.0]),
+            (
+                40.0,
+                3000.0,
+                vec![20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 2000.0, 5000.0],
+            ),
+        ] {
+            assert_eq!(marks(lowest, highest), expected, "{lowest} to {highest}");
         }
     }
 
@@ -167,7 +185,7 @@ mod tests {
                 "ours".to_owned(),
                 vec![(1.0, 20.0), (16_000.0, 40.0), (1e6, 170.0)],
             ),
-            ("a < b".to_owned(), vec![(1.0, 12.0), (1e6, 185.0)]),
+            ("a < b".to_owned(), vec![(1.0, -3.0), (1e6, 3000.0)]),
         ];
         let drawn = svg("cost & flows", &lines).expect("points");
         assert_eq!(drawn.matches("<polyline").count(), 2);

@@ -2,13 +2,14 @@
 
 use std::fmt::Write as _;
 
-use super::report::{Change, Report, Row, Suite};
+use super::plot;
+use super::report::{Change, Report, Row};
 use super::statistics::Summary;
 use super::verdict::Verdict;
 
 /// Columns of the table.
 const HEAD: [&str; 7] = [
-    "what", "net", "spread", "ratio", "goal", "verdict", "counted",
+    "what", "measured", "spread", "ratio", "goal", "verdict", "counted",
 ];
 
 /// A row's cells.
@@ -116,9 +117,9 @@ fn conclusion(report: &Report) -> String {
     text
 }
 
-/// In Markdown, with the plots that stand beside it: suite and file.
+/// In Markdown, with the plot that stands beside it, if there is one: its title and file.
 #[must_use]
-pub fn markdown(report: &Report, plots: &[(String, String)]) -> String {
+pub fn markdown(report: &Report, plot: Option<(&str, &str)>) -> String {
     let mut text = "# Benchmark\n\n".to_owned();
     for (what, value) in &report.circumstances {
         let _ = writeln!(text, "* {what}: {value}");
@@ -133,9 +134,9 @@ pub fn markdown(report: &Report, plots: &[(String, String)]) -> String {
         for note in &suite.notes {
             let _ = writeln!(text, "\n{note}");
         }
-        for (_, file) in plots.iter().filter(|(of, _)| *of == suite.name) {
-            let _ = writeln!(text, "\n![{}]({file})", suite.name);
-        }
+    }
+    if let Some((title, file)) = plot {
+        let _ = writeln!(text, "\n## {title}\n\n![{title}]({file})");
     }
     let _ = writeln!(text, "\n## Verdict\n\n```text\n{}```", conclusion(report));
     text
@@ -166,11 +167,11 @@ pub fn changes(changes: &[(String, Change)]) -> String {
     text
 }
 
-/// Lines of a suite for a plot: name of the series, and its points by the number of flows.
+/// Lines of all suites for a plot: name of the series, and its points by the number of flows.
 #[must_use]
-pub fn series(suite: &Suite) -> Vec<(String, Vec<(f64, f64)>)> {
-    let mut all: Vec<(String, Vec<(f64, f64)>)> = Vec::new();
-    for row in &suite.rows {
+pub fn series(report: &Report) -> Vec<plot::Line> {
+    let mut all: Vec<plot::Line> = Vec::new();
+    for (_, row) in report.rows() {
         let (Some(point), Some(value)) = (&row.point, &row.value) else {
             continue;
         };
@@ -189,7 +190,7 @@ pub fn series(suite: &Suite) -> Vec<(String, Vec<(f64, f64)>)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::report::Point;
+    use crate::bench::report::{Point, Suite};
     use crate::bench::verdict::Goal;
 
     fn report() -> Report {
@@ -238,7 +239,7 @@ mod tests {
     fn a_table() {
         let expected = "\
 packet
-  what                  net  spread  ratio           goal  verdict    counted
+  what             measured  spread  ratio           goal  verdict    counted
   IPv4 TCP, TUN     40.0 ns     6 %  3.20 × LRU 16  ≤ 2.5  MISSED        9/12
   nothing                 -       -  -                ≤ 1  undecided      0/1
   memory         23.9 bytes     0 %  -               ≤ 24  met            1/1
@@ -252,12 +253,12 @@ Goals: 1 met, 1 missed, 1 undecided.
     }
 
     #[test]
-    fn markdown_has_every_row_and_plot() {
-        let text = markdown(&report(), &[("packet".to_owned(), "packet.svg".to_owned())]);
+    fn markdown_has_every_row_and_the_plot() {
+        let text = markdown(&report(), Some(("By flows", "flows.svg")));
         for expected in [
             "* kernel: 6.18\n",
             "| IPv4 TCP, TUN | 40.0 ns | 6 % | 3.20 × LRU 16 | ≤ 2.5 | MISSED | 9/12 |\n",
-            "![packet](packet.svg)\n",
+            "\n## By flows\n\n![By flows](flows.svg)\n",
             "Goals: 1 met, 1 missed, 1 undecided.\n",
         ] {
             assert!(text.contains(expected), "{expected}\n{text}");
@@ -278,14 +279,18 @@ Goals: 1 met, 1 missed, 1 undecided.
 
     #[test]
     fn points_become_lines() {
-        let mut suite = report().suites.remove(0);
-        let mut more = suite.rows[0].clone();
+        let mut report = report();
+        let mut more = report.suites[0].rows[0].clone();
         more.point = Some(Point {
             series: "TUN".to_owned(),
             flows: 1,
         });
-        suite.rows.push(more);
+        report.suites.push(Suite {
+            name: "another one, of the same line".to_owned(),
+            rows: vec![more],
+            notes: vec![],
+        });
         let expected = vec![("TUN".to_owned(), vec![(1.0, 40.0), (16_000.0, 40.0)])];
-        assert_eq!(series(&suite), expected);
+        assert_eq!(series(&report), expected);
     }
 }

@@ -60,12 +60,14 @@ pub struct Point {
 }
 
 /// How a row is to be made of rounds.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Question {
     /// [`Row::name`].
     pub name: String,
     /// [`Row::what`].
     pub what: String,
+    /// [`Row::unit`].
+    pub unit: &'static str,
     /// The contender.
     pub contender: usize,
     /// The yardstick, by number and name.
@@ -76,6 +78,20 @@ pub struct Question {
     pub point: Option<Point>,
 }
 
+impl Default for Question {
+    fn default() -> Self {
+        Self {
+            name: String::new(),
+            what: String::new(),
+            unit: "ns",
+            contender: 0,
+            against: None,
+            goal: None,
+            point: None,
+        }
+    }
+}
+
 impl Row {
     /// What rounds answer.
     #[must_use]
@@ -84,13 +100,18 @@ impl Row {
             .against
             .as_ref()
             .and_then(|(yardstick, _)| Summary::of(&sifted.ratios(question.contender, *yardstick)));
+        let value = Summary::of(&sifted.costs(question.contender));
+        let verdict = question.goal.map(|goal| match &question.against {
+            Some(_) => goal.judge(ratio.as_ref()),
+            None => goal.judge_value(value.as_ref()),
+        });
         Self {
             name: question.name.clone(),
             what: question.what.clone(),
-            unit: "ns".to_owned(),
-            value: Summary::of(&sifted.costs(question.contender)),
+            unit: question.unit.to_owned(),
+            value,
             against: question.against.as_ref().map(|(_, name)| name.clone()),
-            verdict: question.goal.map(|goal| goal.judge(ratio.as_ref())),
+            verdict,
             ratio,
             goal: question.goal,
             rounds: sifted.rounds(),
@@ -242,6 +263,16 @@ mod tests {
         assert_eq!(row.ratio.map(|ratio| ratio.median), Some(3.0));
         assert_eq!(row.verdict, Some(Verdict::Missed));
         assert_eq!(row.rounds, 6);
+        // What is compared with nothing is judged by itself.
+        let alone = Question {
+            against: None,
+            goal: Some(Goal::AtMost(45.0)),
+            unit: "ms",
+            ..question.clone()
+        };
+        let row = Row::answer(&alone, &Sifted::new(&rounds));
+        assert_eq!(row.verdict, Some(Verdict::Met));
+        assert_eq!(row.unit, "ms");
         let nothing = Row::answer(&question, &Sifted::new(&[]));
         assert_eq!(nothing.verdict, Some(Verdict::Undecided));
         let exact = Row::exact("m", "", "bytes", 23.9, Some(Goal::AtMost(24.0)));

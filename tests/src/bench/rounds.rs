@@ -37,10 +37,7 @@ pub fn run(
 ) -> Result<Vec<Round>> {
     let began = Instant::now();
     let mut rounds: Vec<Round> = Vec::new();
-    while rounds.len() < extent.rounds
-        && (rounds.is_empty() || began.elapsed() < extent.time)
-        && !is_enough(&rounds, contenders, extent.quiet)
-    {
+    while extent.goes_on(&rounds, contenders, began) {
         let mut round = vec![None; contenders];
         let mut before = measure(Turn::Floor)?;
         for place in 0..contenders {
@@ -58,6 +55,39 @@ pub fn run(
         rounds.push(round.into_iter().flatten().collect());
     }
     Ok(rounds)
+}
+
+/// Runs rounds in which one thing is done that gives several figures, all between the same two floors; else as [`run`].
+///
+/// # Errors
+/// Those of `floor` and `measure`.
+pub fn together<const FIGURES: usize>(
+    extent: Extent,
+    mut floor: impl FnMut() -> Result<f64>,
+    mut measure: impl FnMut() -> Result<[f64; FIGURES]>,
+) -> Result<Vec<Round>> {
+    let began = Instant::now();
+    let mut rounds: Vec<Round> = Vec::new();
+    while extent.goes_on(&rounds, FIGURES, began) {
+        let before = floor()?;
+        let costs = measure()?;
+        let after = floor()?;
+        let cell = |cost| Cell {
+            before,
+            cost,
+            after,
+        };
+        rounds.push(costs.map(cell).into());
+    }
+    Ok(rounds)
+}
+
+impl Extent {
+    fn goes_on(&self, rounds: &[Round], contenders: usize, began: Instant) -> bool {
+        rounds.len() < self.rounds
+            && (rounds.is_empty() || began.elapsed() < self.time)
+            && !is_enough(rounds, contenders, self.quiet)
+    }
 }
 
 /// Whether each contender has counted often enough.
@@ -130,6 +160,31 @@ mod tests {
             ..extent
         };
         check("no time", short, |_| 10.0, 1);
+    }
+
+    #[test]
+    fn figures_of_one_measurement_share_their_floors() {
+        let extent = Extent {
+            quiet: 3,
+            rounds: 100,
+            time: LONG,
+        };
+        // The second round is slow, before and after it.
+        let floors = [10.0, 10.0, 20.0, 20.0, 10.0, 10.0, 10.0, 10.0];
+        let mut floor = floors.into_iter();
+        let mut nth = 0.0;
+        let rounds = together(
+            extent,
+            || Ok(floor.next().expect("no more are asked for")),
+            || {
+                nth += 1.0;
+                Ok([nth, nth * 100.0])
+            },
+        )
+        .expect("nothing fails");
+        assert_eq!(rounds.len(), 4, "the slow one does not count");
+        let sifted = Sifted::new(&rounds);
+        assert_eq!(sifted.costs(1), [90.0, 290.0, 390.0]);
     }
 
     #[test]

@@ -55,10 +55,25 @@ impl Goal {
     /// their middle half reach the goal and others do not.
     #[must_use]
     pub fn judge(self, measured: Option<&Summary>) -> Verdict {
+        self.judge_within(measured, measured.map_or(0.0, |it| it.median))
+    }
+
+    /// Judges measurements that are compared with nothing but the goal itself, as times that somebody waits are: how far they
+    /// lie apart is seen beside the goal, where that is more than they are. (5 to 9 ms are well below 50.)
+    #[must_use]
+    pub fn judge_value(self, measured: Option<&Summary>) -> Verdict {
+        let median = measured.map_or(0.0, |it| it.median);
+        self.judge_within(measured, median.max(self.bound()))
+    }
+
+    /// Judges, where a spread is a share of this much.
+    fn judge_within(self, measured: Option<&Summary>, whole: f64) -> Verdict {
         let Some(measured) = measured else {
             return Verdict::Undecided;
         };
-        if measured.samples < FEWEST_SAMPLES || measured.spread() > WIDEST_SPREAD {
+        // No share of nothing: then only what does not spread at all passes.
+        let is_narrow = measured.high - measured.low <= whole.abs() * WIDEST_SPREAD;
+        if measured.samples < FEWEST_SAMPLES || !is_narrow {
             return Verdict::Undecided;
         }
         match (self.is_met_by(measured.low), self.is_met_by(measured.high)) {
@@ -132,6 +147,28 @@ mod tests {
             ("perhaps enough", least, of(6.0, 5.8, 6.2, 9), Undecided),
         ] {
             assert_eq!(goal.judge(measured.as_ref()), expected, "{what}");
+        }
+        let time = Goal::AtMost(50.0);
+        for (what, goal, measured, expected) in [
+            (
+                "far apart, but not beside 50",
+                time,
+                of(7.0, 5.0, 9.0, 9),
+                Met,
+            ),
+            ("far apart", time, of(20.0, 10.0, 30.0, 9), Undecided),
+            ("above", time, of(70.0, 65.0, 75.0, 9), Missed),
+            (
+                "above and far apart",
+                time,
+                of(100.0, 70.0, 130.0, 9),
+                Undecided,
+            ),
+            ("on both sides", time, of(50.0, 48.0, 52.0, 9), Undecided),
+            ("too few", time, of(7.0, 7.0, 7.0, 4), Undecided),
+            ("nothing", time, None, Undecided),
+        ] {
+            assert_eq!(goal.judge_value(measured.as_ref()), expected, "{what}");
         }
         assert_eq!(Goal::AtMost(24.0).judge_exact(24.0), Met);
         assert_eq!(Goal::AtMost(24.0).judge_exact(24.1), Missed);

@@ -5,9 +5,9 @@ use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 use std::{fs, thread};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, ensure};
 use clap::Parser;
-use director_tests::bench::report::{Report, compare};
+use director_tests::bench::report::{Report, Suite, compare};
 use director_tests::bench::suites::{self, Named};
 use director_tests::bench::{Options, plot, render};
 
@@ -15,29 +15,12 @@ use director_tests::bench::{Options, plot, render};
 #[command(
     name = "cargo xtask bench",
     bin_name = "cargo xtask bench",
-    about = "What packets cost, beside floors and yardsticks in the same run, against the goals",
-    after_help = "\
-Suites:
-  packet        a packet of a known connection, one flow, by method, family and protocol
-  flows         the same with 16 thousand to a million connections, fresh and aged tables
-  connections   a SYN flood, while a million connections stand
-  live          live frames through virtual cables, beside nftables
-  memory        what a configured connection takes
-
-Examples:
-  cargo xtask bench                              everything: a table, a report, plots
-  cargo xtask bench packet --quick               one suite, seconds
-  cargo xtask bench --compare before.json        also what changed since that report
-  cargo xtask bench packet --json > after.json   the report on standard output
-
-Contenders run interleaved, a floor between any two. What was measured while the machine was slow \
-does not count, and where too little is left, or lies too far apart, there is no verdict.
-
-Exit codes: 0 done, whatever the verdict; 1 something failed; 2 wrong usage."
+    about = "What packets cost, and all else that takes time, beside others in the same run, against the goals",
+    after_help = after_help()
 )]
 struct Cli {
     /// Which suites; all without any
-    #[arg(value_name = "SUITE", value_parser = suite_names())]
+    #[arg(value_name = "SUITE", value_parser = suite_names(), hide_possible_values = true)]
     suites: Vec<String>,
     /// Fewer rounds and flows: what is grossly wrong shows
     #[arg(long)]
@@ -55,6 +38,27 @@ struct Cli {
     #[arg(long, value_name = "DIRECTORY", default_value = "target/bench")]
     out: PathBuf,
 }
+
+/// With the suites, which stand nowhere else in the help.
+fn after_help() -> String {
+    let suites: String = suites::ALL
+        .iter()
+        .map(|suite| format!("  {:<12}  {}\n", suite.name, suite.about))
+        .collect();
+    format!("Suites:\n{suites}{AFTER_SUITES}")
+}
+
+const AFTER_SUITES: &str = "
+Examples:
+  cargo xtask bench                              everything: a table, a report, a plot
+  cargo xtask bench packet --quick               one suite, seconds
+  cargo xtask bench --compare before.json        also what changed since that report
+  cargo xtask bench packet --json > after.json   the report on standard output
+
+Contenders run interleaved, a floor between any two. What was measured while the machine was slow \
+does not count, and where too little is left, or lies too far apart, there is no verdict.
+
+Exit codes: 0 done, whatever the verdict; 1 something failed; 2 wrong usage.";
 
 fn suite_names() -> clap::builder::PossibleValuesParser {
     suites::ALL
@@ -85,15 +89,20 @@ fn run(cli: &Cli) -> Result<()> {
         circumstances: circumstances(options),
         suites: Vec::new(),
     };
+    let mut failed = Vec::new();
     for suite in wanted(&cli.suites) {
         eprintln!("==> {}: {}", suite.name, suite.about);
-        // A thread each: it goes into a namespace of its own, and to one CPU.
-        let done = thread::scope(|scope| scope.spawn(|| (suite.run)(&options)).join());
-        let done = done.map_err(|_| anyhow!("suite {} panicked", suite.name))?;
-        report
-            .suites
-            .push(done.with_context(|| format!("suite {}", suite.name))?);
-        // After each: what was found is not lost if a later one fails.
+        let done = measured(suite, options).unwrap_or_else(|error| {
+            eprintln!("error: suite {}: {error:#}", suite.name);
+            failed.push(suite.name);
+            Suite {
+                name: suite.name.to_owned(),
+                rows: Vec::new(),
+                notes: vec![format!("FAILED: {error:#}")],
+            }
+        });
+        report.suites.push(done);
+        // After each: what was found is not lost if this is interrupted.
         write(&cli.out, &report)?;
     }
     if cli.json {
@@ -110,7 +119,22 @@ fn run(cli: &Cli) -> Result<()> {
             cli.compare.as_deref().unwrap_or(Path::new("")).display()
         );
     }
+    ensure!(
+        failed.is_empty(),
+        "not measured: {}; the others were",
+        failed.join(", ")
+    );
     Ok(())
+}
+
+/// Runs a suite, on a thread of its own: some go into a namespace of their own, and to one CPU.
+fn measured(suite: &Named, options: Options) -> Result<Suite> {
+    let done = thread::scope(|scope| scope.spawn(|| (suite.run)(&options)).join());
+    done.map_err(|panic| {
+        let said = panic.downcast_ref::<String>().cloned();
+        let said = said.or_else(|| panic.downcast_ref::<&str>().map(|it| (*it).to_owned()));
+        anyhow!(said.unwrap_or_else(|| "it panicked".to_owned()))
+    })?
 }
 
 fn wanted(names: &[String]) -> impl Iterator<Item = &'static Named> {
@@ -129,27 +153,29 @@ fn read(file: &Path) -> Result<Report> {
     })
 }
 
-/// Writes the report in both forms, and a plot for each suite that has points.
+/// The plot, where a suite has points.
+const PLOT: (&str, &str) = ("Cost of a packet by number of flows", "flows.svg");
+
+/// Writes the report in both forms, and the plot.
 fn write(directory: &Path, report: &Report) -> Result<()> {
     let put = |name: &str, text: &str| {
         let file = directory.join(name);
         fs::write(&file, text).with_context(|| format!("writing {}", file.display()))
     };
     fs::create_dir_all(directory).with_context(|| format!("creating {}", directory.display()))?;
-    let mut plots = Vec::new();
-    for suite in &report.suites {
-        let title = "Cost of a packet by number of flows";
-        if let Some(svg) = plot::svg(title, &render::series(suite)) {
-            let name = format!("{}.svg", suite.name);
-            put(&name, &svg)?;
-            plots.push((suite.name.clone(), name));
-        }
+    let (title, file) = PLOT;
+    let drawn = plot::svg(title, &render::series(report));
+    if let Some(svg) = &drawn {
+        put(file, svg)?;
     }
     put(
         "report.json",
         &(serde_json::to_string_pretty(report)? + "\n"),
     )?;
-    put("report.md", &render::markdown(report, &plots))
+    put(
+        "report.md",
+        &render::markdown(report, drawn.is_some().then_some(PLOT)),
+    )
 }
 
 /// What one needs to know to read the figures.

@@ -66,16 +66,9 @@ fn wait_told(pair: &Pair, by: Host, words: &[&str]) {
 /// Ends the director in charge, starts it again and ends the other one, and so on: the median of how long a client was
 /// without an answer.
 fn median(pair: &mut Pair, what: &str, signal: Signal, rounds: usize) -> Duration {
-    let mut gaps = Vec::new();
-    for _ in 0..rounds {
-        let primary = pair.wait_settled("web");
-        let (gap, _) = pair.gap(|pair| {
-            pair.end(primary, signal);
-            pair.wait_role(other(primary), "web", "primary");
-        });
-        gaps.push(gap);
-        pair.start(primary);
-    }
+    let mut gaps: Vec<Duration> = (0..rounds)
+        .map(|_| pair.gap_when_ended_by(signal))
+        .collect();
     gaps.sort();
     let median = gaps[rounds / 2];
     println!(

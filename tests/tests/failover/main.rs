@@ -8,6 +8,6 @@ mod arranged;
 mod cable;
 mod directors;
 mod figures;
-mod pair;
+use director_tests::pair;
 mod sharing;
 mod sync;

@@ -1,8 +1,7 @@
 //! A large site: 2,000 services with 10 real servers each. How long it takes to load and to reload, and how fast a verdict
 //! reaches the packet path there.
 
-use std::fmt::Write;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -10,15 +9,12 @@ use std::time::{Duration, Instant};
 use anyhow::ensure;
 use director::control::{VerdictsStatus, fetch_status};
 use director_tests::director::{Reload, control_socket};
-use director_tests::lab::plan::server4;
 use director_tests::lab::{Gateway, Host, Topology};
+use director_tests::large::{self, CHANGING, FIRST_PORT, REAL_SERVERS, SERVICES};
 use director_tests::{http, wait_until};
 
-use crate::site::{SERVERS, Site, TIMEOUT, server, virtual_address};
+use crate::site::{Site, TIMEOUT, server, virtual_address};
 
-const SERVICES: u16 = 2000;
-const REAL_SERVERS: u16 = 10;
-const FIRST_PORT: u16 = 10_000;
 /// Where the real server listens whose checks fail and succeed in turn.
 const FLAPPING_PORT: u16 = 9000;
 /// How often it goes and comes back.
@@ -44,46 +40,15 @@ fn bound(optimised: Duration) -> Duration {
     }
 }
 
-/// Address of a real server: any of a prefix is host `number`'s.
-fn address(service: u16, nth: u16) -> Ipv4Addr {
-    let [high, low] = service.to_be_bytes();
-    let number = nth % u16::from(SERVERS) + 1;
-    Ipv4Addr::new(10, prefix(number as u8), high << 4 | nth as u8, low)
-}
-
-const fn prefix(number: u8) -> u8 {
-    100 + number
-}
-
 /// The large site's services, and before them one with a single real server that comes and goes.
 fn services(weight_of_one: u32) -> String {
     let virtual_address = virtual_address(false);
-    let mut text = format!(
+    format!(
         "  - {{name: flapping, address: {virtual_address}, port: 80, scheduler: rr, check: {{type: connect, port: {FLAPPING_PORT}, \
-         interval: 100ms, spread: 1ms, fall: 1, rise: 1}}, real_servers: [\"{}:8080\"]}}\n",
-        server(1, false)
-    );
-    for service in 0..SERVICES {
-        let port = FIRST_PORT + service;
-        let _ = write!(
-            text,
-            "  - name: service-{service}\n    address: {virtual_address}\n    port: {port}\n    scheduler: wlc\n    \
-             check: {{type: connect, interval: 60s, spread: 10s}}\n    real_servers:\n"
-        );
-        for nth in 0..REAL_SERVERS {
-            let weight = if (service, nth) == (1000, 3) {
-                weight_of_one
-            } else {
-                1
-            };
-            let address = address(service, nth);
-            let _ = writeln!(
-                text,
-                "      - {{address: {address}, port: 8080, weight: {weight}}}"
-            );
-        }
-    }
-    text
+         interval: 100ms, spread: 1ms, fall: 1, rise: 1}}, real_servers: [\"{}:8080\"]}}\n{}",
+        server(1, false),
+        large::services(weight_of_one)
+    )
 }
 
 fn median(mut times: Vec<Duration>) -> Duration {
@@ -99,16 +64,7 @@ mod slow {
     fn two_thousand_services_with_ten_real_servers_each() {
         let mut site = Site::up(Topology::TwoInterfaces);
         site.lab.set_gateway(Gateway::Director).unwrap();
-        for number in 1..=SERVERS {
-            let prefix = format!("10.{}.0.0/16", prefix(number));
-            // All these addresses are this host's, without one of them being on an interface.
-            let local = ["route", "add", "local", &prefix, "dev", "lo"];
-            let host = site.host(Host::Server(number));
-            host.output("ip", &local).unwrap();
-            let by = server4(number).to_string();
-            let route = ["route", "add", &prefix, "via", &by];
-            site.host(Host::Director).output("ip", &route).unwrap();
-        }
+        large::lay_out(&site.lab).unwrap();
         let text = |weight| format!("{}{}", site.yaml(&[]), services(weight));
         let texts = [text(1), text(7)];
         site.start_text(&texts[0]);
@@ -144,7 +100,9 @@ mod slow {
         for turn in 0..5 {
             assert_eq!(site.reload_text(&texts[(turn + 1) % 2]), Reload::Done);
             let status = status();
-            let weight = status.services[1001].real_servers[3].weight;
+            // Behind the one that comes and goes.
+            let (service, nth) = (usize::from(CHANGING.0) + 1, usize::from(CHANGING.1));
+            let weight = status.services[service].real_servers[nth].weight;
             assert_eq!(weight, [7, 1][turn % 2]);
             reloads.push(Duration::from_millis(status.config.took_ms));
             in_loop.push(Duration::from_millis(status.config.in_loop_ms));

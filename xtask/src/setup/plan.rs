@@ -94,7 +94,7 @@ impl Program {
         }
     }
 
-    /// A server that tests start.
+    /// A server that tests start, and nothing before them.
     const fn server(
         name: &'static str,
         package: &'static str,
@@ -117,8 +117,11 @@ const CHECKS: &str = "health checks are tried against it";
 /// Why what a kernel IPVS boots with is there.
 const IPVS: &str = "synchronisation is tried against the kernel's own, which boots as a process";
 
+/// Why there are programs that make traffic.
+const LOAD: &str = "the benchmark sends real connections through the lab with it";
+
 /// All programs, in the order of installation.
-pub(crate) const PROGRAMS: [Program; 19] = [
+pub(crate) const PROGRAMS: [Program; 22] = [
     Program::new(
         "ip",
         "iproute2",
@@ -137,12 +140,26 @@ pub(crate) const PROGRAMS: [Program; 19] = [
         "the benchmark measures its NAT beside the director's; the tests make networks with it that lose datagrams",
         Purpose::Bench,
     ),
-    Program::server(
-        "nginx",
-        "nginx-light",
-        "nginx",
-        "the lab tests use it as the real server",
-    ),
+    Program {
+        from: Purpose::Bench,
+        ..Program::server(
+            "nginx",
+            "nginx-light",
+            "nginx",
+            "the lab tests and the benchmark use it as the real server",
+        )
+    },
+    Program {
+        from: Purpose::Bench,
+        ..Program::server(
+            "haproxy",
+            "haproxy",
+            "haproxy",
+            "the benchmark measures it beside the director",
+        )
+    },
+    Program::new("iperf3", "iperf3", LOAD, Purpose::Bench),
+    Program::new("wrk", "wrk", LOAD, Purpose::Bench),
     Program::server("master", "postfix", "postfix", CHECKS),
     Program::server("imap", "dovecot-imapd", "dovecot", CHECKS),
     Program::server("pop3", "dovecot-pop3d", "dovecot", CHECKS),
@@ -475,6 +492,10 @@ mod tests {
                 "ip: apt-get install --no-install-recommends iproute2",
                 "ethtool: apt-get install --no-install-recommends ethtool",
                 "nft: apt-get install --no-install-recommends nftables",
+                "nginx (nginx-light): apt-get install --no-install-recommends nginx-light",
+                "haproxy: apt-get install --no-install-recommends haproxy",
+                "iperf3: apt-get install --no-install-recommends iperf3",
+                "wrk: apt-get install --no-install-recommends wrk",
             ],
         );
         check(
@@ -486,6 +507,9 @@ mod tests {
                 "ethtool: apt-get install --no-install-recommends ethtool",
                 "nft: apt-get install --no-install-recommends nftables",
                 "nginx (nginx-light): apt-get install --no-install-recommends nginx-light",
+                "haproxy: apt-get install --no-install-recommends haproxy",
+                "iperf3: apt-get install --no-install-recommends iperf3",
+                "wrk: apt-get install --no-install-recommends wrk",
                 "master (postfix): apt-get install --no-install-recommends postfix",
                 "imap (dovecot-imapd): apt-get install --no-install-recommends dovecot-imapd",
                 "pop3 (dovecot-pop3d): apt-get install --no-install-recommends dovecot-pop3d",

@@ -1,4 +1,4 @@
-//! Passes over tables: laid out by hand, against a model, under real concurrency, and how long they take.
+//! Passes over tables: laid out by hand, against a model, under real concurrency. How long they take: `cargo xtask bench upkeep`.
 
 mod by_hand;
 mod carry;
@@ -6,6 +6,5 @@ mod loads;
 mod model;
 mod races;
 mod random;
-mod speed;
 mod tables;
 mod templates;

@@ -1,15 +1,16 @@
-//! New connections: a flood of SYNs, each of another source, while a million connections stand.
+//! New connections: real ones through the lab, and a flood of SYNs, each of another source, while a million stand.
 
 use anyhow::Result;
 use xdp_ebpf::bench::programs;
 use xdp_ebpf::state::State;
 
-use super::flows::{Age, buckets_for, extent_for, named, packets_for, prepare_director};
-use super::measure;
+use super::flows::{Age, buckets_for, extent_for, packets_for, prepare_director};
+use super::{measure, named, wire};
 use crate::bench::report::{Question, Row, Suite};
 use crate::bench::rig::{Contender, Rig, Sources};
 use crate::bench::site::TUN;
 use crate::bench::verdict::Goal;
+use crate::bench::wire::Load;
 use crate::bench::{Options, flows};
 
 /// Runs it.
@@ -17,6 +18,8 @@ use crate::bench::{Options, flows};
 /// # Errors
 /// A run fails.
 pub fn run(options: &Options) -> Result<Suite> {
+    // First: this thread is in a namespace of its own afterwards, and on one CPU.
+    let mut rows = wire::through(options, &[Load::Connections])?;
     let count = if options.quick { 16_000 } else { 1_000_000 };
     let mut rig = Rig::new(buckets_for(count), count)?;
     prepare_director(&mut rig, TUN, count, Age::Fresh)?;
@@ -40,18 +43,18 @@ pub fn run(options: &Options) -> Result<Suite> {
             contender: 1,
             against: Some((0, "a hit".to_owned())),
             goal: Some(Goal::AtMost(1.5)),
-            point: None,
+            ..Question::default()
         },
     ];
     let floor = Contender::bench(programs::TRIVIAL, TUN.later()).from(Sources::Flows);
-    let mut rows = measure(
+    rows.append(&mut measure(
         &mut rig,
         &floor,
         &contenders,
         packets_for(count),
         extent_for(options),
         &questions,
-    )?;
+    )?);
     let lost = before.saturating_sub(rig.kernel().count4(State::Established)?);
     rows.push(Row::exact(
         "lost",
@@ -63,8 +66,11 @@ pub fn run(options: &Options) -> Result<Suite> {
     Ok(Suite {
         name: "connections".to_owned(),
         rows,
-        notes: vec![
-            "The table is made for as many connections as stand before the flood.".to_owned(),
-        ],
+        notes: [
+            "SYN flood: the table is made for as many connections as stand before it.".to_owned(),
+        ]
+        .into_iter()
+        .chain(wire::notes())
+        .collect(),
     })
 }

@@ -8,7 +8,7 @@ use director::config::ConnectionLimits;
 use xdp_ebpf::bench::programs;
 use xdp_ebpf::state::State;
 
-use super::measure;
+use super::{measure, named};
 use crate::bench::report::{Point, Question, Row, Suite};
 use crate::bench::rig::{Contender, Program, Rig, Sources};
 use crate::bench::rounds::Extent;
@@ -154,15 +154,6 @@ pub(super) fn extent_for(options: &Options) -> Extent {
     }
 }
 
-/// Names of numbers of flows.
-pub(super) fn named(count: u32) -> String {
-    match count {
-        million if million >= 1_000_000 => format!("{}M", million / 1_000_000),
-        thousand if thousand >= 1000 => format!("{}k", thousand / 1000),
-        few => few.to_string(),
-    }
-}
-
 /// Yardsticks' numbers among the contenders; the way that is measured comes after them.
 const YARDSTICK: usize = 0;
 const WAY: usize = 2;
@@ -249,9 +240,8 @@ fn measured(
                 name: format!("lru{key}-{shown}{suffix}"),
                 what: format!("yardstick: LRU hash, {key}-byte key, {shown} flows{words}"),
                 contender,
-                against: None,
-                goal: None,
                 point: point(&format!("LRU hash, {key}-byte key")),
+                ..Question::default()
             });
         }
     }
@@ -263,6 +253,7 @@ fn measured(
         // One flow is the other suite's.
         goal: (way != MH && count > 1).then_some(Goal::AtMost(1.0)),
         point: point(&name.to_uppercase()),
+        ..Question::default()
     });
     if is_mh {
         questions.push(Question {
@@ -271,7 +262,7 @@ fn measured(
             contender: WAY,
             against: Some((ONE_FLOW, "one flow".to_owned())),
             goal: (count == 1_000_000 && age == Age::Fresh).then_some(Goal::AtMost(1.4)),
-            point: None,
+            ..Question::default()
         });
     }
     let floor = Contender::bench(programs::TRIVIAL, TUN.later()).from(Sources::Flows);

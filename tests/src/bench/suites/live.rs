@@ -4,14 +4,23 @@ use std::time::Duration;
 
 use anyhow::Result;
 
+use super::flows::buckets_for;
+use super::{answers, named};
 use crate::bench::Options;
 use crate::bench::live::{Forwarder, Live};
-use crate::bench::report::{Question, Row, Suite};
+use crate::bench::machine::gross;
+use crate::bench::report::{Point, Question, Suite};
 use crate::bench::rounds::{self, Extent, Turn};
-use crate::bench::statistics::{Cell, Round, Sifted};
+use crate::bench::statistics::{Cell, Round};
 use crate::bench::verdict::Goal;
 
-const FORWARDERS: [Forwarder; 2] = [Forwarder::Director, Forwarder::Nftables];
+/// In the order of the contenders.
+const FORWARDERS: [Forwarder; 3] = [Forwarder::Nobody, Forwarder::Director, Forwarder::Nftables];
+const NOBODY: usize = 0;
+const DIRECTOR: usize = 1;
+const NFTABLES: usize = 2;
+/// Flows for which there is a goal.
+const FLOWS_OF_GOAL: u32 = 1000;
 /// Some ten milliseconds.
 const FRAMES: u32 = 30_000;
 /// Work that has nothing to do with frames: how fast the machine is.
@@ -25,56 +34,121 @@ pub fn run(options: &Options) -> Result<Suite> {
     let extent = Extent {
         quiet: if options.quick { 7 } else { 25 },
         rounds: 400,
-        time: Duration::from_secs(if options.quick { 5 } else { 60 }),
+        time: Duration::from_secs(if options.quick { 5 } else { 40 }),
     };
-    let mut live = Live::new()?;
-    let rounds = rounds::run(FORWARDERS.len(), extent, |turn| match turn {
-        Turn::Floor => speed(),
-        Turn::Contender(nth) => live.measure(FORWARDERS[nth], FRAMES),
-    })?;
-    let rounds = gross(&rounds);
-    let sifted = Sifted::new(&rounds);
-    let questions = [
-        Question {
-            name: "director".to_owned(),
-            what: "a frame through the director, NAT".to_owned(),
-            contender: 0,
-            ..Question::default()
-        },
-        Question {
-            name: "nftables".to_owned(),
-            what: "the same through nftables' NAT".to_owned(),
-            contender: 1,
-            against: Some((0, "the director".to_owned())),
-            goal: Some(Goal::AtLeast(6.0)),
-            point: None,
-        },
+    let counts: &[u32] = match (options.quick, options.many) {
+        (true, _) => &[FLOWS_OF_GOAL],
+        (false, false) => &[1, FLOWS_OF_GOAL, 16_000, 64_000, 1_000_000],
+        (false, true) => &[1, FLOWS_OF_GOAL, 16_000, 64_000, 1_000_000, 4_000_000],
+    };
+    let most = counts.iter().copied().max().unwrap_or(1);
+    let mut live = Live::new(most, buckets_for(most))?;
+    let mut rows = Vec::new();
+    let mut notes = vec![
+        "UDP, 8 real servers, one CPU; sending and ending the frames is in it, for both, but not in what is said to be above an empty program: that sends them back.".to_owned(),
+        "The kernel's table of connections has as many chains as there are flows.".to_owned(),
     ];
+    for &count in counts {
+        let contenders = if live.set_flows(count, buckets_for(count))? {
+            FORWARDERS.len()
+        } else {
+            notes.push(format!(
+                "No nftables with {} flows: the kernel has no room for so many connections, and this program may not make it.",
+                named(count)
+            ));
+            NFTABLES
+        };
+        let rounds = rounds::run(contenders, extent, |turn| match turn {
+            Turn::Floor => speed(),
+            Turn::Contender(nth) => live.measure(FORWARDERS[nth], FRAMES),
+        })?;
+        let rounds = with_net(&gross(&rounds));
+        rows.append(&mut answers(&questions(count, contenders), &rounds));
+    }
     Ok(Suite {
         name: "live".to_owned(),
-        rows: questions
-            .iter()
-            .map(|question| Row::answer(question, &sifted))
-            .collect(),
-        notes: vec![
-            "UDP, 1000 flows, 8 real servers, one CPU; sending and ending the frames is in it, for both.".to_owned(),
-        ],
+        rows,
+        notes,
     })
 }
 
-/// Floors here say how fast the machine is and nothing else: they are not taken off.
-fn gross(rounds: &[Round]) -> Vec<Round> {
-    let cell = |cell: &Cell| Cell {
-        cost: cell.cost + f64::midpoint(cell.before, cell.after),
-        ..*cell
+/// Rounds in which, behind the contenders, stand those behind the first one once more: above the first one.
+fn with_net(rounds: &[Round]) -> Vec<Round> {
+    let net = |cell: &Cell, empty: &Cell| Cell {
+        // The first one's floors too, or it might be of another speed.
+        before: cell.before.max(empty.before),
+        cost: cell.cost - empty.cost
+            + f64::midpoint(cell.before.max(empty.before), cell.after.max(empty.after)),
+        after: cell.after.max(empty.after),
     };
-    rounds
-        .iter()
-        .map(|round| round.iter().map(cell).collect())
-        .collect()
+    let extended = |round: &Round| {
+        let behind = round.iter().skip(NOBODY + 1);
+        let nets = behind.map(|cell| net(cell, &round[NOBODY]));
+        round.iter().copied().chain(nets).collect()
+    };
+    rounds.iter().map(extended).collect()
 }
 
-/// How long a fixed piece of work takes, in nanoseconds a turn.
+/// What is asked of rounds with so many contenders, and their nets behind them.
+fn questions(count: u32, contenders: usize) -> Vec<Question> {
+    let shown = named(count);
+    let of = |contender: usize, name: &str, what: String| Question {
+        name: format!("{name}-{shown}"),
+        what,
+        contender,
+        ..Question::default()
+    };
+    let point = |series: &str| {
+        Some(Point {
+            series: format!("{series}, live frames"),
+            flows: count,
+        })
+    };
+    let net = |contender: usize| contenders + contender - 1;
+    let mut all = vec![
+        of(
+            NOBODY,
+            "empty",
+            format!("a frame, {shown} flows: an empty program sends it back"),
+        ),
+        of(
+            DIRECTOR,
+            "director",
+            "the same: through the director, NAT".to_owned(),
+        ),
+        Question {
+            point: point("NAT"),
+            ..of(
+                net(DIRECTOR),
+                "director-net",
+                "the same: the director above an empty program".to_owned(),
+            )
+        },
+    ];
+    if contenders > NFTABLES {
+        all.push(Question {
+            against: Some((DIRECTOR, "the director".to_owned())),
+            goal: (count == FLOWS_OF_GOAL).then_some(Goal::AtLeast(6.0)),
+            ..of(
+                NFTABLES,
+                "nftables",
+                "the same: through nftables' NAT".to_owned(),
+            )
+        });
+        all.push(Question {
+            against: Some((net(DIRECTOR), "the director".to_owned())),
+            point: point("nftables NAT"),
+            ..of(
+                net(NFTABLES),
+                "nftables-net",
+                "the same: nftables above an empty program".to_owned(),
+            )
+        });
+    }
+    all
+}
+
+/// How long a fixed piece of work takes, in nanoseconds a turn: by the time that this thread runs, as frames are measured.
 fn speed() -> Result<f64> {
     use crate::bench::rig::thread_time_ns;
     let before = thread_time_ns()?;
@@ -91,14 +165,43 @@ fn speed() -> Result<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bench::statistics::Sifted;
+
+    fn cell(floor: f64, cost: f64) -> Cell {
+        Cell {
+            before: floor,
+            cost,
+            after: floor,
+        }
+    }
 
     #[test]
-    fn floors_are_not_taken_off() {
-        let rounds = vec![vec![Cell {
-            before: 1.0,
-            cost: 500.0,
-            after: 1.0,
-        }]];
-        assert_eq!(Sifted::new(&gross(&rounds)).costs(0), [500.0]);
+    fn nets_are_above_the_empty_program_of_the_same_round() {
+        let rounds = vec![
+            vec![cell(1.0, 100.0), cell(1.0, 250.0), cell(1.0, 1600.0)],
+            // While the empty program ran the machine was slow: no net counts, though the others do.
+            vec![cell(2.0, 200.0), cell(1.0, 260.0), cell(1.0, 1700.0)],
+        ];
+        let rounds = with_net(&gross(&rounds));
+        let sifted = Sifted::new(&rounds);
+        for (contender, expected) in [
+            (NOBODY, vec![100.0]),
+            (DIRECTOR, vec![250.0, 260.0]),
+            (NFTABLES, vec![1600.0, 1700.0]),
+            (3, vec![150.0]),
+            (4, vec![1500.0]),
+        ] {
+            assert_eq!(sifted.costs(contender), expected, "{contender}");
+        }
+        assert_eq!(sifted.ratios(4, 3), [10.0]);
+    }
+
+    #[test]
+    fn questions_are_of_contenders_that_are_there() {
+        for (contenders, expected) in [(3, vec![0, 1, 3, 2, 4]), (2, vec![0, 1, 2])] {
+            let questions = questions(FLOWS_OF_GOAL, contenders);
+            let asked: Vec<usize> = questions.iter().map(|it| it.contender).collect();
+            assert_eq!(asked, expected);
+        }
     }
 }

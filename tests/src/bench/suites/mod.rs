@@ -1,10 +1,15 @@
 //! What is measured.
 
+pub mod config;
 pub mod connections;
+pub mod failover;
 pub mod flows;
 pub mod live;
 pub mod memory;
 pub mod packet;
+pub mod sync;
+pub mod upkeep;
+pub mod wire;
 
 use anyhow::Result;
 
@@ -24,34 +29,69 @@ pub struct Named {
     pub run: fn(&Options) -> Result<Suite>,
 }
 
-/// All suites.
-pub const ALL: [Named; 5] = [
+/// All suites, in the order in which they run: what the packet path costs, what goes over the wire, what a director does
+/// besides.
+pub const ALL: [Named; 10] = [
     Named {
         name: "packet",
-        about: "net cost of a packet of a known connection, by method, family and protocol",
+        about: "a packet of a known connection, one flow, by method, family and protocol",
         run: packet::run,
     },
     Named {
         name: "flows",
-        about: "the same with many connections, fresh and aged tables",
+        about: "the same with 16 thousand to a million connections, fresh and aged tables",
         run: flows::run,
     },
     Named {
+        name: "live",
+        about: "live frames through virtual cables, by number of flows, beside nftables",
+        run: live::run,
+    },
+    Named {
         name: "connections",
-        about: "a SYN flood, while many connections stand",
+        about: "new connections in a second, beside nftables and HAProxy; a SYN flood, while a million stand",
         run: connections::run,
     },
     Named {
-        name: "live",
-        about: "live frames through virtual cables, beside nftables",
-        run: live::run,
+        name: "wire",
+        about: "iperf3 and wrk through the lab: NAT, DR, TUN, a bare route, nftables, HAProxy",
+        run: wire::run,
     },
     Named {
         name: "memory",
         about: "what a configured connection takes",
         run: memory::run,
     },
+    Named {
+        name: "upkeep",
+        about: "a pass over the connection tables",
+        run: upkeep::run,
+    },
+    Named {
+        name: "config",
+        about: "loading and reloading 2,000 services with 20,000 real servers",
+        run: config::run,
+    },
+    Named {
+        name: "sync",
+        about: "how late connections are at another director, and how long a whole table takes",
+        run: sync::run,
+    },
+    Named {
+        name: "failover",
+        about: "how long a client is without an answer when the director in charge ends",
+        run: failover::run,
+    },
 ];
+
+/// Names of numbers of flows and connections.
+fn named(count: u32) -> String {
+    match count {
+        million if million >= 1_000_000 => format!("{}M", million / 1_000_000),
+        thousand if thousand >= 1000 => format!("{}k", thousand / 1000),
+        few => few.to_string(),
+    }
+}
 
 /// Measures contenders in rounds, each with so many packets after so many that do not count, and answers questions about
 /// them.

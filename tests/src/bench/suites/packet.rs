@@ -122,7 +122,7 @@ pub fn run(options: &Options) -> Result<Suite> {
             contender,
             against: (contender != YARDSTICK).then(|| (YARDSTICK, YARDSTICK_NAME.to_owned())),
             goal: goal.map(Goal::AtMost),
-            point: None,
+            ..Question::default()
         })
         .collect();
     let (loads, extent) = if options.quick {

@@ -1,4 +1,12 @@
-//! Two nodes of a lab, and what is done to them.
+//! Two nodes of a lab, and what is done to them: for the tests of failover, and for the benchmark.
+//!
+//! What fails panics with all that both nodes printed, as a test does.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::missing_panics_doc,
+    reason = "a panic is how a test fails, and a suite of the benchmark too"
+)]
 
 use std::fs;
 use std::net::SocketAddr;
@@ -6,23 +14,23 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use crate::director::{self, Reload, Service};
+use crate::lab::plan::VIRTUAL4;
+use crate::lab::{Gateway, Host, Lab, LabOptions, Process, Topology};
+use crate::visitor::{Visit, Visitor, longest_gap};
+use crate::{PATIENCE, demo, paths, wait_until};
 use anyhow::{Context, Result, ensure};
-use director_tests::director::{self, Reload, Service};
-use director_tests::lab::plan::VIRTUAL4;
-use director_tests::lab::{Gateway, Host, Lab, LabOptions, Process, Topology};
-use director_tests::visitor::{Visit, Visitor, longest_gap};
-use director_tests::{PATIENCE, demo, paths, wait_until};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
 /// The nodes; both have these names too.
-pub(crate) const NODES: [Host; 2] = [Host::Director, Host::Backup];
+pub const NODES: [Host; 2] = [Host::Director, Host::Backup];
 /// Where clients ask.
-pub(crate) const SERVICE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(VIRTUAL4[0]), 80);
+pub const SERVICE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(VIRTUAL4[0]), 80);
 
 /// What a node runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Runs {
+pub enum Runs {
     /// `heartbeat run`: its own HTTP server is what stands on the virtual address.
     Heartbeat,
     /// `director run`, DR: requests go on to real servers, which answer clients themselves.
@@ -34,21 +42,21 @@ pub(crate) enum Runs {
 }
 
 /// The heartbeat section of a node, but for the links and groups. Both nodes have the same.
-pub(crate) const QUICK: &str = "\
+pub const QUICK: &str = "\
 keepalive: 100ms
 deadtime: 300ms
 initdead: 1s
 ";
 
 /// Links over both cables.
-pub(crate) const BOTH_CABLES: &str = "\
+pub const BOTH_CABLES: &str = "\
 links:
   - udp: {interface: eth0, peers: [10.0.0.1, 10.0.0.2]}
   - udp: {interface: eth1, peers: [10.0.1.1, 10.0.1.2]}
 ";
 
 /// One group, preferred on the first node.
-pub(crate) const ONE_GROUP: &str = "\
+pub const ONE_GROUP: &str = "\
 groups:
   - name: web
     interface: eth0
@@ -57,7 +65,7 @@ groups:
 ";
 
 /// One group, of both families.
-pub(crate) const BOTH_FAMILIES: &str = "\
+pub const BOTH_FAMILIES: &str = "\
 groups:
   - name: web
     interface: eth0
@@ -67,27 +75,28 @@ groups:
 
 /// What both nodes are.
 #[derive(Clone, Debug)]
-pub(crate) struct Setup {
-    pub(crate) runs: Runs,
+pub struct Setup {
+    /// What they run.
+    pub runs: Runs,
     /// The section of both nodes.
-    pub(crate) section: String,
+    pub section: String,
     /// More sections of the directors.
-    pub(crate) more: String,
+    pub more: String,
     /// Where clients ask.
-    pub(crate) service: SocketAddr,
+    pub service: SocketAddr,
     /// `tcp` or `udp`.
-    pub(crate) protocol: &'static str,
+    pub protocol: &'static str,
     /// More keys of the directors' service.
-    pub(crate) service_more: String,
+    pub service_more: String,
     /// A second service of the directors, on another virtual address.
-    pub(crate) also: Option<SocketAddr>,
+    pub also: Option<SocketAddr>,
     /// More keys of the section of each node, in the order of [`NODES`].
-    pub(crate) own: Option<[String; 2]>,
+    pub own: Option<[String; 2]>,
 }
 
 impl Setup {
     /// Nodes with this section.
-    pub(crate) fn new(runs: Runs, section: &[&str]) -> Self {
+    pub fn new(runs: Runs, section: &[&str]) -> Self {
         Self {
             runs,
             section: section.concat(),
@@ -102,21 +111,23 @@ impl Setup {
 }
 
 /// A lab with two nodes.
-pub(crate) struct Pair {
-    pub(crate) lab: Lab,
-    pub(crate) setup: Setup,
+pub struct Pair {
+    /// The lab.
+    pub lab: Lab,
+    /// What its nodes are.
+    pub setup: Setup,
     nodes: [Option<Process>; 2],
     _servers: Vec<Process>,
 }
 
 impl Pair {
     /// A lab, what is needed to be asked for, and both nodes.
-    pub(crate) fn up(runs: Runs, section: &[&str]) -> Self {
+    pub fn up(runs: Runs, section: &[&str]) -> Self {
         Self::up_as(Setup::new(runs, section))
     }
 
     /// The same, of directors with more sections. `DIRECTORY` in any of them is the lab's directory.
-    pub(crate) fn up_with(runs: Runs, section: &[&str], more: &str) -> Self {
+    pub fn up_with(runs: Runs, section: &[&str], more: &str) -> Self {
         Self::up_as(Setup {
             more: more.to_owned(),
             ..Setup::new(runs, section)
@@ -124,7 +135,7 @@ impl Pair {
     }
 
     /// The same, of nodes that are all of this.
-    pub(crate) fn up_as(setup: Setup) -> Self {
+    pub fn up_as(setup: Setup) -> Self {
         let runs = setup.runs;
         let lab = Lab::up(&LabOptions {
             topology: Topology::TwoDirectors,
@@ -160,7 +171,7 @@ impl Pair {
     }
 
     /// Starts a node.
-    pub(crate) fn start(&mut self, node: Host) {
+    pub fn start(&mut self, node: Host) {
         let process = match self.setup.runs {
             Runs::Director | Runs::Nat | Runs::Tunnel => self.start_director(node),
             Runs::Heartbeat => self.start_heartbeat(node),
@@ -217,7 +228,7 @@ impl Pair {
     }
 
     /// Has a director take its file again, of the setup as it is by now.
-    pub(crate) fn reload(&mut self, node: Host) {
+    pub fn reload(&mut self, node: Host) {
         let yaml = self.yaml(node);
         let process = self.nodes[place(node)].as_mut().unwrap();
         let reloaded = director::reload_on(&self.lab, node, process, &yaml).unwrap();
@@ -244,7 +255,7 @@ impl Pair {
     }
 
     /// Has a command of the node's program print something.
-    pub(crate) fn command(&self, node: Host, words: &[&str]) -> Result<String> {
+    pub fn command(&self, node: Host, words: &[&str]) -> Result<String> {
         let (program, own) = match self.setup.runs {
             Runs::Director | Runs::Nat | Runs::Tunnel => ("director", "heartbeat"),
             Runs::Heartbeat => ("heartbeat", "status"),
@@ -262,13 +273,13 @@ impl Pair {
     }
 
     /// What a node's heartbeat says.
-    pub(crate) fn status(&self, node: Host) -> Result<Value> {
+    pub fn status(&self, node: Host) -> Result<Value> {
         let text = self.command(node, &["status", "--json"])?;
         serde_json::from_str(&text).with_context(|| format!("no JSON: {text}"))
     }
 
     /// A secret's file; its path.
-    pub(crate) fn secret(&self, name: &str) -> String {
+    pub fn secret(&self, name: &str) -> String {
         let path = self.lab.directory().join(name);
         fs::write(&path, format!("a secret of the lab, {name}\n")).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
@@ -276,13 +287,13 @@ impl Pair {
     }
 
     /// Waits until a node's peer has all that the node has, and the node all of its peer's.
-    pub(crate) fn wait_shared(&mut self, node: Host) {
+    pub fn wait_shared(&mut self, node: Host) {
         let waited = director::wait_shared(&self.lab, node);
         waited.unwrap_or_else(|error| panic!("{error:#}\n{}", self.logs()));
     }
 
     /// Waits until a node has this role in a group.
-    pub(crate) fn wait_role(&mut self, node: Host, group: &str, role: &str) {
+    pub fn wait_role(&mut self, node: Host, group: &str, role: &str) {
         let waited = wait_until(&format!("{node} is {role} of {group}"), PATIENCE, || {
             let status = self.status(node)?;
             let groups = status["groups"].as_array().context("no groups")?;
@@ -295,7 +306,7 @@ impl Pair {
     }
 
     /// Waits until one of the nodes serves a group and the other is its backup; which one serves.
-    pub(crate) fn wait_settled(&mut self, group: &str) -> Host {
+    pub fn wait_settled(&mut self, group: &str) -> Host {
         let mut primary = None;
         let waited = wait_until("one is primary, the other backup", PATIENCE, || {
             let mut roles = Vec::new();
@@ -317,7 +328,7 @@ impl Pair {
     }
 
     /// What both nodes printed.
-    pub(crate) fn logs(&self) -> String {
+    pub fn logs(&self) -> String {
         let logs = NODES.iter().zip(&self.nodes).map(|(node, process)| {
             let log = process.as_ref().map(Process::log).unwrap_or_default();
             format!("{node} printed:\n{log}\n")
@@ -326,20 +337,20 @@ impl Pair {
     }
 
     /// Sends a signal to a node's program.
-    pub(crate) fn signal(&self, node: Host, signal: Signal) {
+    pub fn signal(&self, node: Host, signal: Signal) {
         let process = self.nodes[place(node)].as_ref().unwrap();
         process.signal(signal).unwrap();
     }
 
     /// Ends a node's program, and waits until it has.
-    pub(crate) fn end(&mut self, node: Host, signal: Signal) {
+    pub fn end(&mut self, node: Host, signal: Signal) {
         let mut process = self.nodes[place(node)].take().unwrap();
         process.signal(signal).unwrap();
         process.wait(PATIENCE).unwrap();
     }
 
     /// Waits until the lab's file of this name has a line with all of these words.
-    pub(crate) fn wait_line(&self, file: &str, words: &[&str]) {
+    pub fn wait_line(&self, file: &str, words: &[&str]) {
         let file = self.lab.directory().join(file);
         let waited = wait_until(
             &format!("{words:?} in {}", file.display()),
@@ -356,26 +367,26 @@ impl Pair {
     }
 
     /// Runs `ip` on a host.
-    pub(crate) fn ip(&self, host: Host, words: &[&str]) -> String {
+    pub fn ip(&self, host: Host, words: &[&str]) -> String {
         let host = self.lab.host(host).unwrap();
         host.output("ip", words).unwrap()
     }
 
     /// Whether a node has the virtual address.
-    pub(crate) fn has_address(&self, node: Host) -> bool {
+    pub fn has_address(&self, node: Host) -> bool {
         self.ip(node, &["address"]).contains("192.0.2.10/")
     }
 
     /// Does something to the pair while a client keeps requesting, until it has been answered again for a while: how long
     /// it was not, and all of its visits.
-    pub(crate) fn gap(&mut self, fault: impl FnOnce(&mut Self)) -> (Duration, Vec<Visit>) {
+    pub fn gap(&mut self, fault: impl FnOnce(&mut Self)) -> (Duration, Vec<Visit>) {
         let (since, mut visits) = self.visits(&[SERVICE], fault);
         let visits = visits.remove(0);
         (longest_gap(&visits, since), visits)
     }
 
     /// The same of clients of several services: how long each was without an answer.
-    pub(crate) fn gaps(
+    pub fn gaps(
         &mut self,
         services: &[SocketAddr],
         fault: impl FnOnce(&mut Self),
@@ -405,14 +416,26 @@ impl Pair {
         (since, visits.collect())
     }
 
+    /// Ends the node in charge of the group `web` by this signal, waits until the other one serves, and starts it again:
+    /// how long a client was without an answer. (For what does not fail back by itself.)
+    pub fn gap_when_ended_by(&mut self, signal: Signal) -> Duration {
+        let primary = self.wait_settled("web");
+        let (gap, _) = self.gap(|pair| {
+            pair.end(primary, signal);
+            pair.wait_role(other(primary), "web", "primary");
+        });
+        self.start(primary);
+        gap
+    }
+
     /// Waits until requests are answered.
-    pub(crate) fn wait_answered(&self) {
+    pub fn wait_answered(&self) {
         let client = self.lab.host(Host::Client).unwrap();
         let waited = wait_until("the service answers", PATIENCE, || {
             for _ in 0..20 {
                 let timeout = Duration::from_millis(200);
                 client
-                    .run(|| director_tests::http::get(SERVICE, "/", timeout))?
+                    .run(|| crate::http::get(SERVICE, "/", timeout))?
                     .map(drop)?;
             }
             Ok(())
@@ -426,7 +449,7 @@ fn place(node: Host) -> usize {
 }
 
 /// The other node.
-pub(crate) fn other(node: Host) -> Host {
+pub fn other(node: Host) -> Host {
     NODES[1 - place(node)]
 }
 
