@@ -120,7 +120,6 @@ impl Live {
                 &UDP_TIMEOUT_S.to_string(),
             )?;
         }
-        kernel.connect(u32::from(OTHER_SLOT), if_nametoindex("d1")?)?;
 
         let file = paths::bpf_object("bench-xdp.o")?;
         let pages = most_flows.div_ceil(FLOWS_PER_PAGE as u32).max(1);
@@ -167,8 +166,11 @@ impl Live {
     /// Frames are lost, or the tables cannot be written.
     pub fn set_flows(&mut self, count: u32, buckets: u32) -> Result<bool> {
         self.kernel.free4(|_| true)?;
+        let towards_servers = if_nametoindex("d1")?;
+        self.kernel.change(&fixture(buckets, towards_servers))?;
+        // After that, which names another one.
         self.kernel
-            .change(&fixture(buckets, if_nametoindex("d1")?))?;
+            .connect(u32::from(OTHER_SLOT), towards_servers)?;
         let has_room = self.conntrack.make_room_for(count);
         self.flows = count;
         // In the order in which they came they would stand in some tables.

@@ -299,7 +299,8 @@ fn requests_of(text: &str) -> Result<f64> {
 
 fn start_iperf3(lab: &Lab, port: u16) -> Result<Process> {
     let mut command = Command::new("iperf3");
-    command.args(["-s", "-p", &port.to_string()]);
+    // It says that it listens at once: asking by a connection would be taken for a client.
+    command.args(["-s", "--forceflush", "-p", &port.to_string()]);
     let log = lab.directory().join(format!("iperf3-{port}.log"));
     let mut process = lab.host(Host::Server(SERVER))?.spawn(command, log)?;
     wait_until("iperf3 listens", PATIENCE, || {

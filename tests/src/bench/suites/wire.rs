@@ -39,8 +39,8 @@ pub(super) fn through(options: &Options, loads: &[Load]) -> Result<Vec<Row>> {
     let extent = if options.quick {
         Extent {
             quiet: 1,
-            rounds: 1,
-            time: Duration::from_secs(1),
+            rounds: 3,
+            time: Duration::from_secs(20),
         }
     } else {
         Extent {
