@@ -8,6 +8,7 @@ mod arranged;
 mod cable;
 mod directors;
 mod figures;
-use director_tests::pair;
 mod sharing;
 mod sync;
+
+use director_tests::pair;
