@@ -104,8 +104,16 @@ fn conclusion(report: &Report) -> String {
         let _ = match row.judged() {
             Some(measured) => writeln!(
                 text,
-                "  {verdict}: {suite}/{}: {:.2} (of half of the rounds {:.2} to {:.2}), goal {goal}",
-                row.name, measured.median, measured.low, measured.high
+                "  {verdict}: {suite}/{}: {:.2}{} (of half of the rounds {:.2} to {:.2}), goal {goal}",
+                row.name,
+                measured.median,
+                // A ratio has none.
+                match row.against {
+                    Some(_) => String::new(),
+                    None => format!(" {}", row.unit),
+                },
+                measured.low,
+                measured.high
             ),
             None => writeln!(
                 text,
@@ -229,6 +237,7 @@ mod tests {
                         ..Row::exact("u", "nothing", "ns", 0.0, Some(Goal::AtMost(1.0)))
                     },
                     Row::exact("m", "memory", "bytes", 23.9, Some(Goal::AtMost(24.0))),
+                    Row::exact("t", "time", "ms", 61.0, Some(Goal::AtMost(50.0))),
                 ],
                 notes: vec!["a note".to_owned()],
             }],
@@ -243,11 +252,13 @@ packet
   IPv4 TCP, TUN     40.0 ns     6 %  3.20 × LRU 16  ≤ 2.5  MISSED        9/12
   nothing                 -       -  -                ≤ 1  undecided      0/1
   memory         23.9 bytes     0 %  -               ≤ 24  met            1/1
+  time              61.0 ms     0 %  -               ≤ 50  MISSED         1/1
   a note
 
-Goals: 1 met, 1 missed, 1 undecided.
+Goals: 1 met, 2 missed, 1 undecided.
   MISSED: packet/tun: 3.20 (of half of the rounds 3.10 to 3.30), goal ≤ 2.5
   undecided: packet/u: in no round the machine was quiet enough; goal ≤ 1
+  MISSED: packet/t: 61.00 ms (of half of the rounds 61.00 to 61.00), goal ≤ 50
 ";
         assert_eq!(table(&report()), expected);
     }
@@ -259,7 +270,7 @@ Goals: 1 met, 1 missed, 1 undecided.
             "* kernel: 6.18\n",
             "| IPv4 TCP, TUN | 40.0 ns | 6 % | 3.20 × LRU 16 | ≤ 2.5 | MISSED | 9/12 |\n",
             "\n## By flows\n\n![By flows](flows.svg)\n",
-            "Goals: 1 met, 1 missed, 1 undecided.\n",
+            "Goals: 1 met, 2 missed, 1 undecided.\n",
         ] {
             assert!(text.contains(expected), "{expected}\n{text}");
         }

@@ -279,6 +279,40 @@ mod tests {
         assert_eq!(exact.verdict, Some(Verdict::Met));
     }
 
+    /// A row of a time that is compared with nothing.
+    fn time(name: &str, range: Option<(f64, f64)>) -> Row {
+        let row = row(name, range);
+        Row {
+            against: None,
+            value: row.ratio,
+            ratio: None,
+            ..row
+        }
+    }
+
+    #[test]
+    fn times_are_compared_as_ratios_are() {
+        // (before, now, what became of it)
+        for (before, now, expected) in [
+            (Some((90.0, 110.0)), Some((105.0, 130.0)), Change::Same),
+            (
+                Some((90.0, 110.0)),
+                Some((40.0, 60.0)),
+                Change::From(100.0, 50.0),
+            ),
+            (Some((90.0, 110.0)), None, Change::Unknown),
+        ] {
+            let base = report("failover", vec![time("killed", before)]);
+            let after = report("failover", vec![time("killed", now)]);
+            let changes = compare(&base, &after);
+            assert_eq!(changes, [("failover/killed".to_owned(), expected)]);
+        }
+        // A suite that failed has no rows, and that is said of each.
+        let base = report("failover", vec![time("killed", Some((90.0, 110.0)))]);
+        let failed = compare(&base, &report("failover", vec![]));
+        assert_eq!(failed, [("failover/killed".to_owned(), Change::Gone)]);
+    }
+
     #[test]
     fn what_changed() {
         let base = report(

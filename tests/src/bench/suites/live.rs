@@ -37,7 +37,8 @@ pub fn run(options: &Options) -> Result<Suite> {
         time: Duration::from_secs(if options.quick { 5 } else { 40 }),
     };
     let counts: &[u32] = match (options.quick, options.many) {
-        (true, _) => &[FLOWS_OF_GOAL],
+        (true, false) => &[FLOWS_OF_GOAL],
+        (true, true) => &[FLOWS_OF_GOAL, 1_000_000],
         (false, false) => &[1, FLOWS_OF_GOAL, 16_000, 64_000, 1_000_000],
         (false, true) => &[1, FLOWS_OF_GOAL, 16_000, 64_000, 1_000_000, 4_000_000],
     };
