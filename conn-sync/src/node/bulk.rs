@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, spawn_local, yield_now};
 use tokio::time::timeout;
 
-use super::run::{Shared, State};
+use super::state::{Shared, State};
 use crate::directory::Handle;
 use crate::entry::{NodeName, Record};
 use crate::link::Link;

@@ -11,8 +11,10 @@
 mod apply;
 mod bulk;
 mod kernel;
+mod kernel_report;
 mod retries;
 mod run;
+mod state;
 mod templates;
 mod turns;
 
@@ -25,7 +27,7 @@ use tokio::sync::{mpsc, oneshot};
 use xdp_ebpf::layout::{Learn, Template, TemplateKey};
 
 pub use apply::{Applied, ImpossibleCounts};
-pub use kernel::KernelReport;
+pub use kernel_report::KernelReport;
 
 use crate::config::{Config, KernelConfig, Protocol};
 use crate::directory::Directory;
