@@ -97,6 +97,8 @@ pub fn run(options: &Options) -> Result<Suite> {
 /// median of the others, and of the part of that in the main loop.
 fn once(lab: &Lab, texts: &[String; 2]) -> Result<[f64; 3]> {
     let mut process = director::start(lab, &texts[0])?;
+    // It answers operators sooner than it has loaded.
+    director::wait_ready(lab, &mut process)?;
     let socket = director::control_socket(lab);
     let loaded = fetch_status(&socket)?.config.took_ms as f64;
     wait_until("all real servers are up", PATIENCE, || {
