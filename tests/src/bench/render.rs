@@ -95,6 +95,13 @@ fn conclusion(report: &Report) -> String {
         report.count(Verdict::Missed),
         report.count(Verdict::Undecided)
     );
+    let rounds: usize = report.rows().map(|(_, row)| row.rounds).sum();
+    let counted = report.rows().filter_map(|(_, row)| row.judged());
+    let discarded = rounds.saturating_sub(counted.map(|judged| judged.samples).sum());
+    let _ = writeln!(
+        text,
+        "Rounds of all rows: {rounds}, of which {discarded} were discarded: the machine was slow."
+    );
     for (suite, row) in report.rows() {
         let (Some(Verdict::Missed | Verdict::Undecided), Some(verdict), Some(goal)) =
             (row.verdict, row.verdict, row.goal)
@@ -256,6 +263,7 @@ packet
   a note
 
 Goals: 1 met, 2 missed, 1 undecided.
+Rounds of all rows: 15, of which 4 were discarded: the machine was slow.
   MISSED: packet/tun: 3.20 (of half of the rounds 3.10 to 3.30), goal ≤ 2.5
   undecided: packet/u: in no round the machine was quiet enough; goal ≤ 1
   MISSED: packet/t: 61.00 ms (of half of the rounds 61.00 to 61.00), goal ≤ 50
