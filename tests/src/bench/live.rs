@@ -311,7 +311,7 @@ impl Live {
 }
 
 /// How many connections the kernel tracks. There is one number for the whole machine, which the namespace that it began with
-/// sets, and so it is put back in the end.
+/// sets, and so it is put back in the end. (Not by who is interrupted: what stays then is a limit that is too high.)
 struct Conntrack {
     /// The namespace of whoever began.
     home: File,
