@@ -109,6 +109,23 @@ impl Kernel {
         })
     }
 
+    /// How many instructions the verifier looked at for each program, the entry and the stages.
+    ///
+    /// # Errors
+    /// The kernel does not say.
+    pub fn verified(&self) -> Result<Vec<(&'static str, u32)>> {
+        let stages = Stage::ALL.iter().map(|(_, name)| *name);
+        std::iter::once(programs::DIRECTOR)
+            .chain(stages)
+            .map(|name| {
+                let program = self.object.program(name).context("it was loaded")?;
+                let program: &Xdp = program.try_into()?;
+                let count = program.info()?.verified_instruction_count();
+                Ok((name, count.context("Linux from 5.16 on says so")?))
+            })
+            .collect()
+    }
+
     /// The entry, to be run by another program.
     ///
     /// # Errors

@@ -16,6 +16,7 @@ mod spread;
 mod time;
 mod truncation;
 mod tunnel;
+mod untracked;
 mod vlan;
 
 use director_tests::packet::kernel::Kernel;
@@ -38,6 +39,7 @@ fn cases() -> Vec<Case> {
         scheduling::rows(),
         services::rows(),
         fence::rows(),
+        untracked::rows(),
     ]
     .concat()
 }
@@ -59,6 +61,19 @@ fn every_row_natively() {
 #[ignore = "needs root and the BPF object: cargo xtask test runs it"]
 fn every_row_in_the_kernel() {
     check_all(&mut kernel(), &cases());
+}
+
+/// The kernel refuses a program of which its verifier looks at a million instructions.
+#[test]
+#[ignore = "needs root and the BPF object: cargo xtask test runs it"]
+fn the_verifier_has_room_left() {
+    let verified = kernel().verified().expect("the kernel tells");
+    println!("{verified:?}");
+    let crowded: Vec<_> = verified
+        .iter()
+        .filter(|(_, instructions)| *instructions > 850_000)
+        .collect();
+    assert!(crowded.is_empty(), "{crowded:?}");
 }
 
 #[test]

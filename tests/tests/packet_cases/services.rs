@@ -520,6 +520,11 @@ fn gone(rows: &mut Vec<Case>, family: Family, kind: Kind) {
     }
 }
 
+/// The reset that a client gets for a segment of a connection that is closed.
+pub(crate) fn reset_of(frame: &Frame) -> Frame {
+    reset(frame, numbers(frame).1, 0, tcp::RST)
+}
+
 /// A reset for a frame, as its receiver would send it.
 fn reset(frame: &Frame, sequence: u32, acknowledgement: u32, flags: u8) -> Frame {
     let (source_port, destination_port) = match &frame.ip.payload {

@@ -8,7 +8,7 @@
 //! pinned tables of another version.
 
 /// Version of everything in this file. Part of the pin directory's content (see the director's `datapath`).
-pub const LAYOUT_VERSION: u32 = 5;
+pub const LAYOUT_VERSION: u32 = 6;
 
 use core::sync::atomic::AtomicU64;
 
@@ -21,7 +21,7 @@ mod stage;
 pub use reason::{REASONS, Reason};
 pub use services::{
     Endpoint, Load, Locality, LocalityKey, RANGE_BITS4, RANGE_BITS6, RangeKey4, RangeKey6, Served,
-    Service, Template, TemplateKey, load, no_server, removed, scheduler, service,
+    Service, Template, TemplateKey, load, no_server, removed, scheduler, service, slot,
 };
 pub use stage::{STAGES, Stage, programs};
 

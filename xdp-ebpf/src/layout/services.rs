@@ -27,8 +27,26 @@ impl Served {
     #[inline(always)]
     #[must_use]
     pub const fn service(self) -> u16 {
-        (self.0 >> 16) as u16
+        (self.0 >> 16) as u16 & !Self::ON_CHANGE
     }
+
+    /// Of a service that tracks connections on change only ([`service::ON_CHANGE`]).
+    #[inline(always)]
+    #[must_use]
+    pub const fn tracking_on_change(self) -> Self {
+        Self(self.0 | (Self::ON_CHANGE as u32) << 16)
+    }
+
+    /// Whether the service tracks connections on change only. It stands here, in the one word that every packet of a service
+    /// reads anyway, so that a hit of another service need not ask the service's record.
+    #[inline(always)]
+    #[must_use]
+    pub const fn tracks_on_change(self) -> bool {
+        (self.0 >> 16) as u16 & Self::ON_CHANGE != 0
+    }
+
+    /// The highest bit of the service id, which no id has.
+    const ON_CHANGE: u16 = 1 << 15;
 }
 
 /// An address, port (or range of ports) and protocol that clients connect to. Looked at for NAT replies only.
@@ -117,6 +135,34 @@ pub mod scheduler {
     pub const HASH_SLOTS: u32 = 256;
 }
 
+/// A slot of a scheduling table, 32 bits: who gets its new connections (low half), and (high half) who had it before.
+///
+/// Only tables of services that track on change ([`service::ON_CHANGE`]) have anything in the high half. A slot with
+/// something there is *marked*: its connections are tracked, and one that is not known belongs to the destination that stands
+/// there. That is the owner itself where everybody else's connections are known by now.
+pub mod slot {
+    /// A slot's word.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(owner: u32, previous: u32) -> u32 {
+        owner & 0xffff | previous << 16
+    }
+
+    /// Destination id of its new connections; 0: nobody's.
+    #[inline(always)]
+    #[must_use]
+    pub const fn owner(slot: u32) -> u32 {
+        slot & 0xffff
+    }
+
+    /// Destination id of those that are not known; 0: the slot is not marked.
+    #[inline(always)]
+    #[must_use]
+    pub const fn previous(slot: u32) -> u32 {
+        slot >> 16
+    }
+}
+
 /// Flags of a [`Service`].
 pub mod service {
     /// Hashing schedulers: the client's port counts too (`sh-port`, `mh-port`).
@@ -133,6 +179,9 @@ pub mod service {
     pub const PERSISTENT_PER_PORT: u16 = 32;
     /// A destination of weight 0 gets no new connection by persistence either (`expire_quiescent_template`).
     pub const EXPIRE_QUIESCENT: u16 = 64;
+    /// `mh`: connections are tracked in those slots only whose destination has changed; everywhere else a packet goes where
+    /// the table says. Keys of its endpoints say so too: [`super::Served::tracks_on_change`].
+    pub const ON_CHANGE: u16 = 128;
 }
 
 /// What a client gets when no destination is available.
@@ -259,6 +308,9 @@ pub struct Locality {
 }
 
 const _: () = {
+    // Ids leave room for what stands beside them in a word.
+    assert!(super::limits::SERVICES <= 1 << 15);
+    assert!(super::limits::DESTINATIONS <= 1 << 16);
     assert!(size_of::<Endpoint>() == 24);
     assert!(size_of::<RangeKey4>() == 8);
     assert!(size_of::<RangeKey6>() == 20);

@@ -4,7 +4,7 @@
 //! [`super::schedule`], a stage of its own: this is the hot path.
 
 use super::deliver::deliver;
-use super::{Ip, Subject, Verdict, hand_to};
+use super::{Ip, Subject, Verdict, hand_to, untracked};
 use crate::connection::Value;
 use crate::family::Family;
 use crate::layout::{Destination, Reason, Served, Stage, destination, method};
@@ -104,7 +104,8 @@ pub(super) fn goes_on(destination: &Destination, served: Served) -> bool {
         && destination.flags & (destination::CLOSED | destination::GONE) == 0
 }
 
-/// The destination of a connection that this CPU's table knows; of any other packet, the stage that schedules.
+/// The destination of a connection that this CPU's table knows, or that needs none to be known; of any other packet, the
+/// stage that schedules.
 #[inline(always)]
 pub(super) fn known<'t, F: Ip, R: Reach<F>, T: Tables>(
     tables: &'t T,
@@ -114,6 +115,12 @@ pub(super) fn known<'t, F: Ip, R: Reach<F>, T: Tables>(
 ) -> Choice<'t> {
     let settings = subject.settings;
     let network = &subject.network;
+    if served.tracks_on_change()
+        && let Some((id, destination)) =
+            untracked::settled::<F, T>(tables, served, network.source, transport.source_port)
+    {
+        return Choice::To(id, destination);
+    }
     let is_tcp = network.protocol == protocol::TCP;
     let key = key_of::<F, R>(network.source, transport, served);
     let own = table::find::<R::Shape, T>(tables, settings, tables.cpu(), key);

@@ -15,7 +15,7 @@ use super::forward::flow_hash;
 use super::reply::{self, owner_anywhere};
 use super::send::{Direction, account, send};
 use super::translate::{End, New, Translate, exchange_port};
-use super::{Ip, Subject, Verdict, may_be_ranged, subject};
+use super::{Ip, Subject, Verdict, may_be_ranged, subject, untracked};
 use crate::checksum::Delta;
 use crate::layout::{Destination, NextHop, Reason, Served, Stage, method};
 use crate::packet::Packet;
@@ -93,10 +93,15 @@ fn to_real_server<F: Ip, R: Reach<F>, P: Packet, T: Tables>(
         served.endpoint(),
     );
     let value = R::Shape::find_elsewhere(tables, key, EVERYWHERE);
-    if !value.is_some() {
+    let id = if served.tracks_on_change() {
+        let port = transport.destination_port;
+        untracked::owner::<F, T>(tables, served, quoted.destination, port, value)
+    } else {
+        value.destination()
+    };
+    if id == 0 {
         return Verdict::Pass;
     }
-    let id = value.destination();
     let Some(destination) = tables.destination(id) else {
         return Verdict::Pass;
     };

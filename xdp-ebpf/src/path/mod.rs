@@ -25,6 +25,7 @@ pub mod schedule;
 mod send;
 mod translate;
 mod tunnel;
+mod untracked;
 
 use crate::family::{Family, V4, V6};
 use crate::layout::{self, Reason, Scratch, Served, Settings, Stage, own_mac};

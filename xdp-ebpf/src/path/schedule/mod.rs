@@ -17,7 +17,7 @@ mod persistence;
 pub mod table_based;
 
 use super::forward::{after_packet, direction_to, goes_on, key_of};
-use super::{Ip, Subject, Verdict, answer, fragment, hand_to, of_service};
+use super::{Ip, Subject, Verdict, answer, fragment, hand_to, of_service, untracked};
 use crate::atomic::{load, store};
 use crate::connection::Value;
 use crate::layout::{
@@ -115,6 +115,18 @@ fn find_or_begin<F: Ip, R: Reach<F>, T: Tables>(
         if destination.flags & destination::GONE != 0 && service.removed == removed::DROP {
             return Verdict::Drop(Reason::DestinationGone);
         }
+    } else if served.tracks_on_change()
+        && is_tcp
+        && !transport.is_syn()
+        && let Some(verdict) = untracked::ended::<F, T>(
+            tables,
+            served,
+            service,
+            network.source,
+            transport.source_port,
+        )
+    {
+        return verdict;
     }
     begin::<F, R, T>(tables, subject, transport, served, service, key)
 }
@@ -170,7 +182,13 @@ fn begin<F: Ip, R: Reach<F>, T: Tables>(
         now_s: subject.settings.now_s,
         begins,
     };
-    let id = if service.flags & service::PERSISTENT == 0 {
+    // Whoever hashes finds the same real server again without an entry, unless the slot is changing hands.
+    let mut needs_entry = !is_hashing(service);
+    let id = if served.tracks_on_change() {
+        let choice = untracked::choose(tables, &candidate, is_tcp, transport.is_syn());
+        needs_entry = choice.needs_entry;
+        choice.id
+    } else if service.flags & service::PERSISTENT == 0 {
         choose(tables, &candidate)
     } else {
         persistence::choose(tables, &candidate)
@@ -189,8 +207,7 @@ fn begin<F: Ip, R: Reach<F>, T: Tables>(
         let value = Value::new(id, subject.settings.now_s as u16, state, 0);
         // Nor does it take the place of one before it under the same addresses, which may have been carried over already.
         let is_moving = subject.settings.flags & layout::settings::MOVING != 0;
-        if (is_moving || !R::Shape::insert(tables, key, value)) && !is_hashing(service) {
-            // Whoever hashes finds the same real server again without an entry.
+        if (is_moving || !R::Shape::insert(tables, key, value)) && needs_entry {
             return Verdict::Drop(if is_moving {
                 Reason::Moving
             } else {
@@ -258,7 +275,7 @@ fn available<T: Tables>(tables: &T, id: u32, service: u16) -> Option<&Destinatio
 
 /// Whether a destination may get a new connection: it has a weight and is not overloaded.
 #[inline(always)]
-fn takes(destination: &Load) -> bool {
+pub(super) fn takes(destination: &Load) -> bool {
     load(&destination.weight) != 0 && load(&destination.flags) & layout::load::OVERLOADED == 0
 }
 

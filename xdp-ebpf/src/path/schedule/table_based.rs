@@ -2,8 +2,7 @@
 
 use super::{Candidate, slots, takes};
 use crate::atomic::fetch_add;
-use crate::family::Family;
-use crate::layout::{limits, scheduler, service};
+use crate::layout::{Service, limits, scheduler, service, slot};
 use crate::path::Ip;
 use crate::tables::Tables;
 use crate::verifier::repeat;
@@ -34,9 +33,10 @@ extern "C" fn look<T: Tables>(turn: u32, search: *mut Search<'_, T>) -> i64 {
     };
     // Zero slots were sorted out before; the verifier wants to see it here.
     let slots = if search.slots == 0 { 1 } else { search.slots };
-    let Some(id) = search.tables.slot(search.first_slot + position % slots) else {
+    let Some(word) = search.tables.slot(search.first_slot + position % slots) else {
         return 1;
     };
+    let id = slot::owner(word);
     if search.tables.load(id).is_some_and(takes) {
         search.found = id;
         return 1;
@@ -48,14 +48,10 @@ extern "C" fn look<T: Tables>(turn: u32, search: *mut Search<'_, T>) -> i64 {
 #[inline(always)]
 pub(super) fn hash<F: Ip>(candidate: &Candidate<'_, F>) -> u32 {
     let record = candidate.service;
-    let port = if record.flags & service::PORT == 0 {
-        0
-    } else {
-        candidate.source_port
-    };
+    let port = port_that_counts(record, candidate.source_port);
     match record.scheduler {
         scheduler::CURSOR => 0,
-        scheduler::MAGLEV => client_hash::<F>(candidate.source, port),
+        scheduler::MAGLEV => client_hash(F::folded(candidate.source), port),
         scheduler::SOURCE => ipvs_hash(F::folded(candidate.source), port),
         _ => ipvs_hash(F::folded(candidate.destination), 0),
     }
@@ -102,11 +98,23 @@ fn ipvs_hash(folded: u32, port: u16) -> u32 {
     number.wrapping_mul(0x61c8_8647) >> 24
 }
 
-/// Hash of a client for `mh`: the same on every node, so without the table's secret.
+/// The client's port where it counts, else 0.
 #[inline(always)]
-fn client_hash<F: Family>(client: F::Address, port: u16) -> u32 {
+pub(in crate::path) fn port_that_counts(record: &Service, port: u16) -> u16 {
+    if record.flags & service::PORT == 0 {
+        0
+    } else {
+        port
+    }
+}
+
+/// Hash of a client for `mh`: its folded address ([`crate::family::Family::folded`]) and its port, both as in a packet. The same on every node, so
+/// without the table's secret.
+#[inline(always)]
+#[must_use]
+pub fn client_hash(folded: u32, port: u16) -> u32 {
     // Read as little-endian, so that nodes of either byte order agree.
-    let word = u64::from(F::folded(client).to_le()) | u64::from(port.to_le()) << 32;
+    let word = u64::from(folded.to_le()) | u64::from(port.to_le()) << 32;
     let word = (word ^ 0x6d68_2d64_6972_6563).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     ((word ^ word >> 32).wrapping_mul(0xd6e8_feb8_6659_fd93) >> 32) as u32
 }
