@@ -10,7 +10,7 @@ use super::output::{show, show_json};
 use crate::config::{self, Config};
 use crate::datapath::{online_cpus, possible_cpus};
 use crate::footprint::Footprint;
-use crate::scheduler::table_length;
+use crate::scheduler::slots_of;
 
 /// Loads a configuration and says what it means.
 pub(super) fn check(file: &Path, json: bool) -> anyhow::Result<ExitCode> {
@@ -100,14 +100,7 @@ fn summary(config: &Config) -> String {
     let slots: usize = config
         .services
         .iter()
-        .map(|service| {
-            let weights: Vec<u32> = service
-                .real_servers
-                .iter()
-                .map(|server| server.weight)
-                .collect();
-            table_length(&service.scheduler, &weights)
-        })
+        .map(|service| slots_of(service, &service.real_servers))
         .sum();
     let rows = [
         ("instance", config.instance.clone()),

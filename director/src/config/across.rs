@@ -95,10 +95,7 @@ impl Across {
                 ));
             }
         }
-        let slots_for = |servers: &[RealServer]| {
-            let weights: Vec<u32> = servers.iter().map(|server| server.weight).collect();
-            scheduler::table_length(&service.scheduler, &weights)
-        };
+        let slots_for = |servers: &[RealServer]| scheduler::slots_of(service, servers);
         // One of the two stands in the tables.
         let slots = slots_for(&service.real_servers).max(slots_for(&service.fallback_servers));
         let servers = service.all_servers().count();
@@ -111,6 +108,9 @@ impl Across {
         self.endpoint_count += service.endpoints.len();
         if service.scheduler.counts() {
             mistakes.extend(limits::COUNTED_REAL_SERVERS.check(servers, place));
+        }
+        if service.track.is_on_change() {
+            mistakes.extend(limits::ON_CHANGE_REAL_SERVERS.check(servers, place));
         }
         mistakes.extend(first_beyond(
             limits::ENDPOINTS,

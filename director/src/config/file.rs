@@ -13,7 +13,7 @@ use super::checks::CheckChoices;
 use super::kinds::{
     FlagWord, FragmentTimeout, InstanceName, InterfaceName, MethodWord, Number, PersistenceWord,
     Port, PortRange, ProtocolWord, SchedulerWord, Seconds, ServiceName, SlowStart, SocketPath,
-    Switch, TunnelWord, Weight, Word,
+    Switch, TrackWord, TunnelWord, Weight, Word,
 };
 use super::limits;
 use super::model::{NoServer, OnDown, RemovedServers, UntilChecked, XdpMode};
@@ -143,6 +143,10 @@ pub(super) struct ServiceFile {
     pub(super) fallback: Optional<Value<Switch>>,
     /// Idle times after which connections are forgotten.
     pub(super) timeouts: Option<TimeoutsFile>,
+    /// mh: which connections are tracked: all, or on-change (those whose real server has changed). Default: all.
+    pub(super) track: Optional<Value<Word<TrackWord>>>,
+    /// With on-change: how long a change is remembered, with its unit. Default: the idle time of established connections.
+    pub(super) hold_time: Optional<Value<Seconds>>,
     /// Whether TCP connections may begin in the middle.
     pub(super) sloppy: Optional<Value<Switch>>,
     /// A client's connections go to the same real server: the time for which it is remembered, or off, or a mapping.

@@ -115,6 +115,18 @@ impl ProtocolWord {
     }
 }
 
+/// The word for which connections are tracked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum TrackWord {
+    All,
+    OnChange,
+}
+
+impl Words for TrackWord {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("all", TrackWord::All), ("on-change", TrackWord::OnChange)];
+}
+
 impl Words for ProtocolWord {
     const WORDS: &'static [(&'static str, Self)] = &[
         ("tcp", ProtocolWord::Tcp),

@@ -166,8 +166,14 @@ pub const SLOTS: Limit = Limit {
     maximum: tables::SLOTS as usize / 2,
 };
 
+/// Real servers of a service that tracks on change: its scheduling table has one size, and each should have some slots.
+pub const ON_CHANGE_REAL_SERVERS: Limit = Limit {
+    what: "real servers in one service that tracks connections on change",
+    maximum: 1024,
+};
+
 /// All limits on numbers of things, for people.
-pub const ALL: [Limit; 14] = [
+pub const ALL: [Limit; 15] = [
     ALERTS,
     ALERT_WORDS,
     CHECKS_PER_REAL_SERVER,
@@ -179,6 +185,7 @@ pub const ALL: [Limit; 14] = [
     ENDPOINTS,
     REAL_SERVERS_PER_SERVICE,
     COUNTED_REAL_SERVERS,
+    ON_CHANGE_REAL_SERVERS,
     REAL_SERVERS,
     ENDPOINTS_PER_REAL_SERVER,
     SLOTS,

@@ -47,8 +47,8 @@ pub use error::{ConfigError, Mistake, Mistakes, Place};
 pub use load::{load, parse};
 pub use model::{
     Config, ConnectionLimits, Endpoint, Health, Interface, Method, NoServer, OnDown, Persistence,
-    Ports, Protocol, RealServer, RemovedServers, Scheduler, Timeouts, Tunnel, TunnelSettings,
-    UntilChecked, VirtualService, XdpMode,
+    Ports, Protocol, RealServer, RemovedServers, Scheduler, Timeouts, Track, Tunnel,
+    TunnelSettings, UntilChecked, VirtualService, XdpMode,
 };
 pub use schema::schema;
 pub use sync::{KernelSync, KeyFile, Sync, SyncKeyError, SyncKeys, load_sync_keys};

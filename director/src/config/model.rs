@@ -88,6 +88,8 @@ pub struct VirtualService {
     pub scheduler: Scheduler,
     /// UDP: each datagram is scheduled anew.
     pub one_packet: bool,
+    /// Which connections are tracked.
+    pub track: Track,
     /// TCP connections may begin in the middle.
     pub sloppy: bool,
     /// Idle times after which connections are forgotten.
@@ -104,6 +106,28 @@ pub struct VirtualService {
     pub fallback_servers: Vec<RealServer>,
     /// What follows from health checks.
     pub health: Health,
+}
+
+/// Which connections of a service are tracked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Track {
+    /// All of them.
+    #[default]
+    All,
+    /// `mh`: those that the table has another real server for than they began at.
+    OnChange {
+        /// For how long, in seconds, a packet of an unknown connection is taken for one of the real server before.
+        hold_s: u16,
+    },
+}
+
+impl Track {
+    /// Whether only those are tracked that a change concerns.
+    #[must_use]
+    pub const fn is_on_change(self) -> bool {
+        matches!(self, Self::OnChange { .. })
+    }
 }
 
 /// What follows from the health checks of a service's real servers.

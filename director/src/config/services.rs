@@ -13,12 +13,13 @@ use super::file::{
     EndpointFile, PersistenceChoice, Quorum, RealServerFile, ServiceFile, Threshold, TimeoutsFile,
 };
 use super::kinds::{
-    FlagWord, MethodWord, Port, PortRange, ProtocolWord, SchedulerWord, SlowStart, Switch, Word,
+    FlagWord, MethodWord, Port, PortRange, ProtocolWord, SchedulerWord, SlowStart, Switch,
+    TrackWord, Word,
 };
 use super::limits;
 use super::model::{
     Endpoint, Health, Method, NoServer, OnDown, Persistence, Ports, Protocol, RealServer,
-    RemovedServers, Scheduler, Timeouts, UntilChecked, VirtualService,
+    RemovedServers, Scheduler, Timeouts, Track, UntilChecked, VirtualService,
 };
 use super::resolve::Resolver;
 use super::value::{Located, Optional, ShortOrLong, Value};
@@ -178,6 +179,13 @@ impl Resolver {
             for_real_servers.method,
             real_servers.iter().chain(&fallback_servers),
         );
+        let track = self.track(
+            file,
+            &own,
+            scheduler,
+            &endpoints,
+            real_servers.iter().chain(&fallback_servers),
+        );
         let health = self.health(file, &own, scheduler);
         if !are_endpoints_read {
             return None;
@@ -192,6 +200,7 @@ impl Resolver {
                 one_packet: own.one_packet
                     && endpoints.iter().all(|it| it.protocol == Protocol::Udp),
                 endpoints,
+                track,
                 sloppy: own.sloppy,
                 timeouts: own.timeouts,
                 persistence: own.persistence.map(|persistence| Persistence {
@@ -394,6 +403,91 @@ impl Resolver {
                 0
             },
             depends_on,
+        }
+    }
+
+    /// Which connections are tracked; what tracking on change cannot do is a mistake.
+    fn track<'a>(
+        &mut self,
+        file: &ServiceFile,
+        own: &Defaults,
+        scheduler: Scheduler,
+        endpoints: &[Endpoint],
+        servers: impl Iterator<Item = &'a RealServer>,
+    ) -> Track {
+        let word = self.or(&file.track, TrackWord::All);
+        let hold_s = self.maybe(&file.hold_time);
+        let (TrackWord::OnChange, Some(track)) = (word, file.track.as_ref()) else {
+            if let Some(hold_time) = file.hold_time.as_ref() {
+                self.mistakes.push(Mistake::new(
+                    hold_time.place,
+                    "found \"hold_time\" in a service that tracks all connections",
+                    "\"track: on-change\", or no such key",
+                ));
+            }
+            return Track::All;
+        };
+        let mut refuse = |is_refused: bool, what: String, expected: &str| {
+            if is_refused {
+                let message = format!("found \"track: on-change\" {what}");
+                self.mistakes
+                    .push(Mistake::new(track.place, message, expected));
+            }
+        };
+        refuse(
+            !matches!(scheduler, Scheduler::Mh { .. }),
+            format!(
+                "with the scheduler {}: only a table by which each client has its real server needs no connections",
+                scheduler.name()
+            ),
+            "\"scheduler: mh\", or no such key",
+        );
+        refuse(
+            own.persistence.is_some(),
+            "with persistence, which remembers each client".to_owned(),
+            "\"persistence: off\": mh without mh-port keeps clients by their addresses",
+        );
+        refuse(
+            own.one_packet && endpoints.iter().all(|it| it.protocol == Protocol::Udp),
+            "with one_packet, which tracks nothing at all".to_owned(),
+            "one of the two keys",
+        );
+        refuse(
+            file.fallback.is_some() && !own.fallback,
+            "with \"fallback: false\": a real server that is out has no slots, and others have its clients".to_owned(),
+            "one of the two keys",
+        );
+        let mut has_threshold = false;
+        let mut nat = None;
+        for server in servers {
+            has_threshold |= server.upper_threshold > 0;
+            if server.method == Method::Nat {
+                nat = nat.or(Some(server.address));
+            }
+        }
+        refuse(
+            has_threshold,
+            "with an upper threshold: nobody counts connections that are not tracked".to_owned(),
+            "no thresholds, or no such key",
+        );
+        if let Some(address) = nat {
+            refuse(
+                true,
+                format!(
+                    "with the method nat, for {address}: answers are translated back by the connection's entry"
+                ),
+                "the method dr or tun, or no such key",
+            );
+        }
+        // As long as an idle connection is remembered that is tracked.
+        let default_s = endpoints.iter().map(|it| match it.protocol {
+            Protocol::Tcp => own.timeouts.established_s,
+            Protocol::Udp => own.timeouts.udp_s,
+        });
+        Track::OnChange {
+            hold_s: hold_s
+                .or(default_s.max())
+                .unwrap_or(own.timeouts.established_s),
         }
     }
 

@@ -18,7 +18,7 @@ const EXAMPLE: &str = include_str!("../../examples/director.yaml");
 fn the_example_loads() {
     let config = good("the example", EXAMPLE);
     assert_eq!(config.instance, "edge");
-    assert_eq!(config.services.len(), 8);
+    assert_eq!(config.services.len(), 9);
     let from_file =
         load(&PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("examples/director.yaml")).unwrap();
     assert_eq!(from_file, config);

@@ -97,10 +97,11 @@ pub fn render(status: &Status, now: SystemTime) -> String {
         line(
             &mut text,
             format_args!(
-                "\n{}  {}  {}{}",
+                "\n{}  {}  {}{}{}",
                 service.name,
                 service.endpoints.join(" "),
                 service.scheduler,
+                tracking(service),
                 state(service),
             ),
         );
@@ -142,6 +143,15 @@ pub fn render(status: &Status, now: SystemTime) -> String {
         let _ = write!(text, "\n{reasons}");
     }
     text
+}
+
+/// What is tracked where not all connections are.
+fn tracking(service: &ServiceStatus) -> String {
+    match service.changing_slots {
+        None => String::new(),
+        Some(0) => "  tracks on change, nothing changes".to_owned(),
+        Some(slots) => format!("  tracks on change, in {slots} slots"),
+    }
 }
 
 /// Services in a line each: what they have and what comes in each second.
@@ -500,6 +510,7 @@ mod tests {
                 protocol: "tcp".into(),
                 endpoints: vec!["tcp/[2001:db8::1]:80".into()],
                 scheduler: "wrr".into(),
+                changing_slots: None,
                 up: true,
                 on_fallback: true,
                 cut_off: false,
@@ -545,6 +556,14 @@ no_real_server                5
         changed.services[0].real_servers[0].said = Some("draining".to_owned());
         changed.services[0].real_servers[0].weight = 0;
         assert!(render(&changed, now).contains("0 (draining)"));
+        for (slots, shown) in [
+            (0, "nothing changes  ON FALLBACK"),
+            (7, "in 7 slots  ON FALLBACK"),
+        ] {
+            changed.services[0].changing_slots = Some(slots);
+            let shown = format!("wrr  tracks on change, {shown}");
+            assert!(render(&changed, now).contains(&shown), "{shown}");
+        }
         let services = render_services(&status);
         let mut lines = services.lines();
         assert!(

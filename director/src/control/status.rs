@@ -148,6 +148,9 @@ pub struct ServiceStatus {
     pub endpoints: Vec<String>,
     /// The scheduler.
     pub scheduler: String,
+    /// Where connections are tracked on change: slots of the table in which they are, because they have changed.
+    #[serde(default)]
+    pub changing_slots: Option<u64>,
     /// Whether anybody answers its clients.
     #[serde(default)]
     pub up: bool,

@@ -7,7 +7,9 @@ use std::sync::atomic::Ordering;
 use aya::Ebpf;
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::xdp::DevMap;
-use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuValues, RingBuf};
+use aya::maps::{
+    Array, HashMap, IterableMap, Map, MapData, MapError, PerCpuArray, PerCpuValues, RingBuf,
+};
 use aya::util::nr_cpus;
 use nix::libc;
 use xdp_ebpf::layout::{
@@ -214,10 +216,12 @@ impl Maps {
                 .services
                 .set(u32::from(*id), Plain(record.unwrap_or_default()), 0)
                 .map_err(failed("write", maps::SERVICES)),
-            Write::Slots(first, table) => (*first..)
-                .zip(table.iter())
-                .try_for_each(|(slot, destination)| self.slots.set(slot, destination, 0))
-                .map_err(failed("write", maps::SLOTS)),
+            // One call of the kernel: a table has up to 65,521 slots, and nothing else goes on meanwhile.
+            Write::Slots(first, table) => {
+                let map = IterableMap::map(&self.slots).fd().as_fd();
+                sys::write_batch(map, *first, table)
+                    .map_err(|source| failed("write", maps::SLOTS)(MapError::IoError(source)))
+            }
             Write::Destination(id, record) => self
                 .destinations
                 .set(*id, Plain(record.unwrap_or_default()), 0)

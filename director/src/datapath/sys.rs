@@ -16,6 +16,7 @@ const BPF_OBJ_GET: libc::c_int = 7;
 const BPF_PROG_TEST_RUN: libc::c_int = 10;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
 const BPF_MAP_LOOKUP_BATCH: libc::c_int = 24;
+const BPF_MAP_UPDATE_BATCH: libc::c_int = 26;
 const BPF_LINK_DETACH: libc::c_int = 34;
 /// Types of maps (`enum bpf_map_type`).
 const BPF_MAP_TYPE_ARRAY: u32 = 2;
@@ -88,6 +89,22 @@ pub(super) fn read_batch<V: aya::Pod>(
     };
     let [a, b, c, d, ..] = attributes[4].to_ne_bytes();
     read.map(|()| u32::from_ne_bytes([a, b, c, d]) as usize)
+}
+
+/// Writes elements of an array map, from `first` on. Each for itself: a reader meanwhile sees some of them.
+pub(super) fn write_batch(map: BorrowedFd<'_>, first: u32, values: &[u32]) -> io::Result<()> {
+    let keys: Vec<u32> = (first..).take(values.len()).collect();
+    let count = u32::try_from(values.len()).map_err(io::Error::other)?;
+    let mut attributes = [
+        0,
+        0,
+        keys.as_ptr() as u64,
+        values.as_ptr() as u64,
+        pair(count, number(map)),
+        0,
+        0,
+    ];
+    bpf(BPF_MAP_UPDATE_BATCH, &mut attributes).map(|_| ())
 }
 
 /// Removes an element of a map with `u32` keys. One that is not there is no error.

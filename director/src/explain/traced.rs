@@ -10,7 +10,7 @@ use xdp_ebpf::layout::{
     Counters, Destination, Endpoint, Endpoint4, Endpoint6, Fragment, FragmentKey4, FragmentKey6,
     Load, Locality, LocalityKey, Neighbour4, Neighbour6, NextHop, RangeKey4, RangeKey6, Reason,
     Route, Scratch, Served, Service, Settings, SharedBy, Template, TemplateKey, TokenBucket, Work,
-    method, scheduler,
+    method, scheduler, slot,
 };
 use xdp_ebpf::native::NativeTables;
 use xdp_ebpf::packet::Packet;
@@ -172,8 +172,16 @@ unsafe impl Tables for Traced<'_> {
         self.tables.cursor(service)
     }
 
-    fn slot(&self, slot: u32) -> Option<u32> {
-        self.tables.slot(slot)
+    fn slot(&self, index: u32) -> Option<u32> {
+        let found = self.tables.slot(index);
+        if let Some(word) = found.filter(|word| slot::previous(*word) != 0) {
+            self.say(format!(
+                "slot {index} has changed: new connections go to destination {}, those that are not known to {}",
+                slot::owner(word),
+                slot::previous(word),
+            ));
+        }
+        found
     }
 
     fn destination(&self, id: u32) -> Option<&Destination> {

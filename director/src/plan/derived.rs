@@ -8,19 +8,22 @@ use xdp_ebpf::layout::{
 };
 
 use super::desired::PlanError;
+use super::owners::previous_owners;
 use super::tables::{Key, Tables, destination_address, endpoint, endpoint_address};
 
 /// The current tables without those retired destinations and endpoints that nothing uses any more, and without the
-/// services that were remembered only for them. Ids of what is not retired are passed over.
+/// services that were remembered only for them. Ids of what is not retired are passed over, and so is a destination whose
+/// connections may have no entries yet ([`super::owners`]).
 ///
 /// The caller must have seen them unused in two passes over the connection tables: the packet path may put back a
 /// connection that it had in its hands during the first.
 #[must_use]
 pub fn release(current: &Tables, unused: &BTreeSet<u32>, endpoints: &BTreeSet<u16>) -> Tables {
     let mut tables = current.clone();
-    tables
-        .destinations
-        .retain(|id, record| record.flags & destination::RETIRED == 0 || !unused.contains(id));
+    let previous = previous_owners(current);
+    tables.destinations.retain(|id, record| {
+        record.flags & destination::RETIRED == 0 || !unused.contains(id) || previous.contains(id)
+    });
     tables
         .shares
         .retain(|id, _| tables.destinations.contains_key(id));

@@ -11,6 +11,7 @@ use xdp_ebpf::layout::{
 
 use super::derived::index;
 use super::network::{NetworkView, refresh};
+use super::owners;
 use super::slots::Allocator;
 use super::tables::{
     Lookup, Share, Tables, destination_address, endpoint_address, lookups, octets, ports,
@@ -20,7 +21,7 @@ use crate::config::{
 };
 use crate::health::standing::{ServiceStanding, Standings};
 use crate::overrides::Effective;
-use crate::scheduler::{Member, table};
+use crate::scheduler::{Member, table, table_on_change};
 
 /// What the desired state is made of, besides the current one.
 #[derive(Clone, Copy, Debug)]
@@ -259,6 +260,7 @@ impl<'a> Builder<'a> {
             destinations.push(self.add_destination(id, service, server, effective)?);
         }
         let table = scheduling_table(service, standing, &destinations);
+        let table = owners::words(self.current, id, service.track.is_on_change(), table);
         let (first_slot, slots) = self.place(id, service, table)?;
         let record = Service {
             first_slot,
@@ -298,7 +300,7 @@ impl<'a> Builder<'a> {
             protocol: written.protocol.number(),
             family: if written.address.is_ipv6() { 6 } else { 4 },
         };
-        let served = Served::new(id, service_id);
+        let served = served(id, service_id, service.track.is_on_change());
         for key in lookups(&record) {
             match key {
                 Lookup::V4(key) => drop(self.tables.services4.insert(key, served)),
@@ -401,7 +403,7 @@ impl<'a> Builder<'a> {
         );
         self.tables
             .shares
-            .insert(destination_id, share(server, effective));
+            .insert(destination_id, share(service, server, effective));
         Ok(destination_id)
     }
 
@@ -514,7 +516,14 @@ fn local(method: Method) -> u8 {
 }
 
 /// What a real server may take of new connections. Its agent may ask for fewer than the configuration allows, not for more.
-pub(super) fn share(server: &RealServer, effective: Effective) -> Share {
+pub(super) fn share(service: &VirtualService, server: &RealServer, effective: Effective) -> Share {
+    if service.track.is_on_change() {
+        // Nobody counts its connections: what an agent says of them cannot be kept to.
+        return Share {
+            weight: effective.weight,
+            ..Share::default()
+        };
+    }
     let upper = match (server.upper_threshold, effective.maximum_connections) {
         (upper, 0) => upper,
         (0, most) => most,
@@ -550,11 +559,13 @@ pub(super) fn scheduling_table(
         is_anybody_there |= effective.weight > 0;
         members.push(Member {
             destination: *destination,
-            weight: in_table(service.scheduler, server, effective),
+            weight: in_table(service, server, effective),
             identity: (server.address, server.port.unwrap_or(0)),
         });
     }
-    if is_anybody_there {
+    if is_anybody_there && service.track.is_on_change() {
+        table_on_change(&members)
+    } else if is_anybody_there {
         table(&service.scheduler, &members)
     } else {
         // Nobody needs to look for what is not there.
@@ -563,16 +574,28 @@ pub(super) fn scheduling_table(
 }
 
 /// The weight with which a real server stands in its scheduling table. Whoever hashes looks at who is in service when a
-/// client comes: the table keeps one that an operator took out, so that the others' clients stay where they are.
-fn in_table(scheduler: Scheduler, server: &RealServer, effective: Effective) -> u32 {
-    let keeps = matches!(
-        scheduler,
-        Scheduler::Mh { .. } | Scheduler::Sh { .. } | Scheduler::Dh { .. }
-    );
+/// client comes: the table keeps one that an operator took out, so that the others' clients stay where they are. Not where
+/// connections are tracked on change: there nobody looks, the table alone says who is in service.
+fn in_table(service: &VirtualService, server: &RealServer, effective: Effective) -> u32 {
+    let keeps = !service.track.is_on_change()
+        && matches!(
+            service.scheduler,
+            Scheduler::Mh { .. } | Scheduler::Sh { .. } | Scheduler::Dh { .. }
+        );
     if keeps && effective.weight == 0 {
         server.weight
     } else {
         effective.weight
+    }
+}
+
+/// What keys of an endpoint say.
+fn served(endpoint: u16, service: u16, tracks_on_change: bool) -> Served {
+    let served = Served::new(endpoint, service);
+    if tracks_on_change {
+        served.tracking_on_change()
+    } else {
+        served
     }
 }
 
@@ -590,6 +613,7 @@ fn record(service: &VirtualService) -> Service {
     let mut set = |flag: u16, is_set: bool| flags |= if is_set { flag } else { 0 };
     set(service_flags::ONE_PACKET, service.one_packet);
     set(service_flags::SLOPPY, service.sloppy);
+    set(service_flags::ON_CHANGE, service.track.is_on_change());
     if let Some(persistence) = service.persistence {
         set(service_flags::PERSISTENT, true);
         set(

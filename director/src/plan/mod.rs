@@ -14,6 +14,7 @@ mod derived;
 mod desired;
 mod diff;
 mod network;
+pub mod owners;
 mod ranges;
 mod reweigh;
 mod slots;
@@ -23,7 +24,7 @@ pub use derived::release;
 pub use desired::{Inputs, PlanError, desired};
 pub use diff::diff;
 pub use network::{NetworkView, assign_slots, follow, refresh};
-pub use reweigh::{Judged, reweigh};
+pub use reweigh::{Judged, reweigh, rewrite};
 pub use tables::{
     Key, Share, Tables, Write, destination_address, endpoint, endpoint_address, ports,
 };

@@ -4,7 +4,7 @@
 //! their services' real servers and these services' scheduling tables: only these are looked at here, and the same [`diff`]
 //! puts the writes in order.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -12,6 +12,7 @@ use xdp_ebpf::layout::{Destination, Service, destination, limits};
 
 use super::desired::{PlanError, effective, flags, scheduling_table, share};
 use super::diff::diff;
+use super::owners;
 use super::slots::Allocator;
 use super::tables::{Tables, Write, destination_address};
 use crate::config::VirtualService;
@@ -25,7 +26,8 @@ pub type Judged<'a> = BTreeMap<u16, (&'a VirtualService, &'a ServiceStanding)>;
 /// # Errors
 /// [`PlanError::Slots`]: no room for a new scheduling table.
 pub fn reweigh(current: &Tables, services: &Judged<'_>) -> Result<Vec<Write>, PlanError> {
-    let before = part(current, services);
+    let judged = services.keys().copied().collect();
+    let before = part(current, &judged);
     let mut ids: BTreeMap<u16, BTreeMap<(IpAddr, u16), u32>> = BTreeMap::new();
     for (id, record) in &before.destinations {
         let server = (destination_address(record), u16::from_be_bytes(record.port));
@@ -51,43 +53,82 @@ pub fn reweigh(current: &Tables, services: &Judged<'_>) -> Result<Vec<Write>, Pl
         };
         for (place, (server, destination)) in service.all_servers().zip(&destinations).enumerate() {
             let effective = effective(service, standing, place, server);
-            after.shares.insert(*destination, share(server, effective));
+            after
+                .shares
+                .insert(*destination, share(service, server, effective));
             if let Some(record) = after.destinations.get_mut(destination) {
                 record.flags = flags(server, effective) | record.flags & destination::LOCAL;
             }
         }
-        let table: Arc<[u32]> = scheduling_table(service, standing, &destinations).into();
+        let table = scheduling_table(service, standing, &destinations);
+        let on_change = service.track.is_on_change();
+        let table: Arc<[u32]> = owners::words(current, *id, on_change, table).into();
         let stands_already = before.slots.get(&record.first_slot) == Some(&table);
         if record.slots > 0 && stands_already {
             continue;
         }
-        let (first_slot, slots) = free.find(service, &table)?;
-        if record.slots > 0 {
-            after.slots.remove(&record.first_slot);
-        }
-        if slots > 0 {
-            after.slots.insert(first_slot, table);
-        }
-        let record = Service {
-            first_slot,
-            slots,
-            ..record
-        };
-        after.services.insert(*id, record);
+        put(&mut after, &mut free, *id, record, &service.name, table)?;
     }
     Ok(diff(&before, &after))
 }
 
+/// The writes that give some services other words in their slots ([`super::owners`]): by id, with a name for people. A service
+/// without any has no slots.
+///
+/// # Errors
+/// [`PlanError::Slots`]: no room for them beside the old ones.
+pub fn rewrite(
+    current: &Tables,
+    words: BTreeMap<u16, (&str, Vec<u32>)>,
+) -> Result<Vec<Write>, PlanError> {
+    let ids = words.keys().copied().collect();
+    let before = part(current, &ids);
+    let mut after = before.clone();
+    let mut free = FreeSlots::of(current);
+    for (id, (name, words)) in words {
+        let Some(record) = before.services.get(&id).copied() else {
+            continue;
+        };
+        put(&mut after, &mut free, id, record, name, words.into())?;
+    }
+    Ok(diff(&before, &after))
+}
+
+/// Gives a service another table.
+fn put(
+    after: &mut Tables,
+    free: &mut FreeSlots<'_>,
+    id: u16,
+    record: Service,
+    name: &str,
+    table: Arc<[u32]>,
+) -> Result<(), PlanError> {
+    let (first_slot, slots) = free.find(name, &table)?;
+    if record.slots > 0 {
+        after.slots.remove(&record.first_slot);
+    }
+    if slots > 0 {
+        after.slots.insert(first_slot, table);
+    }
+    let record = Service {
+        first_slot,
+        slots,
+        ..record
+    };
+    after.services.insert(id, record);
+    Ok(())
+}
+
 /// What the tables hold of some services, as far as verdicts change it.
-fn part(tables: &Tables, services: &Judged<'_>) -> Tables {
+fn part(tables: &Tables, services: &BTreeSet<u16>) -> Tables {
     let records: BTreeMap<u16, Service> = services
-        .keys()
+        .iter()
         .filter_map(|id| Some((*id, *tables.services.get(id)?)))
         .collect();
     let destinations: BTreeMap<u32, Destination> = tables
         .destinations
         .iter()
-        .filter(|(_, record)| services.contains_key(&record.service))
+        .filter(|(_, record)| services.contains(&record.service))
         .map(|(id, record)| (*id, *record))
         .collect();
     let slots = records
@@ -124,12 +165,12 @@ impl<'a> FreeSlots<'a> {
     }
 
     /// First slot and number of slots for a table.
-    fn find(&mut self, service: &VirtualService, table: &[u32]) -> Result<(u32, u32), PlanError> {
+    fn find(&mut self, name: &str, table: &[u32]) -> Result<(u32, u32), PlanError> {
         if table.is_empty() {
             return Ok((0, 0));
         }
         let no_room = || PlanError::Slots {
-            name: service.name.clone(),
+            name: name.to_owned(),
             slots: table.len(),
         };
         let allocator = self.allocator.get_or_insert_with(|| {

@@ -179,14 +179,14 @@ impl Tables {
         let Some(endpoint) = self.endpoints.get(&id) else {
             return false;
         };
-        let served = Some(&Served::new(id, endpoint.service));
         let key = lookups(endpoint).into_iter().next();
-        key.is_some_and(|key| match key {
-            Lookup::V4(key) => self.services4.get(&key) == served,
-            Lookup::V6(key) => self.services6.get(&key) == served,
-            Lookup::Range4(key) => self.ranges4.get(&key) == served,
-            Lookup::Range6(key) => self.ranges6.get(&key) == served,
-        })
+        let served = key.and_then(|key| match key {
+            Lookup::V4(key) => self.services4.get(&key),
+            Lookup::V6(key) => self.services6.get(&key),
+            Lookup::Range4(key) => self.ranges4.get(&key),
+            Lookup::Range6(key) => self.ranges6.get(&key),
+        });
+        served.is_some_and(|served| (served.endpoint(), served.service()) == (id, endpoint.service))
     }
 
     /// Endpoints of a service.

@@ -18,6 +18,7 @@ mod gone;
 mod health;
 mod heartbeat;
 mod localities;
+mod marks;
 mod node;
 mod operator;
 mod rates;

@@ -27,6 +27,7 @@ use crate::datapath::{Datapath, Options, Waiting, check_privileges, online_cpus}
 use crate::next_hop::{Event, Link, Network, Probe, Prober, Resolution};
 use crate::overrides::{self, Overrides};
 use crate::plan::{self, Tables, Write};
+use crate::upkeep::marks::Marks;
 use crate::upkeep::{Geometry, Report, Upkeep, loads};
 
 /// How long the start waits for real servers to be resolved before it says that it is ready all the same.
@@ -69,6 +70,8 @@ pub(super) struct Node {
     prober: Prober,
     pub(super) upkeep: Upkeep,
     pub(super) report: Report,
+    /// Slots of services that track on change.
+    pub(super) marks: Marks,
     /// What operators said.
     pub(super) overrides: Overrides,
     /// What checks found.
@@ -184,6 +187,7 @@ impl Node {
             prober: Prober::default(),
             upkeep,
             report: Report::default(),
+            marks: Marks::default(),
             overrides,
             health,
             heartbeat: Heartbeat::default(),
@@ -245,6 +249,7 @@ impl Node {
         });
         self.upkeep.set_rules(self.rules(&self.config));
         self.gone_is_told = false;
+        self.marks.begin_anew();
         // Nothing is known yet of what these tables have no connections of.
         self.idle_templates.clear();
         self.unused = Unused::default();
@@ -321,6 +326,7 @@ impl Node {
         if self.upkeep.is_at_start() {
             let destinations = self.tables.destinations.keys().copied();
             self.loads_meanwhile = loads::snapshot(loads, destinations);
+            self.upkeep.set_slots(self.marks.pass_begins(&self.tables));
         }
         let (table4, table6) = (
             self.datapath.connections4.as_slice(),
@@ -338,6 +344,7 @@ impl Node {
         loads::correct(loads, &self.loads_meanwhile, &report);
         self.report = report;
         self.templates_after_pass();
+        self.settle_slots();
         self.release_unused();
     }
 

@@ -19,7 +19,7 @@ use crate::control::{
 use crate::datapath::DatapathError;
 use crate::health::standing::ServiceStanding;
 use crate::next_hop::Resolution;
-use crate::plan::{destination_address, endpoint_address, ports};
+use crate::plan::{self, destination_address, endpoint_address, ports};
 
 /// What is looked up for some services and their real servers, gathered once: each with a search of its own, thousands of
 /// them would hold up the main loop.
@@ -205,6 +205,9 @@ impl Node {
             protocol: first.map(|it| it.protocol.to_string()).unwrap_or_default(),
             endpoints: service.endpoints.iter().map(ToString::to_string).collect(),
             scheduler: service.scheduler.to_string(),
+            changing_slots: id
+                .filter(|_| service.track.is_on_change())
+                .map(|id| plan::owners::marked(&self.tables, *id) as u64),
             up: standing.is_up,
             on_fallback: standing.is_on_fallback,
             cut_off: standing.is_cut_off,

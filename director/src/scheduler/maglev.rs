@@ -36,6 +36,10 @@ const OFFSET_KEY: &[u8; 16] = b"director mh home";
 /// Key of the hash that gives the step of a permutation.
 const SKIP_KEY: &[u8; 16] = b"director mh skip";
 
+/// Size of the table of a service that tracks connections on change, however many members it has: another size moves nearly
+/// every client, and only those of a few slots are to be tracked. Even to about 1 % with 160 members.
+pub(super) const ON_CHANGE_SIZE: usize = 16_381;
+
 /// Size of the table for so many members. Those without a weight count: quiescing one must not change the size,
 /// which would move nearly every client.
 pub(super) fn table_size(members: usize) -> usize {
@@ -48,7 +52,11 @@ pub(super) fn table_size(members: usize) -> usize {
 
 /// The table; empty when no member has a weight.
 pub(super) fn table(members: &[Member]) -> Vec<u32> {
-    let size = table_size(members.len());
+    table_of(table_size(members.len()), members)
+}
+
+/// The table of this size, one of [`SIZES`].
+pub(super) fn table_of(size: usize, members: &[Member]) -> Vec<u32> {
     let mut members: Vec<Member> = members
         .iter()
         .copied()

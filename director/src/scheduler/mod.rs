@@ -9,10 +9,13 @@ mod round_robin;
 
 use std::net::IpAddr;
 
-use crate::config::Scheduler;
+use crate::config::{RealServer, Scheduler, VirtualService};
 
 /// Largest scheduling table of one service with up to 4096 real servers.
 pub const MAX_SLOTS_PER_SERVICE: usize = maglev::LARGEST_TABLE;
+
+/// Slots of a service that tracks connections on change.
+pub const ON_CHANGE_SLOTS: usize = maglev::ON_CHANGE_SIZE;
 
 /// A real server as a scheduler sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,9 +42,29 @@ pub fn table(scheduler: &Scheduler, members: &[Member]) -> Vec<u32> {
     }
 }
 
-/// Number of slots that [`table`] gives for members of these weights, without making it.
+/// The table of a service that tracks connections on change: as [`table`] makes it for `mh`, but always of one size.
 #[must_use]
-pub fn table_length(scheduler: &Scheduler, weights: &[u32]) -> usize {
+pub fn table_on_change(members: &[Member]) -> Vec<u32> {
+    if members.iter().all(|member| member.weight == 0) {
+        Vec::new()
+    } else {
+        maglev::table_of(maglev::ON_CHANGE_SIZE, members)
+    }
+}
+
+/// Number of slots that a service takes, with these of its servers, as the configuration has them.
+#[must_use]
+pub fn slots_of(service: &VirtualService, servers: &[RealServer]) -> usize {
+    if service.track.is_on_change() {
+        // Also when none has a weight: the slots say who had them.
+        return maglev::ON_CHANGE_SIZE;
+    }
+    let weights: Vec<u32> = servers.iter().map(|server| server.weight).collect();
+    table_length(&service.scheduler, &weights)
+}
+
+/// Number of slots that [`table`] gives for members of these weights, without making it.
+fn table_length(scheduler: &Scheduler, weights: &[u32]) -> usize {
     match scheduler {
         _ if weights.iter().all(|weight| *weight == 0) => 0,
         Scheduler::Rr => weights.iter().filter(|weight| **weight > 0).count(),

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   connection tables ──► walk ──► pass ──► report ──► loads: live counts and thresholds corrected
-//!   rules (timeouts, who is gone) ───┘         └─────► templates: which still have connections
+//!   rules (timeouts, who is gone) ───┘         ├─────► templates: which still have connections
+//!                                              └─────► marks: which slots that changed have settled
 //!   connection tables ──► list: one line for each connection
 //! ```
 //!
@@ -14,6 +15,7 @@
 pub mod carry;
 pub mod list;
 pub mod loads;
+pub mod marks;
 mod pass;
 mod report;
 mod rules;

@@ -6,6 +6,7 @@ use xdp_ebpf::connection::{Bucket4, Bucket6};
 use xdp_ebpf::layout::TemplateKey;
 use xdp_ebpf::walk::{Named, Walk};
 
+use super::marks::SlotTables;
 use super::report::Report;
 use super::rules::{Dead, EndpointRule, Rules};
 use super::templates;
@@ -39,6 +40,7 @@ pub struct Upkeep {
     geometry: Geometry,
     rules: Rules,
     watched: HashSet<TemplateKey>,
+    slots: SlotTables,
     /// How many buckets of all are done.
     position: usize,
     report: Report,
@@ -56,6 +58,7 @@ impl Upkeep {
             geometry,
             rules: Rules::default(),
             watched: HashSet::new(),
+            slots: SlotTables::default(),
             position: 0,
             report: Report::default(),
             passes: 0,
@@ -78,6 +81,11 @@ impl Upkeep {
         self.watched = templates;
         self.position = 0;
         self.report = Report::default();
+    }
+
+    /// Slots that the pass which begins holds connections against.
+    pub fn set_slots(&mut self, slots: SlotTables) {
+        self.slots = slots;
     }
 
     /// Whether a pass is at its beginning.
@@ -150,7 +158,7 @@ impl Upkeep {
 
     /// Looks after some buckets of every CPU's table. Gives the number of places taken in them afterwards.
     fn visit<B: Named>(&mut self, walk: &Keeper<'_, B>, buckets: std::ops::Range<usize>) -> u64 {
-        let (rules, watched) = (&self.rules, &self.watched);
+        let (rules, watched, slots) = (&self.rules, &self.watched, &self.slots);
         let mut taken = 0;
         let period = THOROUGH_PASSES * walk.cpus as usize;
         for begin in buckets.clone().step_by(AT_ONCE) {
@@ -162,7 +170,15 @@ impl Upkeep {
                 rules,
                 &mut self.report,
                 &mut self.later,
-                |key, report| {
+                |key, value, report| {
+                    if !slots.is_empty() {
+                        slots.hold_against(
+                            B::endpoint(key),
+                            || B::name(key),
+                            value.destination(),
+                            &mut report.elsewhere,
+                        );
+                    }
                     if watched.is_empty() {
                         return;
                     }

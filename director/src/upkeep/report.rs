@@ -6,6 +6,8 @@ use xdp_ebpf::connection::Value;
 use xdp_ebpf::layout::{TemplateKey, limits};
 use xdp_ebpf::state::{STATES, State};
 
+use super::marks::Elsewhere;
+
 /// What a destination or an endpoint has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
@@ -37,6 +39,8 @@ pub struct Report {
     pub states: [u64; STATES],
     /// Of the templates that were watched for, those whose client has a connection.
     pub live_templates: HashSet<TemplateKey>,
+    /// Of services that track on change: slots with connections elsewhere than at their owners.
+    pub elsewhere: Elsewhere,
 }
 
 impl Report {

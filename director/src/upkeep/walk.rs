@@ -3,7 +3,7 @@
 use std::ops::Deref;
 use std::sync::atomic::Ordering;
 
-use xdp_ebpf::connection::Bucket;
+use xdp_ebpf::connection::{Bucket, Value};
 use xdp_ebpf::walk::{Place, Walk, idle_s, place};
 
 use super::report::Report;
@@ -47,14 +47,14 @@ impl<B: Bucket> Keeper<'_, B> {
         rules: &Rules,
         report: &mut Report,
         later: &mut Vec<(usize, usize)>,
-        mut stays: impl FnMut(B::Key, &mut Report),
+        mut stays: impl FnMut(B::Key, Value, &mut Report),
     ) -> u64 {
         let mut taken = 0;
         let mut settle = |place: &Place<'_, B>, fate: Fate, report: &mut Report| {
             if fate != Fate::Freed {
                 taken += 1;
                 report.count(place.value, B::endpoint(place.key), fate == Fate::Counted);
-                stays(place.key, report);
+                stays(place.key, place.value, report);
             }
         };
         let mut fetched = 0;

@@ -38,6 +38,7 @@ fn defaults_of_last_resort() {
             }],
             scheduler: Scheduler::Wlc,
             one_packet: false,
+            track: Track::All,
             sloppy: false,
             timeouts: Timeouts {
                 established_s: 900,
@@ -363,6 +364,40 @@ fn ports_protocols_and_groups() {
             "{HEAD}- {{address: 192.0.2.1, port: any}}\n- {{address: 192.0.2.1, port: 80}}\n- {{address: 192.0.2.1, port: any, protocol: udp}}"
         ),
     );
+}
+
+#[test]
+fn which_connections_are_tracked() {
+    let on_change = |hold_s| Track::OnChange { hold_s };
+    for (rest, expected) in [
+        ("", Track::All),
+        ("scheduler: mh, track: all", Track::All),
+        ("scheduler: mh, track: on-change", on_change(900)),
+        (
+            "scheduler: mh, track: on-change, protocol: udp",
+            on_change(300),
+        ),
+        (
+            "scheduler: mh, track: on-change, protocol: both",
+            on_change(900),
+        ),
+        (
+            "scheduler: mh, track: on-change, timeouts: {established: 1h}",
+            on_change(3600),
+        ),
+        (
+            "scheduler: mh, track: on-change, hold_time: 5m",
+            on_change(300),
+        ),
+    ] {
+        check(
+            rest,
+            &format!(
+                "- {{address: 192.0.2.1, port: 80, method: tun, real_servers: [10.0.0.1], {rest}}}"
+            ),
+            |it| it.track == expected,
+        );
+    }
 }
 
 #[test]

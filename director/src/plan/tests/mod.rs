@@ -7,13 +7,14 @@ use xdp_ebpf::layout::{NextHop, address, destination, method};
 use super::*;
 use crate::config::{
     Config, ConnectionLimits, Endpoint, Interface, Method, NoServer, Ports, Protocol, RealServer,
-    RemovedServers, Scheduler, Timeouts, Tunnel, TunnelSettings, VirtualService, XdpMode,
+    RemovedServers, Scheduler, Timeouts, Track, Tunnel, TunnelSettings, VirtualService, XdpMode,
 };
 use crate::health::standing::{self, ServiceStanding, Standings};
 use crate::next_hop::{Left, Resolution};
 use crate::overrides::{Effective, Override, Overrides};
 use crate::plan::desired::share;
 
+mod on_change;
 mod support;
 mod walks;
 
@@ -492,6 +493,7 @@ fn an_agent_asks_for_fewer_connections() {
         ((10, 5), 4, (4, 0)),
         ((0, 5), 4, (4, 0)),
     ];
+    let service = service("192.0.2.1", 80, RR, vec![]);
     for ((upper_threshold, lower_threshold), maximum_connections, (upper, lower)) in cases {
         let server = RealServer {
             upper_threshold,
@@ -509,7 +511,17 @@ fn an_agent_asks_for_fewer_connections() {
             lower,
         };
         let what = format!("{upper_threshold}, {lower_threshold}: {maximum_connections}");
-        assert_eq!(share(&server, effective), expected, "{what}");
+        assert_eq!(share(&service, &server, effective), expected, "{what}");
+        let untracked = VirtualService {
+            track: Track::OnChange { hold_s: 1 },
+            ..service.clone()
+        };
+        let expected = Share {
+            weight: 2,
+            ..Share::default()
+        };
+        let found = share(&untracked, &server, effective);
+        assert_eq!(found, expected, "{what}: nobody counts");
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use xdp_ebpf::layout::{NextHop, address, destination, method};
+use xdp_ebpf::layout::{NextHop, address, destination, method, service as service_flags, slot};
 
 use super::super::tables::{Lookup, lookups};
 use super::*;
@@ -54,6 +54,7 @@ pub(super) fn service(
         }],
         scheduler,
         one_packet: false,
+        track: Track::All,
         sloppy: false,
         timeouts: Timeouts::default(),
         persistence: None,
@@ -156,11 +157,15 @@ fn somebody_answers(tables: &Tables, id: u16) -> bool {
         return false;
     };
     let slots = tables.slots.get(&record.first_slot);
-    slots.into_iter().flat_map(|table| table.iter()).any(|id| {
-        let record = tables.destinations.get(id);
-        record.is_some_and(|it| it.flags & (destination::OUT | destination::RETIRED) == 0)
-            && tables.shares.get(id).is_some_and(|share| share.weight > 0)
-    })
+    slots
+        .into_iter()
+        .flat_map(|table| table.iter())
+        .any(|word| {
+            let id = slot::owner(*word);
+            let record = tables.destinations.get(&id);
+            record.is_some_and(|it| it.flags & (destination::OUT | destination::RETIRED) == 0)
+                && tables.shares.get(&id).is_some_and(|share| share.weight > 0)
+        })
 }
 
 pub(super) fn consistent(tables: &Tables) -> Result<(), String> {
@@ -216,7 +221,18 @@ pub(super) fn consistent(tables: &Tables) -> Result<(), String> {
                 table.len()
             ));
         }
-        for destination_id in table.iter() {
+        let tracks_on_change = record.flags & service_flags::ON_CHANGE != 0;
+        for word in table.iter() {
+            let (destination_id, previous) = (&slot::owner(*word), slot::previous(*word));
+            if previous != 0 {
+                let had = tables.destinations.get(&previous);
+                if !tracks_on_change || had.is_none_or(|had| had.service != *id) {
+                    return Err(format!("{previous} had a slot of service {id}: {had:?}"));
+                }
+                if *destination_id == 0 {
+                    continue;
+                }
+            }
             let target = tables
                 .destinations
                 .get(destination_id)

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
-use xdp_ebpf::layout::Route;
+use xdp_ebpf::layout::{Route, Served};
 
 use super::*;
 use crate::health::standing::ServiceStanding;
@@ -46,7 +46,7 @@ fn any_config() -> impl Strategy<Value = Config> {
     let any_service = (
         0u8..4,
         any::<bool>(),
-        scheduler,
+        (scheduler, proptest::bool::weighted(0.3)),
         proptest::collection::vec(any_server(), 0..5),
     );
     proptest::collection::vec(any_service, 0..5).prop_map(|services| {
@@ -56,7 +56,7 @@ fn any_config() -> impl Strategy<Value = Config> {
             .filter(|(host, ipv6, ..)| seen.insert((*host, *ipv6)));
         config(
             services
-                .map(|(host, ipv6, scheduler, mut servers)| {
+                .map(|(host, ipv6, (scheduler, on_change), mut servers)| {
                     let mut seen = BTreeSet::new();
                     servers.retain(|server| seen.insert((server.address, server.port)));
                     let address = if ipv6 {
@@ -65,6 +65,10 @@ fn any_config() -> impl Strategy<Value = Config> {
                         format!("192.0.2.{host}")
                     };
                     let mut service = service(&address, 80, scheduler, servers);
+                    if on_change && matches!(scheduler, Scheduler::Mh { .. }) {
+                        service.track = Track::OnChange { hold_s: 900 };
+                        service.real_servers.retain(|it| it.method != Method::Nat);
+                    }
                     if host == 3 {
                         let more = Endpoint {
                             ports: Ports {
@@ -212,7 +216,8 @@ proptest! {
             prop_assert_eq!((kept.service, kept.address, kept.port), (record.service, record.address, record.port));
         }
         for (key, id) in &before.services4 {
-            prop_assert!(after.services4.get(key).is_none_or(|now| now == id));
+            let ids = |served: &Served| (served.endpoint(), served.service());
+            prop_assert!(after.services4.get(key).is_none_or(|now| ids(now) == ids(id)));
         }
     }
 }

@@ -150,11 +150,82 @@ fn too_many() {
         (17, 3),
         &["68000 real servers in all services", "at most 65535"],
     );
+    check_service(
+        &format!(
+            "- {{address: 192.0.2.1, port: 80, scheduler: mh, track: on-change, method: dr, {}}}\n",
+            real_servers(1025)
+        ),
+        (1, 3),
+        &[
+            "1025 real servers",
+            "tracks connections on change",
+            "at most 1024",
+        ],
+    );
     // 512 tables of 4093 slots fit into half of 2^22, the next does not.
     check_service(
         &services(513, ", method: dr, scheduler: mh, real_servers: [10.0.0.1]"),
         (513, 3),
         &["2099709 scheduling-table slots", "at most 2097152"],
+    );
+}
+
+/// What tracking on change cannot do.
+#[test]
+fn what_is_not_tracked_cannot_be_counted_or_translated() {
+    let services = [
+        (
+            "scheduler: rr",
+            &["with the scheduler rr", "\"scheduler: mh\""][..],
+        ),
+        (
+            "scheduler: mh, persistence: 5m",
+            &["with persistence", "persistence: off"],
+        ),
+        (
+            "scheduler: mh, protocol: udp, one_packet: true",
+            &["with one_packet"],
+        ),
+        (
+            "scheduler: mh, fallback: false",
+            &["with \"fallback: false\""],
+        ),
+        (
+            "scheduler: mh, upper_threshold: 9",
+            &["with an upper threshold"],
+        ),
+        (
+            "scheduler: mh, method: nat",
+            &["the method nat, for 10.0.0.1", "the method dr or tun"],
+        ),
+    ];
+    for (rest, words) in services {
+        check_service(
+            &format!(
+                "- {{address: 192.0.2.1, port: 80, track: on-change, {}{rest}, real_servers: [10.0.0.1]}}",
+                if rest.contains("nat") {
+                    ""
+                } else {
+                    "method: dr, "
+                }
+            ),
+            (1, 41),
+            words,
+        );
+    }
+    check_service(
+        "- {address: 192.0.2.1, port: 80, scheduler: mh, hold_time: 5m}",
+        (1, 60),
+        &[
+            "hold_time",
+            "tracks all connections",
+            "\"track: on-change\"",
+        ],
+    );
+    check_service(
+        "- {address: 192.0.2.1, port: 80, scheduler: mh, track: onchange}",
+        (1, 56),
+        &["one of all, on-change", "did you mean \"on-change\"?"],
     );
 }
 

@@ -1,0 +1,251 @@
+//! Who has a slot of a service that tracks connections on change, and who had it before: what the packet path goes by
+//! ([`xdp_ebpf::layout::slot`]) when real servers come or go. No I/O, no clock.
+//!
+//! ```text
+//!   B takes over from A           hold time over              nothing is elsewhere, in two passes
+//!   (A, –) ──────► (B, A) ──────────────────────► (B, B) ───────────────────────────────────────► (B, –)
+//!                    │ C takes over                                                                  │
+//!                    └──► (C, A)                                  connections found elsewhere ◄──────┘
+//! ```
+//!
+//! A slot is written as (owner, previous). While it is settled, (A, –), none of its connections has an entry: an entry
+//! is made for each packet of a marked slot only. So until all connections that A had have shown a packet, or were idle for
+//! the hold time, a packet without an entry in the middle of a connection is taken for A's.
+//!
+//! **Changed again within the hold time**, the slot keeps its first previous owner: A's connections are the only ones that may
+//! have no entry. Those of B all have one, because they began in a marked slot, and go on by it.
+//!
+//! **Where nothing is known of what was before** (a service that is new, or that tracked all connections until now), a slot
+//! begins as (B, B): entries count, and what has none goes where a table alone would send it.
+
+use std::collections::BTreeSet;
+
+use xdp_ebpf::layout::{service, slot};
+
+use super::tables::Tables;
+
+/// The words of a table whose slots have these owners from now on. `standing`: the words until now, of the same length or
+/// nothing is known of before. Nobody in `owners`: there is no real server to give anything to.
+///
+/// Empty: nobody has and had anything.
+#[must_use]
+pub fn change(standing: Option<&[u32]>, owners: &[u32]) -> Vec<u32> {
+    let words: Vec<u32> = match standing {
+        Some(standing) if owners.is_empty() => {
+            standing.iter().map(|word| changed(*word, 0)).collect()
+        }
+        Some(standing) if standing.len() == owners.len() => standing
+            .iter()
+            .zip(owners)
+            .map(|(word, owner)| changed(*word, *owner))
+            .collect(),
+        _ => owners
+            .iter()
+            .map(|owner| slot::new(*owner, *owner))
+            .collect(),
+    };
+    none_if_nobodys(words)
+}
+
+/// A slot that gets an owner.
+fn changed(word: u32, owner: u32) -> u32 {
+    match (slot::owner(word), slot::previous(word)) {
+        (before, _) if before == owner => word,
+        // It was nobody's, and what goes on has an entry.
+        (0, 0) => slot::new(owner, owner),
+        (before, 0) => slot::new(owner, before),
+        (_, first) => slot::new(owner, first),
+    }
+}
+
+/// What passes over the connection tables say of a table's slots.
+#[derive(Clone, Copy, Debug)]
+pub struct Findings<'a> {
+    /// Slots that have entries of connections elsewhere than at their owners.
+    pub elsewhere: &'a BTreeSet<u32>,
+    /// Marked slots that had none, in two passes in a row.
+    pub clear: &'a BTreeSet<u32>,
+    /// Marked slots whose hold time is over.
+    pub over: &'a BTreeSet<u32>,
+}
+
+/// The words after a pass over the connection tables. Empty: nobody has and had anything.
+#[must_use]
+pub fn settle(standing: &[u32], findings: Findings<'_>) -> Vec<u32> {
+    let words = (0..)
+        .zip(standing)
+        .map(|(index, word)| {
+            let word = *word;
+            let owner = slot::owner(word);
+            match slot::previous(word) {
+                // Came from a peer, or slipped through: entries count again.
+                0 if findings.elsewhere.contains(&index) => slot::new(owner, owner),
+                0 => word,
+                previous if previous == owner => {
+                    if findings.clear.contains(&index) {
+                        slot::new(owner, 0)
+                    } else {
+                        word
+                    }
+                }
+                _ if findings.over.contains(&index) => slot::new(owner, owner),
+                _ => word,
+            }
+        })
+        .collect();
+    none_if_nobodys(words)
+}
+
+fn none_if_nobodys(words: Vec<u32>) -> Vec<u32> {
+    if words.iter().all(|word| *word == 0) {
+        Vec::new()
+    } else {
+        words
+    }
+}
+
+/// Whether a slot's connections are tracked because it has changed.
+#[must_use]
+pub fn is_marked(word: u32) -> bool {
+    slot::previous(word) != 0
+}
+
+/// Slots of a service whose connections are tracked because they have changed.
+#[must_use]
+pub fn marked(tables: &Tables, id: u16) -> usize {
+    let words = standing(tables, id).unwrap_or(&[]);
+    words.iter().filter(|word| is_marked(**word)).count()
+}
+
+/// The words for a service whose scheduling table is to be this one.
+pub(super) fn words(
+    current: &Tables,
+    id: u16,
+    tracks_on_change: bool,
+    table: Vec<u32>,
+) -> Vec<u32> {
+    if tracks_on_change {
+        change(standing(current, id), &table)
+    } else {
+        table
+    }
+}
+
+/// The words of a service that tracks on change.
+fn standing(tables: &Tables, id: u16) -> Option<&[u32]> {
+    let record = tables.services.get(&id)?;
+    if record.flags & service::ON_CHANGE == 0 || record.slots == 0 {
+        return None;
+    }
+    tables.slots.get(&record.first_slot).map(|words| &**words)
+}
+
+/// Destinations that had slots which are marked: their connections may have no entry, and no other real server may get their
+/// ids.
+pub(super) fn previous_owners(tables: &Tables) -> BTreeSet<u32> {
+    tables
+        .services
+        .keys()
+        .filter_map(|id| standing(tables, *id))
+        .flatten()
+        .map(|word| slot::previous(*word))
+        .filter(|id| *id != 0)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: u32 = 1;
+    const B: u32 = 2;
+    const C: u32 = 0xffff;
+
+    #[test]
+    fn a_slot_changes_hands() {
+        // (owner and previous before, the new owner, owner and previous after)
+        let cases = [
+            ((A, 0), A, (A, 0)),
+            ((A, 0), B, (B, A)),
+            ((A, 0), 0, (0, A)),
+            ((B, A), B, (B, A)),
+            ((B, A), C, (C, A)),
+            ((B, A), A, (A, A)),
+            ((B, A), 0, (0, A)),
+            ((B, B), C, (C, B)),
+            ((A, A), B, (B, A)),
+            ((0, A), B, (B, A)),
+            ((0, A), A, (A, A)),
+            ((0, 0), B, (B, B)),
+        ];
+        for ((owner, previous), new, (owner_after, previous_after)) in cases {
+            // Another slot, so that the table is never nobody's.
+            let standing = [slot::new(owner, previous), slot::new(C, 0)];
+            let expected = vec![slot::new(owner_after, previous_after), slot::new(C, 0)];
+            let found = change(Some(&standing), &[new, C]);
+            assert_eq!(found, expected, "({owner}, {previous}) to {new}");
+        }
+    }
+
+    #[test]
+    fn whole_tables() {
+        let marked = |owner| slot::new(owner, owner);
+        // (what stands, owners, words)
+        type Case = (Option<&'static [u32]>, &'static [u32], Vec<u32>);
+        let cases: [Case; 6] = [
+            (None, &[], vec![]),
+            (None, &[A, B], vec![marked(A), marked(B)]),
+            (Some(&[A]), &[A, B], vec![marked(A), marked(B)]),
+            (Some(&[A, B]), &[], vec![slot::new(0, A), slot::new(0, B)]),
+            (Some(&[0, 0]), &[], vec![]),
+            (Some(&[A, B]), &[B, B], vec![slot::new(B, A), B]),
+        ];
+        for (standing, owners, words) in cases {
+            assert_eq!(
+                change(standing, owners),
+                words,
+                "{standing:?} to {owners:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_slot_settles() {
+        // (owner and previous, entries elsewhere, none in two passes, hold time over, owner and previous after)
+        let cases = [
+            ((A, 0), false, false, false, (A, 0)),
+            ((A, 0), true, false, false, (A, A)),
+            ((B, A), false, true, false, (B, A)),
+            ((B, A), false, true, true, (B, B)),
+            ((B, A), true, false, true, (B, B)),
+            ((B, B), true, false, true, (B, B)),
+            ((B, B), false, false, true, (B, B)),
+            ((B, B), false, true, false, (B, 0)),
+            ((0, A), true, false, false, (0, A)),
+            ((0, A), true, false, true, (0, 0)),
+            ((0, 0), true, false, true, (0, 0)),
+        ];
+        for ((owner, previous), elsewhere, clear, over, (owner_after, previous_after)) in cases {
+            let set = |is: bool| BTreeSet::from_iter(is.then_some(0));
+            let (elsewhere, clear, over) = (set(elsewhere), set(clear), set(over));
+            let findings = Findings {
+                elsewhere: &elsewhere,
+                clear: &clear,
+                over: &over,
+            };
+            let standing = [slot::new(owner, previous), slot::new(C, 0)];
+            let expected = vec![slot::new(owner_after, previous_after), slot::new(C, 0)];
+            let found = settle(&standing, findings);
+            assert_eq!(found, expected, "({owner}, {previous}) {findings:?}");
+        }
+        let nothing = BTreeSet::new();
+        let over = BTreeSet::from([0, 1]);
+        let findings = Findings {
+            elsewhere: &nothing,
+            clear: &nothing,
+            over: &over,
+        };
+        let words = settle(&[slot::new(0, A), slot::new(0, B)], findings);
+        assert_eq!(words, [0; 0], "nobody's at last");
+    }
+}
