@@ -1,6 +1,6 @@
 //! What the measured director balances: one service for each way, real servers of its own for each.
 
-use xdp_ebpf::layout::{method, scheduler};
+use xdp_ebpf::layout::{method, scheduler, service};
 use xdp_ebpf::wire::protocol;
 
 use crate::packet::build::{Frame, Ip, tcp};
@@ -28,6 +28,8 @@ pub struct Way {
     pub method: u8,
     /// Scheduler.
     pub scheduler: u8,
+    /// Whether connections are tracked on change only.
+    pub on_change: bool,
 }
 
 const fn way(family: Family, port: u16, protocol: u8, method: u8, scheduler: u8) -> Way {
@@ -37,6 +39,7 @@ const fn way(family: Family, port: u16, protocol: u8, method: u8, scheduler: u8)
         protocol,
         method,
         scheduler,
+        on_change: false,
     }
 }
 
@@ -82,9 +85,20 @@ pub const MH: Way = way(
     method::IPIP,
     scheduler::MAGLEV,
 );
+/// The same by the table alone: connections are tracked on change, and nothing changes.
+pub const ON_CHANGE: Way = Way {
+    on_change: true,
+    ..way(
+        Family::V4,
+        84,
+        protocol::TCP,
+        method::IPIP,
+        scheduler::MAGLEV,
+    )
+};
 
 /// All of them.
-pub const ALL: [Way; 6] = [TUN, NAT, DR, UDP, TUN6, MH];
+pub const ALL: [Way; 7] = [TUN, NAT, DR, UDP, TUN6, MH, ON_CHANGE];
 
 /// The director's tables, with so many buckets for each of so many CPUs.
 #[must_use]
@@ -112,12 +126,22 @@ pub fn fixture(cpus: u32, buckets: u32) -> Fixture {
         if way.scheduler == scheduler::MAGLEV {
             // As long as a director's, its entries in some order: what they are does not matter to the cost.
             let destinations = fixture.destinations_of(id);
-            let table: Vec<u32> = (0..MAGLEV_SLOTS)
+            let slots = if way.on_change {
+                ON_CHANGE_SLOTS
+            } else {
+                MAGLEV_SLOTS
+            };
+            let table: Vec<u32> = (0..slots)
                 .map(|slot: usize| {
                     destinations[slot.wrapping_mul(2_654_435_761) % destinations.len()]
                 })
                 .collect();
             fixture.schedule(id, &table);
+        }
+        if way.on_change {
+            fixture.change_service(id, |record| {
+                record.flags = service::ON_CHANGE | service::PORT;
+            });
         }
     }
     fixture
@@ -125,6 +149,8 @@ pub fn fixture(cpus: u32, buckets: u32) -> Fixture {
 
 /// Slots of a Maglev table.
 const MAGLEV_SLOTS: usize = 65_537;
+/// Slots where connections are tracked on change.
+const ON_CHANGE_SLOTS: usize = director::scheduler::ON_CHANGE_SLOTS;
 
 impl Way {
     fn packet(self, flags: u8) -> Vec<u8> {
