@@ -13,6 +13,7 @@ mod icmp;
 mod life;
 mod many;
 mod methods;
+mod on_change;
 mod operators;
 mod others;
 mod scale;
