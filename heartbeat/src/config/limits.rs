@@ -74,6 +74,14 @@ pub const TIME_OR_NONE: Times = Times::between(0, 3_600_000);
 pub const ADVERTS_V3: Times = Times::between(10, 40_950);
 /// Interval of VRRP version 2: 8 bits of seconds.
 pub const ADVERTS_V2: Times = Times::between(1_000, 255_000);
+/// Longest interval that is believed of a foreign VRRP router, unless this node's own is longer. RFC 9568 section 6.4.2 has a
+/// backup take over any Max Advertise Interval that it hears, up to 40.95 s: nobody signs adverts, and one that is forged would
+/// keep all nodes from serving for three times as long.
+pub const FOREIGN_INTERVAL: Duration = Duration::from_secs(10);
+/// Splits with foreign VRRP routers that are told of in [`SAID_ANEW`]: nobody signs adverts.
+pub const FOREIGN_SPLITS: u32 = 5;
+/// How soon the same warning is given again while its cause lasts.
+pub const SAID_ANEW: Duration = Duration::from_secs(60);
 
 /// The dead time is at least so many keepalives: one lost heartbeat is no death, and the lease needs the rest.
 pub const KEEPALIVES_IN_DEADTIME: u32 = 3;

@@ -5,7 +5,8 @@
 //!    address, name. But a primary that another primary cannot hear must yield to it, as only it knows of the two.
 //! 3. A node asks for the group when it goes before the primary and may fail back; the primary then releases, and only
 //!    then the node takes. So a failback never has two primaries.
-//! 4. While nobody serves the group, the best of those alive takes it. The others wait for it, but not for ever.
+//! 4. A foreign VRRP router that goes before keeps all nodes from serving, but not one that an operator ordered to.
+//! 5. While nobody serves the group, the best of those alive takes it. The others wait for it, but not for ever.
 
 use std::cmp::Reverse;
 use std::net::IpAddr;
@@ -150,7 +151,9 @@ fn primary(own: Own, others: &[Other], at: Circumstances) -> Decision {
         }
         split = Some(other.peer);
     }
-    if let Some(address) = at.foreign_before {
+    if let Some(address) = at.foreign_before
+        && !own.rank.is_forced
+    {
         return Decision::Yield(Why::Foreign(address));
     }
     let asks = |other: &&Other| other.wants && other.can_serve() && !other.is_primary;
@@ -178,7 +181,8 @@ fn backup(own: Own, others: &[Other], at: Circumstances) -> Decision {
         return wait(is_able && asks(own, primary, others, at), false);
     }
     let is_told_of_foreign = !at.hears_foreign && others.iter().any(|other| other.sees_foreign);
-    if at.foreign || (is_told_of_foreign && !own.rank.is_forced) {
+    let is_ordered = own.rank.is_forced && is_able;
+    if (at.foreign || is_told_of_foreign) && !is_ordered {
         return wait(false, false);
     }
     if !is_able {

@@ -9,6 +9,7 @@ mod peers;
 mod report;
 mod roles;
 mod routers;
+mod seldom;
 mod send;
 mod split;
 mod types;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::peers::{self, Fencing, Peer};
-use super::routers::{self, OWNER, Router};
+use super::routers::{self, HIGHEST, OWNER, Router, Standing};
 use super::types::{
     Action, Alert, Command, FenceResult, Filled, Input, LinkId, Note, Reason, Role, Scope,
     Transition,
@@ -244,12 +244,16 @@ impl Machine {
         let Some(position) = self.routers.iter().position(is_meant) else {
             return;
         };
-        // A node of ours is judged by its heartbeats; its advert is a sign of life.
+        // A node of ours is judged by its heartbeats. Where these are not signed its advert is a sign of life; where they are it
+        // is none, as anybody could have sent it.
         if let Some(peer) = self
             .peers
             .iter_mut()
             .find(|peer| peer.addresses.contains(&from))
         {
+            if self.config.keys.is_some() {
+                return;
+            }
             let mut alerts = Vec::new();
             peer.is_heard_on(self.now, link, &self.config, &mut alerts);
             if advert.priority > 0 && peer.is_alive() {
@@ -266,17 +270,21 @@ impl Machine {
         else {
             return;
         };
-        let is_primary = self.units[unit].is_primary();
-        let priority = self.priority_in_vrrp(unit);
-        let preempts = self.preempts(unit);
+        let own = Standing {
+            is_primary: self.units[unit].is_primary(),
+            priority: self.priority_in_vrrp(unit),
+            preempts: self.preempts(unit),
+            is_forced: self.units[unit].is_forced && self.unfit.is_none(),
+        };
         let now = self.now;
         let router = &mut self.routers[position];
-        match router.hear(now, from, advert, (is_primary, priority, preempts)) {
+        match router.hear(now, from, advert, own) {
             routers::Heard::Nothing | routers::Heard::GoesBefore => {}
             routers::Heard::MustYield => {
                 router.next_advert = now;
                 if advert.priority > 0 {
-                    self.foreign_split(unit, from, advert, actions);
+                    let until = now + router.silence(advert.interval);
+                    self.foreign_split(unit, from, until, actions);
                 }
             }
             routers::Heard::Released => {
@@ -430,12 +438,14 @@ impl Machine {
         u8::try_from(lowered).unwrap_or(unit.base)
     }
 
-    /// On standby the least, so that any foreign router goes before.
+    /// On standby the least, so that any foreign router goes before; by an order to take over the most, so that none does but
+    /// the owner of the addresses.
     pub(super) fn priority_in_vrrp(&self, unit: usize) -> u8 {
-        if self.units[unit].is_standby {
-            self.priority(unit).min(1)
-        } else {
-            self.priority(unit)
+        match self.priority(unit) {
+            0 => 0,
+            priority if self.units[unit].is_standby => priority.min(1),
+            priority if self.units[unit].is_forced => priority.max(HIGHEST),
+            priority => priority,
         }
     }
 

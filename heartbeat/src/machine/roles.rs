@@ -6,7 +6,7 @@ use super::decide::{self, Circumstances, Decision, Other, Own, Rank, Why};
 use super::node::{FENCE_AGAIN, HISTORY, Machine, Stage};
 use super::peers::Fencing;
 use super::routers::OWNER;
-use super::types::{Action, Filled, Note, PeerState, Reason, Role, Run, Transition};
+use super::types::{Action, Command, Filled, Note, PeerState, Reason, Role, Run, Transition};
 use super::unit::Last;
 use crate::config::AutoFailback;
 use crate::wire::message::GroupState;
@@ -165,7 +165,7 @@ impl Machine {
         let before = unit.split;
         unit.split = split.and(before.or(split));
         let now = self.now;
-        let foreign = unit.foreign_split.take_if(|(_, until)| now >= *until);
+        let foreign = unit.foreign_split.take_if(|split| now >= split.until);
         match (before, split) {
             (None, Some(peer)) => {
                 self.split_begins(index, &self.peers[peer].name, true, actions);
@@ -173,8 +173,8 @@ impl Machine {
             (Some(peer), None) => self.split_is_over(index, &self.peers[peer].name, actions),
             (None, None) | (Some(_), Some(_)) => {}
         }
-        if let Some((address, _)) = foreign {
-            self.split_is_over(index, &address.to_string(), actions);
+        if let Some(split) = foreign {
+            self.foreign_split_is_over(index, split, actions);
         }
         if foreign.is_some() || (before.is_some() && split.is_none()) {
             let groups = self.units[index].groups.iter();
@@ -228,6 +228,9 @@ impl Machine {
                 Reason::PrimaryRestarted(name(peer))
             }
             (Last::Peer(peer, _), _) => Reason::PrimaryReleased(name(peer)),
+            (Last::Foreign(_), _) if self.units[index].is_forced => {
+                Reason::Operator(Command::Takeover)
+            }
             (Last::Foreign(address), _) => {
                 let mut foreign = self.routers_of(index).filter_map(|router| router.foreign);
                 let is_heard = foreign
@@ -315,8 +318,8 @@ impl Machine {
         if let Some(peer) = split {
             self.split_is_over(index, &self.peers[peer].name, actions);
         }
-        if let Some((address, _)) = foreign_split {
-            self.split_is_over(index, &address.to_string(), actions);
+        if let Some(split) = foreign_split {
+            self.foreign_split_is_over(index, split, actions);
         }
         let unit = &mut self.units[index];
         unit.role = to;

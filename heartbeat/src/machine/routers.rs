@@ -7,11 +7,13 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::types::LinkId;
-use crate::config::{Config, LinkKind};
+use crate::config::{Config, LinkKind, limits};
 use crate::wire::vrrp::{Addresses, Advert, Version};
 
 /// Priority of the owner of the addresses.
 pub(super) const OWNER: u8 = 255;
+/// The highest priority of who does not own them.
+pub(super) const HIGHEST: u8 = 254;
 
 /// One virtual router.
 #[derive(Clone, Debug)]
@@ -23,6 +25,8 @@ pub(super) struct Router {
     pub(super) vrid: u8,
     /// How often this node advertises.
     interval: Duration,
+    /// Longest interval that is believed of another router: [`limits::FOREIGN_INTERVAL`].
+    longest: Duration,
     /// How often the primary does (Active_Adver_Interval).
     active_interval: Duration,
     /// This node's address on the link.
@@ -41,6 +45,17 @@ pub(super) struct Foreign {
     pub(super) address: IpAddr,
     pub(super) priority: u8,
     pub(super) heard_at: Duration,
+}
+
+/// How this node stands to the group.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Standing {
+    pub(super) is_primary: bool,
+    pub(super) priority: u8,
+    /// Less than the own priority does not keep this node from becoming primary.
+    pub(super) preempts: bool,
+    /// An operator ordered takeover: no foreign router goes before this node.
+    pub(super) is_forced: bool,
 }
 
 /// What an advert of a foreign router means.
@@ -104,6 +119,7 @@ impl Router {
                         is_ipv6,
                         vrid,
                         interval: vrrp.interval,
+                        longest: vrrp.interval.max(limits::FOREIGN_INTERVAL),
                         active_interval: vrrp.interval,
                         address: None,
                         addresses,
@@ -143,14 +159,31 @@ impl Router {
         self.foreign.is_some_and(is_recent)
     }
 
-    /// Takes a foreign router's advert. `preempts`: less than the own priority does not keep this node from becoming primary.
+    /// How often a foreign router advertises, as far as that is believed.
+    pub(super) fn believed(&self, interval: Duration) -> Duration {
+        interval.min(self.longest)
+    }
+
+    /// Silence after which a foreign router that advertises so often is no longer there. Not less than this node's own three
+    /// intervals: who forges adverts cannot have the end of a split told, and the network, more often.
+    pub(super) fn silence(&self, interval: Duration) -> Duration {
+        self.believed(interval).max(self.interval) * 3
+    }
+
+    /// Takes a foreign router's advert.
     pub(super) fn hear(
         &mut self,
         now: Duration,
         from: IpAddr,
         advert: &Advert,
-        (is_primary, priority, preempts): (bool, u8, bool),
+        own: Standing,
     ) -> Heard {
+        let Standing {
+            is_primary,
+            priority,
+            preempts,
+            is_forced,
+        } = own;
         if advert.priority == 0 {
             let is_of_active = self.foreign.is_none_or(|foreign| foreign.address == from);
             if is_primary {
@@ -165,6 +198,7 @@ impl Router {
         let goes_before = advert.priority > priority
             || (advert.priority == priority && Some(from) > self.address);
         let is_accepted = match is_primary {
+            _ if is_forced => false,
             true => goes_before,
             // Section 6.4.2 (450): Preempt_Mode decides over what is less, and what is equal is accepted.
             false => advert.priority >= priority || !preempts,
@@ -186,7 +220,7 @@ impl Router {
         });
         if is_accepted {
             if self.version == Version::V3 {
-                self.active_interval = advert.interval;
+                self.active_interval = self.believed(advert.interval);
             }
             self.wait(now, priority);
         }

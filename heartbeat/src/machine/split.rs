@@ -1,27 +1,47 @@
 //! Splits: two nodes serve the same group. Told of when they begin, and when they are over.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use super::node::{Machine, tell};
 use super::types::{Action, Alert};
-use crate::wire::vrrp::Advert;
+use super::unit::ForeignSplit;
+use crate::config::limits::{FOREIGN_SPLITS, SAID_ANEW};
 
 impl Machine {
-    /// A foreign router is primary too and has to yield.
+    /// A foreign router is primary too and has to yield. It is so until then, if nothing more is heard.
     pub(super) fn foreign_split(
         &mut self,
         index: usize,
         from: IpAddr,
-        advert: &Advert,
+        until: Duration,
         actions: &mut Vec<Action>,
     ) {
-        let over_at = self.now + advert.interval * 3;
-        match &mut self.units[index].foreign_split {
-            Some((_, until)) => *until = over_at,
-            none => {
-                *none = Some((from, over_at));
-                self.split_begins(index, &from.to_string(), true, actions);
-            }
+        let unit = &mut self.units[index];
+        if let Some(split) = &mut unit.foreign_split {
+            split.until = until;
+            return;
+        }
+        // Anybody can have any number of them begin.
+        let is_told = unit.foreign_splits.may(self.now, FOREIGN_SPLITS, SAID_ANEW);
+        unit.foreign_split = Some(ForeignSplit {
+            address: from,
+            until,
+            is_told,
+        });
+        if is_told {
+            self.split_begins(index, &from.to_string(), true, actions);
+        }
+    }
+
+    pub(super) fn foreign_split_is_over(
+        &self,
+        unit: usize,
+        split: ForeignSplit,
+        actions: &mut Vec<Action>,
+    ) {
+        if split.is_told {
+            self.split_is_over(unit, &split.address.to_string(), actions);
         }
     }
 

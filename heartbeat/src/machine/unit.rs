@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use super::seldom::Seldom;
 use super::types::{Reason, Role};
 use crate::config::Timing;
 
@@ -36,11 +37,23 @@ pub(super) struct Unit {
     pub(super) last_primary: Last,
     /// This peer is primary too: whom its beginning was told of.
     pub(super) split: Option<usize>,
-    /// A foreign router was primary too, until then at least.
-    pub(super) foreign_split: Option<(IpAddr, Duration)>,
+    /// A foreign router is primary too.
+    pub(super) foreign_split: Option<ForeignSplit>,
+    /// How often that was told of lately.
+    pub(super) foreign_splits: Seldom,
     /// The role that the programs were told last.
     pub(super) program: Option<Role>,
     losses: VecDeque<Duration>,
+}
+
+/// A foreign router that is primary beside this node.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ForeignSplit {
+    pub(super) address: IpAddr,
+    /// It is over when nothing is heard until then.
+    pub(super) until: Duration,
+    /// Its beginning was told of, and so its end will be.
+    pub(super) is_told: bool,
 }
 
 /// Who was seen as primary last.
@@ -72,6 +85,7 @@ impl Unit {
             last_primary: Last::Nobody,
             split: None,
             foreign_split: None,
+            foreign_splits: Seldom::default(),
             program: None,
             losses: VecDeque::new(),
         }

@@ -5,13 +5,21 @@ use super::*;
 
 /// One router that hears adverts of 10.0.0.9; this is 10.0.0.5.
 fn router(priority: u8, auto_failback: &str) -> Nodes {
+    router_with(
+        priority,
+        auto_failback,
+        "links: [{ vrrp: { interface: eth0 } }]",
+    )
+}
+
+fn router_with(priority: u8, auto_failback: &str, links: &str) -> Nodes {
     let text = format!(
         "
 node: lb1
 keepalive: 100ms
 deadtime: 300ms
 auto_failback: {auto_failback}
-links: [{{ vrrp: {{ interface: eth0 }} }}]
+{links}
 groups: [{{ name: web, interface: eth0, addresses: [198.51.100.10/24], priority: {priority}, vrid: 7 }}]"
     );
     let mut nodes = Nodes::start(vec![Arc::new(
@@ -208,4 +216,114 @@ fn vrrp_on_standby_yields_to_anybody() {
     nodes.order(0, Command::Ready);
     nodes.advertised(2, 1000);
     assert_eq!(nodes.roles(), [Primary]);
+}
+
+/// What is believed of a foreign router's interval: 40.95 s, once, would keep nodes from serving for two minutes.
+#[test]
+fn a_long_interval_is_believed_so_far_only() {
+    // Of the foreign router, of this one; after how many milliseconds it takes the group.
+    for (foreign, own, expected) in [
+        (1_000, 100, 3_609),
+        (10_000, 100, 36_094),
+        (40_950, 100, 36_094),
+        (40_950, 20_000, 72_188),
+    ] {
+        let link = format!("links: [{{ vrrp: {{ interface: eth0, interval: {own}ms }} }}]");
+        let mut nodes = router_with(100, "true", &link);
+        nodes.advertise(9, 255, foreign);
+        let since = nodes.now;
+        nodes.pass(80_000);
+        let after = nodes.took_after(0, since);
+        assert!(
+            (expected..=expected + 2).contains(&after),
+            "{foreign} {own}: {after}"
+        );
+    }
+}
+
+/// Whatever a foreign router says, and says again: an operator's order stands until another one comes.
+#[test]
+fn an_operators_order_wins_over_a_foreign_router() {
+    for priority in [90, 150, 255] {
+        let mut nodes = router(100, "true");
+        nodes.advertised(priority.max(101), 1000);
+        nodes.advertise(9, priority, 40_950);
+        assert_eq!(nodes.roles(), [Backup], "{priority}");
+        nodes.order(0, Command::Takeover);
+        assert_eq!(nodes.roles(), [Primary], "{priority}");
+        assert_eq!(nodes.reason(0), "an operator ordered takeover");
+        let since = nodes.now;
+        nodes.advertised(priority, 2000);
+        assert_eq!(nodes.roles(), [Primary], "{priority}");
+        let sent = nodes.priorities_sent(since);
+        let is_most = |sent: &u8| *sent == 254;
+        assert!(!sent.is_empty() && sent.iter().all(is_most), "{sent:?}");
+        nodes.order(0, Command::Ready);
+        nodes.advertised(priority, 2000);
+        let expected = if priority > 100 { Backup } else { Primary };
+        assert_eq!(nodes.roles(), [expected], "{priority}");
+    }
+    // A node that is not fit does not obey.
+    let mut nodes = router(100, "true");
+    nodes.advertised(150, 1000);
+    nodes.fit(0, 0, Some("no carrier"));
+    nodes.order(0, Command::Takeover);
+    nodes.advertised(150, 1000);
+    assert_eq!(nodes.roles(), [Unfit]);
+}
+
+/// Where heartbeats are signed an advert is no sign of a node's life: anybody can send it.
+#[test]
+fn an_advert_keeps_a_dead_node_alive_only_without_a_key() {
+    let key = "key: { id: 1, file: /etc/director/heartbeat.key }";
+    for (key, expected) in [("", Backup), (key, Primary)] {
+        let with_vrrp = |node| {
+            let text = format!(
+                "
+node: {node}
+keepalive: 100ms
+deadtime: 300ms
+initdead: 1s
+{key}
+links: [{{ udp: {{ interface: eth0, broadcast: true }} }}, {{ vrrp: {{ interface: eth0 }} }}]
+groups: [{{ name: web, interface: eth0, addresses: [198.51.100.10/24], priority: {{ lb1: 150, lb2: 100 }}, vrid: 7 }}]"
+            );
+            Arc::new(config::parse("test", &text, "host").unwrap())
+        };
+        let mut nodes = Nodes::start(vec![with_vrrp("lb1"), with_vrrp("lb2")]);
+        for (node, last) in [5, 6].into_iter().enumerate() {
+            let v4 = Some(Ipv4Addr::new(10, 0, 0, last));
+            let (link, v6) = (LinkId(1), None);
+            nodes.give(node, Input::Addresses { link, v4, v6 });
+        }
+        nodes.pass(2000);
+        assert_eq!(nodes.roles(), [Primary, Backup]);
+        nodes.still[0] = true;
+        for _ in 0..20 {
+            nodes.pass(100);
+            // In lb1's name.
+            let (link, from) = (LinkId(1), IpAddr::from([10, 0, 0, 5]));
+            let advert = advert(150, 100);
+            nodes.give(1, Input::Advert { link, from, advert });
+        }
+        assert_eq!(nodes.roles()[1], expected, "{key}");
+    }
+}
+
+/// Anybody can have a split begin and end as often as he likes, but not be told of as often.
+#[test]
+fn splits_with_foreign_routers_are_told_of_so_often() {
+    let mut nodes = router(100, "true");
+    nodes.pass(1000);
+    for _ in 0..100 {
+        nodes.advertise(9, 50, 10);
+        nodes.pass(400);
+    }
+    let splits = nodes.splits(0);
+    let told = (0..5).flat_map(|_| [split("10.0.0.9", true), split_over("10.0.0.9")]);
+    assert_eq!(splits, told.collect::<Vec<_>>());
+    nodes.pass(30_000);
+    nodes.advertise(9, 50, 10);
+    nodes.pass(400);
+    assert_eq!(nodes.splits(0).len(), splits.len() + 2, "a minute later");
 }
