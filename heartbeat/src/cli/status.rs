@@ -106,6 +106,17 @@ fn write(out: &mut String, status: &Value) -> std::fmt::Result {
         if node["hears_us"] == false && word(&node["state"]) == "alive" {
             heard.push("does not hear this node".to_owned());
         }
+        if node["is_unproven"] == true {
+            heard.push(
+                "heard but not believed: its messages may be recorded ones, they do not show that it hears this node"
+                    .to_owned(),
+            );
+        }
+        if let [keepalive, deadtime] = list(&node["other_times_ms"]) {
+            heard.push(format!(
+                "has other times than this node: keepalive {keepalive} ms, deadtime {deadtime} ms"
+            ));
+        }
         writeln!(
             out,
             "  {:<16} {:<10} {}",

@@ -67,8 +67,9 @@ impl Config {
     /// How long two nodes are primary of one group at most, while a link between them works: no heartbeat is more than
     /// `deadtime` after the one before it, in at least one direction.
     ///
-    /// Where it works in both directions, the next message that arrives ends it. Where only one hears the other, it waits
-    /// for `deadtime` to be sure that it is not heard.
+    /// Where it works in both directions, the next message that arrives ends it; where messages are signed and one of them has
+    /// just started, the one after that, which shows that it is no recorded one. Where only one hears the other, and may
+    /// believe it, it waits for `deadtime` to be sure that it is not heard.
     #[must_use]
     pub fn two_primaries(&self) -> Duration {
         let Timing {
@@ -76,7 +77,11 @@ impl Config {
             deadtime,
             ..
         } = self.timing;
-        deadtime * 2 + keepalive * (2 + DELAY)
+        let proof = match self.keys {
+            Some(_) => keepalive * (1 + DELAY),
+            None => Duration::ZERO,
+        };
+        deadtime * 2 + keepalive * (2 + DELAY) + proof
     }
 
     /// How soon after the last fault a group has a primary, if any node is fit for it.

@@ -184,7 +184,11 @@ impl Machine {
             Input::Tick => {}
             Input::Heartbeat { link, message } => {
                 let mut alerts = Vec::new();
-                let (config, own) = (Arc::clone(&self.config), self.own);
+                let config = Arc::clone(&self.config);
+                let own = peers::Own {
+                    index: self.own,
+                    incarnation: self.incarnation,
+                };
                 let from = (link, &message);
                 peers::hear(
                     &mut self.peers,
@@ -482,6 +486,13 @@ impl Machine {
     /// The address that decides where priorities are equal.
     pub(super) fn address(&self) -> Option<IpAddr> {
         self.routers.iter().find_map(|router| router.address)
+    }
+
+    /// Whether messages of this node are believed.
+    #[cfg(test)]
+    pub(crate) fn believes(&self, node: &str) -> bool {
+        let mut peers = self.peers.iter().filter(|peer| peer.name == node);
+        self.config.keys.is_none() || peers.any(|peer| peer.is_proven)
     }
 
     /// Whether a peer hears this node.

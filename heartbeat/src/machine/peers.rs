@@ -3,7 +3,9 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use super::seldom::Seldom;
 use super::types::{Alert, LinkId, LinkState, PeerState};
+use crate::config::limits::SAID_ANEW;
 use crate::config::{Config, Timing};
 use crate::wire::message::{GroupState, Message, NameId, NodeState};
 
@@ -17,6 +19,16 @@ pub(super) struct Peer {
     pub(super) state: PeerState,
     /// 0: it was never heard of.
     pub(super) incarnation: u64,
+    /// The newest that any message named, believed or not; 0: none.
+    pub(super) heard_incarnation: u64,
+    /// One of its incarnations was there after this node's start, and so are all that follow.
+    pub(super) is_proven: bool,
+    /// It is heard, but nothing shows that it was there after this node's start: since when, and when last.
+    unproven: Option<(Duration, Duration)>,
+    unproven_told: Seldom,
+    /// Its keepalive and deadtime, where this node has others.
+    pub(super) other_times: Option<(Duration, Duration)>,
+    other_times_told: Seldom,
     pub(super) sequence: u64,
     pub(super) address: Option<IpAddr>,
     /// The addresses that its adverts come from.
@@ -66,6 +78,12 @@ impl Peer {
             index,
             state: PeerState::Unknown,
             incarnation: 0,
+            heard_incarnation: 0,
+            is_proven: false,
+            unproven: None,
+            unproven_told: Seldom::default(),
+            other_times: None,
+            other_times_told: Seldom::default(),
             sequence: 0,
             address: None,
             addresses: Vec::new(),
@@ -95,6 +113,52 @@ impl Peer {
     pub(super) fn is_relayed(&self, now: Duration, timing: &Timing) -> bool {
         let is_direct = |heard: &Heard| heard.at.is_some_and(|at| now < at + timing.deadtime);
         self.is_alive() && !self.links.iter().any(is_direct)
+    }
+
+    /// Whether this message of its was sent after this node's start, and is no recorded one of a node that may be dead.
+    ///
+    /// Of three signs one is enough. It names this node's incarnation, which nobody knew before. Or its sender was started
+    /// later than this node: incarnations are times of day. Or this was shown before: what is older than a proven message
+    /// is refused for its sequence, and a later incarnation began later.
+    ///
+    /// So a node whose messages arrive, though it hears of this node by no way, is believed only if one of them was started
+    /// since they last heard each other. Without a key nothing is asked: who can forge messages need record none.
+    fn is_fresh(&self, message: &Message, own: (NameId, u64), config: &Config) -> bool {
+        let names_us = || {
+            let mut others = message.others.iter();
+            others.any(|node| (node.node, node.incarnation) == own)
+        };
+        config.keys.is_none() || self.is_proven || message.sender.incarnation >= own.1 || names_us()
+    }
+
+    /// Whether it is heard, but not believed.
+    pub(super) fn is_unproven(&self) -> bool {
+        self.unproven.is_some()
+    }
+
+    fn is_in_doubt(&mut self, now: Duration) {
+        let since = self.unproven.map_or(now, |(since, _)| since);
+        self.unproven = Some((since, now));
+    }
+
+    /// Takes its times, and warns where this node has others.
+    fn compare_times(
+        &mut self,
+        now: Duration,
+        message: &Message,
+        config: &Config,
+        alerts: &mut Vec<Alert>,
+    ) {
+        let own = (config.timing.keepalive, config.timing.deadtime);
+        let theirs = (message.keepalive, message.deadtime);
+        self.other_times = (theirs != own).then_some(theirs);
+        if theirs != own && self.other_times_told.may(now, 1, SAID_ANEW) {
+            alerts.push(Alert::OtherTimes {
+                node: self.name.clone(),
+                theirs,
+                own,
+            });
+        }
     }
 
     /// Takes news, if they are news. `alive` is by position in [`Config::nodes`], `own` this node's bit in it.
@@ -210,6 +274,13 @@ impl Peer {
                 }
             }
         }
+        if let Some((since, last)) = self.unproven {
+            if now >= last + timing.deadtime {
+                self.unproven = None;
+            } else if now >= since + timing.deadtime && self.unproven_told.may(now, 1, SAID_ANEW) {
+                alerts.push(Alert::Unproven(self.name.clone()));
+            }
+        }
         let is_one_way = |since| now >= since + timing.deadtime;
         if self.unheard_since.is_some_and(is_one_way) && !self.is_one_way_told {
             self.is_one_way_told = true;
@@ -227,12 +298,23 @@ impl Peer {
     }
 }
 
-/// Takes a heartbeat: what it says of its sender and of others. `own` is this node's position in [`Config::nodes`].
+/// This node.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Own {
+    /// Its position in [`Config::nodes`].
+    pub(super) index: usize,
+    pub(super) incarnation: u64,
+}
+
+/// Takes a heartbeat: what it says of its sender and of others.
 pub(super) fn hear(
     peers: &mut [Peer],
     now: Duration,
     config: &Config,
-    own: usize,
+    Own {
+        index: own,
+        incarnation,
+    }: Own,
     group_ids: &[NameId],
     (link, message): (LinkId, &Message),
     alerts: &mut Vec<Alert>,
@@ -241,6 +323,23 @@ pub(super) fn hear(
     let mentioned: Vec<&NodeState> = std::iter::once(&message.sender)
         .chain(&message.others)
         .collect();
+    for node in &mentioned {
+        if let Some(peer) = peers.iter_mut().find(|peer| peer.id == node.node) {
+            peer.heard_incarnation = peer.heard_incarnation.max(node.incarnation);
+        }
+    }
+    let sender = peers.iter_mut().find(|peer| peer.id == message.sender.node);
+    let Some(sender) = sender else {
+        return;
+    };
+    let own_name = own_id.unwrap_or(NameId(0));
+    if !sender.is_fresh(message, (own_name, incarnation), config) {
+        sender.is_in_doubt(now);
+        return;
+    }
+    sender.is_proven = true;
+    sender.unproven = None;
+    sender.compare_times(now, message, config, alerts);
     // Positions in the message to positions in the configuration.
     let positions: Vec<Option<usize>> = mentioned
         .iter()

@@ -43,6 +43,11 @@ impl Machine {
             incarnation: (peer.incarnation > 0).then_some(peer.incarnation),
             hears_us: self.is_heard_by(peer),
             is_relayed: peer.is_relayed(self.now, timing),
+            is_unproven: peer.is_unproven(),
+            other_times_ms: peer.other_times.map(|(keepalive, deadtime)| {
+                [keepalive, deadtime]
+                    .map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
+            }),
             links: links.collect(),
         }
     }

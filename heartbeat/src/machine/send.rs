@@ -84,6 +84,19 @@ impl Machine {
             alive: mask(peer.alive),
             groups: peer.groups.clone(),
         });
+        // Of the others only that they were heard, so that they know that this message was sent after their start.
+        let heard = self
+            .peers
+            .iter()
+            .filter(|peer| !news(peer) && peer.heard_incarnation > 0);
+        let heard = heard.map(|peer| NodeState {
+            node: peer.id,
+            incarnation: peer.heard_incarnation,
+            sequence: 0,
+            address: None,
+            alive: 0,
+            groups: vec![GroupState::default(); self.config.groups.len()],
+        });
         let addresses = self.routers.iter().filter_map(|router| router.address);
         let mut addresses: Vec<IpAddr> = addresses.collect();
         addresses.sort_unstable();
@@ -91,6 +104,8 @@ impl Machine {
         actions.push(Action::Heartbeat(Message {
             addresses,
             is_leaving: matches!(self.stage, Stage::Leaving(..)),
+            keepalive: self.config.timing.keepalive,
+            deadtime: self.config.timing.deadtime,
             groups: self.group_ids.clone(),
             sender: NodeState {
                 node: self
@@ -104,7 +119,7 @@ impl Machine {
                 alive: (1 << (alive.len() + 1)) - 1,
                 groups: self.states(),
             },
-            others: others.collect(),
+            others: others.chain(heard).collect(),
         }));
     }
 

@@ -5,11 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{
-    Action, Alert, Command, FenceResult, Filled, Input, LinkId, Machine, Note, Role, Scope,
+    Action, Alert, Command, FenceResult, Filled, Input, LinkId, Machine, Note, PeerState, Role,
+    Scope,
 };
 use crate::config::{self, Config};
 use crate::wire::vrrp::{Addresses, Advert, Version};
 
+mod fresh;
 mod split;
 mod vrrp;
 

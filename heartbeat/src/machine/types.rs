@@ -320,6 +320,17 @@ pub enum Alert {
     },
     /// A node is heard but does not hear this one.
     OneWay(String),
+    /// A node is heard, but nothing shows that its messages are no recorded ones from before this node's start.
+    Unproven(String),
+    /// A node has another keepalive or deadtime than this one.
+    OtherTimes {
+        /// The node.
+        node: String,
+        /// Its keepalive and deadtime.
+        theirs: (Duration, Duration),
+        /// This node's.
+        own: (Duration, Duration),
+    },
     /// Another one is primary of the same group at the same time.
     SplitBrain {
         /// The group.
@@ -377,6 +388,20 @@ impl fmt::Display for Alert {
             }
             Alert::LinkBack { node, link } => write!(f, "node {node} is heard on the link {link}"),
             Alert::OneWay(node) => write!(f, "node {node} is heard, but does not hear this node"),
+            Alert::Unproven(node) => write!(
+                f,
+                "node {node} is heard, but not believed: its messages may be recorded ones from before this node's start, as \
+                 they do not show that it hears this node; does it (a firewall, a cable)?"
+            ),
+            Alert::OtherTimes { node, theirs, own } => write!(
+                f,
+                "node {node} has a keepalive of {} ms and a deadtime of {} ms, this node of {} ms and {} ms: give all nodes \
+                 the same",
+                theirs.0.as_millis(),
+                theirs.1.as_millis(),
+                own.0.as_millis(),
+                own.1.as_millis()
+            ),
             Alert::SplitBrain {
                 group,
                 other,
@@ -475,6 +500,10 @@ pub struct PeerStatus {
     pub hears_us: bool,
     /// It is heard of through other nodes only.
     pub is_relayed: bool,
+    /// It is heard, but not believed: nothing shows that its messages are no recorded ones.
+    pub is_unproven: bool,
+    /// Its keepalive and deadtime in milliseconds, where this node has others.
+    pub other_times_ms: Option<[u64; 2]>,
     /// Every link that it was ever heard on.
     pub links: Vec<LinkStatus>,
 }

@@ -79,6 +79,19 @@ impl Judge {
             .then_some(traffic.good_since)
     }
 
+    /// Since when a link between two nodes works: in both directions, or in one whose messages are believed.
+    fn works_since(&self, world: &World, a: usize, b: usize) -> Option<Micros> {
+        let good = |from, to| self.good_since(from, to, world.now);
+        let both = good(a, b)
+            .zip(good(b, a))
+            .map(|(there, back)| there.max(back));
+        let ways = [(a, b), (b, a)].into_iter();
+        let believed = ways
+            .filter(|(from, to)| world.believes(*from, *to))
+            .filter_map(|(from, to)| good(from, to));
+        believed.chain(both).min()
+    }
+
     /// A node takes a group.
     pub(super) fn took(&mut self, world: &World, node: usize, group: usize) {
         let now = world.now;
@@ -92,7 +105,8 @@ impl Judge {
             }
             let heard_until_then =
                 || self.traffic[other][node].last + self.bounds.keepalive >= about.frozen_at;
-            if about.is_frozen && about.serves(group, now) && heard_until_then() {
+            let is_heard = || heard_until_then() && world.believes(other, node);
+            if about.is_frozen && about.serves(group, now) && is_heard() {
                 self.wrong(now, || {
                     format!("node {node} took group {group}, which node {other}, that stands still, serves")
                 });
@@ -142,12 +156,9 @@ impl Judge {
                         continue;
                     }
                     let since = *self.both_since[group][a][b].get_or_insert(now);
-                    let ways = [(a, b), (b, a)];
-                    let good = ways
-                        .iter()
-                        .filter_map(|(from, to)| self.good_since(*from, *to, now))
-                        .min();
-                    let Some(good) = good else { continue };
+                    let Some(good) = self.works_since(world, a, b) else {
+                        continue;
+                    };
                     if now - since.max(good) > self.bounds.two_primaries {
                         self.wrong(now, || {
                             format!("nodes {a} and {b} are both primary of group {group} since {since}, with a link that works since {good}")

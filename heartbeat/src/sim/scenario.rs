@@ -8,8 +8,8 @@ use super::judge::{Bounds, Judge};
 use super::random::Random;
 use super::world::{Event, Fault, Micros, Node, Path, World};
 use crate::config::{
-    Announce, AutoFailback, Config, Fence, Fitness, Group, Link, LinkKind, Program, SerialLink,
-    Timing, VrrpLink,
+    Announce, AutoFailback, Config, Fence, Fitness, Group, KeyFile, KeyFiles, Link, LinkKind,
+    Program, SerialLink, Timing, VrrpLink,
 };
 use crate::machine::{Command, Scope};
 
@@ -22,6 +22,10 @@ struct Setting {
     /// A VRRP router that is not a node of ours.
     has_foreign: bool,
     own_links: usize,
+    /// Heartbeats are signed.
+    has_key: bool,
+    /// Somebody has recorded what a node sent, which he plays to another one that starts when the first is dead.
+    is_replayed: bool,
     has_vrrp: bool,
     groups: usize,
     together: bool,
@@ -38,6 +42,8 @@ impl Setting {
         let has_vrrp = random.percent(25);
         let has_foreign = has_vrrp && random.percent(40);
         let own_links = random.one_of(&[1, 1, 2]);
+        let has_key = random.percent(50);
+        let is_replayed = has_key && random.percent(40);
         let groups = random.one_of(&[1, 1, 2, 3]);
         let keepalive = random.one_of(&[50, 100, 200]);
         let deadtime = keepalive * random.within(3..=6);
@@ -78,6 +84,8 @@ impl Setting {
             own_nodes,
             has_foreign,
             own_links,
+            has_key,
+            is_replayed,
             has_vrrp,
             groups,
             together,
@@ -163,7 +171,13 @@ impl Setting {
             timing: self.timing,
             auto_failback: self.auto_failback,
             failback_limit: Duration::from_secs(60),
-            keys: None,
+            keys: (self.has_key && !is_foreign).then(|| KeyFiles {
+                active: KeyFile {
+                    id: 1,
+                    file: PathBuf::from("/etc/director/heartbeat.key"),
+                },
+                accept: Vec::new(),
+            }),
             links: links.collect(),
             units: if self.together {
                 vec![(0..self.groups).collect()]
@@ -197,7 +211,13 @@ pub(super) fn run(seed: u64, tells: bool) -> Result<(), String> {
     };
     let nodes = (0..setting.nodes()).map(|node| {
         let drift = random.within(0..=10_000) as i64 - 5_000;
-        Node::new(setting.config(node), drift)
+        // A node whose clock is fast may be recorded, and believed by one that starts soon after.
+        let wrong_by = if setting.is_replayed {
+            0
+        } else {
+            random.within(0..=4_000) as i64 - 2_000
+        };
+        Node::new(setting.config(node), drift, wrong_by)
     });
     let nodes: Vec<Node> = nodes.collect();
     let longest = nodes[0].config.clone();
@@ -437,6 +457,22 @@ fn heal(
         }
     }
     let mut runs = vec![true; nodes];
+    let dead = setting.is_replayed.then(|| random.below(setting.own_nodes));
+    if let Some(from) = dead {
+        let to = (from + 1) % setting.own_nodes;
+        world.at(end, Event::Fault(Fault::Crash(to)));
+        // As slowly as it may be, so that it lasts.
+        let every = setting.timing.deadtime.as_micros() as Micros * 9 / 10;
+        world.at(
+            end + 1,
+            Event::Replay {
+                from,
+                to,
+                nth: 0,
+                every,
+            },
+        );
+    }
     for node in 0..nodes {
         world.at(end, Event::Fault(Fault::Thaw(node)));
         let (lowers, unfit) = if random.percent(15) {
@@ -452,9 +488,9 @@ fn heal(
                 unfit,
             }),
         );
-        if random.percent(15) {
+        if random.percent(15) || dead == Some(node) {
             runs[node] = false;
-            let last = if random.percent(50) {
+            let last = if dead == Some(node) || random.percent(50) {
                 Fault::Crash(node)
             } else {
                 Fault::Stop(node)

@@ -17,6 +17,10 @@ use crate::wire::vrrp::{Advert, ChecksumRule, Envelope};
 pub(super) type Micros = u64;
 
 const VRRP_GROUP: IpAddr = IpAddr::V4(Ipv4Addr::new(224, 0, 0, 18));
+/// Time of day at the beginning, in milliseconds.
+const TIME_OF_DAY: u64 = 1_700_000_000_000;
+/// Most messages of one node that are recorded.
+const RECORDED: usize = 4_096;
 /// Packets that wait for a node that stands still: what a socket holds.
 const SOCKET: usize = 128;
 
@@ -38,6 +42,10 @@ pub(super) struct Node {
     pub(super) incarnation: u64,
     /// Parts of a million that its clock is fast.
     drift: i64,
+    /// By so many milliseconds its time of day is wrong.
+    wrong_by: i64,
+    /// What it sent, for who means to play it again.
+    recorded: Vec<Arc<[u8]>>,
     booted: Micros,
     /// Stands still.
     pub(super) is_frozen: bool,
@@ -55,7 +63,7 @@ pub(super) struct Node {
 }
 
 impl Node {
-    pub(super) fn new(config: Config, drift: i64) -> Self {
+    pub(super) fn new(config: Config, drift: i64, wrong_by: i64) -> Self {
         let groups = config.groups.len();
         Self {
             receiver: Receiver::new(Keyring::without_secret(), ("", 0), [], 0),
@@ -63,6 +71,8 @@ impl Node {
             machine: None,
             incarnation: 0,
             drift,
+            wrong_by,
+            recorded: Vec::new(),
             booted: 0,
             is_frozen: false,
             frozen_at: 0,
@@ -118,6 +128,13 @@ pub(super) enum Event {
         to: usize,
         link: usize,
         bytes: Arc<[u8]>,
+    },
+    /// Somebody plays what a node had sent to another one, from this message on.
+    Replay {
+        from: usize,
+        to: usize,
+        nth: usize,
+        every: Micros,
     },
     Fenced {
         node: usize,
@@ -288,6 +305,35 @@ impl World {
                 .expect("an advert of ours");
                 self.feed(*to, Input::Advert { link, from, advert }, judge);
             }
+            Event::Replay {
+                from,
+                to,
+                nth,
+                every,
+            } => {
+                let (from, to, nth, every) = (*from, *to, *nth, *every);
+                let Some(bytes) = self.nodes[from].recorded.get(nth).cloned() else {
+                    return;
+                };
+                self.at(
+                    self.now + every,
+                    Event::Replay {
+                        from,
+                        to,
+                        nth: nth + 1,
+                        every,
+                    },
+                );
+                let heartbeat = Event::Heartbeat {
+                    from,
+                    to,
+                    link: 0,
+                    bytes,
+                    // Long ago: nothing that a link between them carried.
+                    sent: 0,
+                };
+                self.happen(heartbeat, judge);
+            }
             Event::Fenced { node, peer, result } => {
                 if self.nodes[*node].is_running() && !self.nodes[*node].is_frozen {
                     let (node, peer, result) = (*node, peer.clone(), *result);
@@ -322,7 +368,8 @@ impl World {
                 let node = &mut self.nodes[index];
                 // The start undoes what a killed run left.
                 node.has.fill(false);
-                node.incarnation += 1;
+                let time_of_day = (TIME_OF_DAY + now / 1000).saturating_add_signed(node.wrong_by);
+                node.incarnation = time_of_day.max(node.incarnation + 1);
                 node.booted = now;
                 node.is_frozen = false;
                 node.is_stopped = false;
@@ -441,6 +488,10 @@ impl World {
         match action {
             Action::Heartbeat(message) => {
                 let bytes: Arc<[u8]> = self.keyring.seal(&message).into();
+                let recorded = &mut self.nodes[index].recorded;
+                if recorded.len() < RECORDED {
+                    recorded.push(Arc::clone(&bytes));
+                }
                 for link in 0..self.paths.len() {
                     if matches!(self.nodes[index].config.links[link].kind, LinkKind::Vrrp(_)) {
                         continue;
@@ -563,6 +614,13 @@ impl World {
                 self.at(at, event(to));
             }
         }
+    }
+
+    /// Whether a node believes what another one sends.
+    pub(super) fn believes(&self, from: usize, to: usize) -> bool {
+        let name = &self.nodes[from].config.node;
+        let machine = self.nodes[to].machine.as_ref();
+        machine.is_some_and(|machine| machine.believes(name))
     }
 
     pub(super) fn tell(&self, what: impl FnOnce() -> String) {

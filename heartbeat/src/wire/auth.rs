@@ -270,8 +270,8 @@ struct Heard {
 /// Takes bytes from links and gives messages that are authentic, from a known node, and new on their link. Counts the rest.
 ///
 /// A message is new if its sequence was not heard on its link, whatever came on others: a copy on a second link shows that
-/// this link works. Old incarnations are refused on all links. What a recorded stream could do is to stand for a node that
-/// is silent since this node's own start; from the first new message of that node on it is refused.
+/// this link works. Old incarnations are refused on all links. A stream that was recorded before this node's own start, of a
+/// node that is silent since, passes here: the machine asks for proof that it is none.
 #[derive(Clone, Debug)]
 pub struct Receiver {
     keyring: Keyring,
@@ -333,6 +333,14 @@ impl Receiver {
         let counts = counts.into_iter().flatten().copied();
         let named = Reject::ALL.into_iter().zip(counts);
         named.filter(|(_, count)| *count > 0).collect()
+    }
+
+    /// Who says in these bytes that he sent them, whether or not that is to be believed.
+    #[must_use]
+    pub fn claimed(bytes: &[u8]) -> Option<NameId> {
+        let signed = bytes.get(..bytes.len().checked_sub(SIGNATURE)?)?;
+        Message::key_id(bytes).ok()?;
+        Some(Message::decode(signed).ok()?.sender.node)
     }
 
     fn note(&mut self, link: LinkId, message: &Message) -> Result<(), Reject> {

@@ -2,10 +2,12 @@
 //!
 //! A node tells its own state and what it knows of the others, so that nodes without a link between them learn of each
 //! other from those between. What is known of a node is always one of its own messages, named by incarnation and
-//! sequence: old news cannot circulate as new, because only the node itself makes the sequence rise.
+//! sequence: old news cannot circulate as new, because only the node itself makes the sequence rise. A node names all
+//! incarnations that it has heard of, also of those that it does not hold for alive: who finds its own among them knows
+//! that the message was sent after its own start.
 //!
 //! ```text
-//!  "DH"  version  key id  flags  addresses  groups  nodes
+//!  "DH"  version  key id  flags  addresses  groups  nodes  keepalive (4)  deadtime (4), in microseconds
 //!  addresses of the sender: 16 bytes each, IPv4 mapped into IPv6
 //!  id of each group: 4 bytes
 //!  each node, the sender first: id (4), incarnation (8), sequence (8), address (16), alive (2), each group: flags, priority
@@ -13,6 +15,7 @@
 //! ```
 
 use std::net::{IpAddr, Ipv6Addr};
+use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
@@ -30,8 +33,9 @@ pub const LONGEST: usize = length(GROUPS, NODES, ADDRESSES);
 pub const ADDRESSES: usize = 8;
 
 const MAGIC: [u8; 2] = *b"DH";
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 const HEADER: usize = 8;
+const TIMES: usize = 8;
 const PER_NODE: usize = 38;
 const PER_ADDRESS: usize = 16;
 
@@ -40,7 +44,12 @@ const LEAVING: u8 = 1;
 /// The length of a message with its signature.
 #[must_use]
 pub const fn length(groups: usize, nodes: usize, addresses: usize) -> usize {
-    HEADER + PER_ADDRESS * addresses + 4 * groups + nodes * (PER_NODE + 2 * groups) + SIGNATURE
+    HEADER
+        + TIMES
+        + PER_ADDRESS * addresses
+        + 4 * groups
+        + nodes * (PER_NODE + 2 * groups)
+        + SIGNATURE
 }
 
 /// Names a node or a group in messages: the first bytes of its name's SHA-256. The configuration refuses names that collide.
@@ -65,11 +74,15 @@ pub struct Message {
     pub addresses: Vec<IpAddr>,
     /// The sender stops in order; others take over at once.
     pub is_leaving: bool,
+    /// How often the sender sends. All nodes should have the same, and they tell when they do not.
+    pub keepalive: Duration,
+    /// Silence after which it holds another node for dead.
+    pub deadtime: Duration,
     /// Groups that all the states below are about, in this order.
     pub groups: Vec<NameId>,
     /// The sender's state.
     pub sender: NodeState,
-    /// All others that it knows of.
+    /// All others that it knows of. Of those that it does not hold for alive only the incarnation counts.
     pub others: Vec<NodeState>,
 }
 
@@ -157,6 +170,11 @@ impl Message {
         bytes.extend(MAGIC);
         bytes.extend([VERSION, key_id, flags]);
         bytes.extend([addresses as u8, groups as u8, 1 + others as u8]);
+        for time in [self.keepalive, self.deadtime] {
+            // The configuration has nothing longer than ten minutes.
+            let micros = u32::try_from(time.as_micros()).unwrap_or(u32::MAX);
+            bytes.extend(micros.to_be_bytes());
+        }
         for address in &self.addresses[..addresses] {
             bytes.extend(mapped(Some(*address)).octets());
         }
@@ -207,6 +225,8 @@ impl Message {
         if !fits || flags & !LEAVING != 0 {
             return Err(Reject::Malformed);
         }
+        let keepalive = reader.micros()?;
+        let deadtime = reader.micros()?;
         let addresses = (0..addresses)
             .map(|_| reader.address()?.ok_or(Reject::Malformed))
             .collect::<Result<_, _>>()?;
@@ -223,6 +243,8 @@ impl Message {
         Ok(Self {
             addresses,
             is_leaving: flags & LEAVING != 0,
+            keepalive,
+            deadtime,
             groups,
             sender,
             others,
@@ -250,6 +272,10 @@ impl Reader<'_> {
 
     fn u32(&mut self) -> Result<u32, Reject> {
         self.array().map(u32::from_be_bytes)
+    }
+
+    fn micros(&mut self) -> Result<Duration, Reject> {
+        Ok(Duration::from_micros(self.u32()?.into()))
     }
 
     fn u64(&mut self) -> Result<u64, Reject> {

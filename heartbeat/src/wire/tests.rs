@@ -1,6 +1,7 @@
 //! Own heartbeats: round trips, damage, keys, replays.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use proptest::collection::vec;
 use proptest::option;
@@ -32,6 +33,8 @@ fn message(node: &str, incarnation: u64, sequence: u64) -> Message {
     Message {
         addresses: vec![[192, 0, 2, 1].into()],
         is_leaving: false,
+        keepalive: Duration::from_millis(100),
+        deadtime: Duration::from_millis(300),
         groups: vec![NameId::of("web"), NameId::of("mail")],
         sender: told(node, incarnation, sequence),
         others: vec![told("another", 7, 9)],
@@ -221,18 +224,22 @@ fn messages() -> impl Strategy<Value = Message> {
             let ids = vec(any::<u32>().prop_map(NameId), groups);
             (
                 vec(addresses(), 0..=ADDRESSES),
-                any::<bool>(),
+                (any::<bool>(), any::<[u32; 2]>()),
                 ids,
                 vec(node_states(groups, nodes), nodes),
             )
         })
-        .prop_map(|(addresses, is_leaving, groups, mut nodes)| Message {
-            addresses,
-            is_leaving,
-            groups,
-            sender: nodes.remove(0),
-            others: nodes,
-        })
+        .prop_map(
+            |(addresses, (is_leaving, times), groups, mut nodes)| Message {
+                addresses,
+                is_leaving,
+                keepalive: Duration::from_micros(times[0].into()),
+                deadtime: Duration::from_micros(times[1].into()),
+                groups,
+                sender: nodes.remove(0),
+                others: nodes,
+            },
+        )
 }
 
 proptest! {
@@ -247,7 +254,7 @@ proptest! {
     #[test]
     fn no_bytes_make_it_panic(bytes: Vec<u8>) {
         // Signed right, so that the reader behind the signature sees them.
-        let mut bytes = [b"DH\x01\x00".as_slice(), &bytes].concat();
+        let mut bytes = [b"DH\x02\x00".as_slice(), &bytes].concat();
         let _ = Message::decode(&bytes);
         bytes.resize(bytes.len().max(100), 0);
         let _ = Keyring::without_secret().open(&bytes);

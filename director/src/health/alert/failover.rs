@@ -92,6 +92,8 @@ fn of_alert(alert: &Alert) -> Option<(&String, About, Condition)> {
         // In the log, and in what operators are answered.
         Alert::NodeRestarted(_)
         | Alert::OneWay(_)
+        | Alert::Unproven(_)
+        | Alert::OtherTimes { .. }
         | Alert::GroupUnknown { .. }
         | Alert::MayFailBack(_)
         | Alert::StoodStill(_)
