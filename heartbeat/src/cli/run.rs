@@ -36,36 +36,57 @@ pub(super) fn run(path: &Path, socket: &Path, mark: u8, level: LevelFilter) -> R
         observer: (),
     })?;
     tracing::info!(node = config.node, config = %path.display(), "running");
-    let mut is_stopping = false;
-    loop {
-        let mut waits = [
-            PollFd::new(signals.as_fd(), PollFlags::POLLIN),
-            PollFd::new(server.fd(), PollFlags::POLLIN),
-            PollFd::new(node.ended(), PollFlags::POLLIN),
-        ];
-        match poll(&mut waits, PollTimeout::NONE) {
-            Ok(_) | Err(Errno::EINTR) => {}
-            Err(error) => return Err(error).context("waiting for signals and operators"),
-        }
-        let has_ended = waits[2].any() == Some(true);
-        if has_ended {
-            break;
-        }
-        while let Ok(Some(signal)) = signals.read_signal() {
-            if signal.ssi_signo == Signal::SIGHUP as u32 {
-                tracing::warn!("SIGHUP: the configuration is read at the start only");
-            } else if !is_stopping {
-                is_stopping = true;
-                tracing::info!("stopping");
-                node.stop()?;
-            }
-        }
-        server.answer(&node, &config);
-    }
+    // Operators have a thread of their own: a slow one keeps no signal waiting.
+    let is_stopping = std::thread::scope(|scope| {
+        std::thread::Builder::new()
+            .name("operators".to_owned())
+            .spawn_scoped(scope, || {
+                if let Err(error) = server.serve(&node, &config) {
+                    tracing::error!(%error, "operators are not answered any more");
+                }
+            })
+            .context("starting the thread that answers operators")?;
+        follow_signals(&signals, &node)
+    })?;
     if !node.join() || !is_stopping {
         bail!("the heartbeat's thread has ended by itself; its addresses are released");
     }
     Ok(())
+}
+
+/// Until the node has ended; whether it was told to.
+fn follow_signals(signals: &SignalFd, node: &Node) -> Result<bool> {
+    let mut is_stopping = false;
+    loop {
+        let mut waits = [
+            PollFd::new(signals.as_fd(), PollFlags::POLLIN),
+            PollFd::new(node.ended(), PollFlags::POLLIN),
+        ];
+        match poll(&mut waits, PollTimeout::NONE) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(error) => {
+                // Who answers operators ends with the node.
+                let _ = node.stop_now();
+                return Err(error).context("waiting for signals");
+            }
+        }
+        if waits[1].any() == Some(true) {
+            return Ok(is_stopping);
+        }
+        while let Ok(Some(signal)) = signals.read_signal() {
+            // Both fail only once the node has ended.
+            if signal.ssi_signo == Signal::SIGHUP as u32 {
+                tracing::warn!("SIGHUP: the configuration is read at the start only");
+            } else if is_stopping {
+                tracing::warn!("told to stop a second time: programs that run are not waited for");
+                let _ = node.stop_now();
+            } else {
+                is_stopping = true;
+                tracing::info!("stopping");
+                let _ = node.stop();
+            }
+        }
+    }
 }
 
 fn signals() -> nix::Result<SignalFd> {

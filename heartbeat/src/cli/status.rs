@@ -51,6 +51,10 @@ fn write(out: &mut String, status: &Value) -> std::fmt::Result {
         _ => {}
     }
 
+    for warning in list(&status["warnings"]) {
+        writeln!(out, "warning: {}", word(warning))?;
+    }
+
     writeln!(out, "\ngroups")?;
     for group in list(&status["groups"]) {
         let name = word(&group["group"]);

@@ -4,6 +4,7 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
+use super::within::Within;
 use super::{ANSWER_BYTES, Answer, PATIENCE, Question};
 
 /// Why there is no answer.
@@ -50,9 +51,8 @@ pub fn ask(socket: &Path, question: &Question) -> Result<serde_json::Value, Clie
 }
 
 fn talk(socket: &Path, question: &Question) -> io::Result<String> {
-    let mut stream = UnixStream::connect(socket)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
+    let stream = UnixStream::connect(socket)?;
+    let mut stream = Within::new(&stream, PATIENCE);
     let mut line = serde_json::to_vec(question)?;
     line.push(b'\n');
     stream.write_all(&line)?;

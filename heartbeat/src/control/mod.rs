@@ -10,6 +10,7 @@
 
 mod client;
 mod server;
+mod within;
 
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -21,9 +22,9 @@ pub use server::{Server, ServerError, answer};
 const QUESTION_BYTES: u64 = 4096;
 /// Longest answer, in bytes: the history is bounded, too.
 const ANSWER_BYTES: u64 = 4 << 20;
-/// How long each end waits for the other.
+/// How long who asks waits for the whole answer.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How long a questioner may take to ask: others wait meanwhile.
+/// How long a questioner may take to ask, and to hear, all in all: others wait meanwhile.
 const QUESTION_PATIENCE: Duration = Duration::from_secs(1);
 
 /// What can be asked.

@@ -2,15 +2,23 @@
 
 use std::fs::Permissions;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use super::within::Within;
 use super::{Answer, QUESTION_BYTES, QUESTION_PATIENCE, Question};
 use crate::config::Config;
 use crate::machine::{Command, Scope};
 use crate::node::Node;
+
+/// Pause after nobody could be let in.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(10);
 
 /// Why nobody can ask.
 #[derive(Debug, thiserror::Error)]
@@ -70,16 +78,29 @@ impl Server {
         })
     }
 
-    /// Readable when somebody wants to ask.
-    #[must_use]
-    pub fn fd(&self) -> BorrowedFd<'_> {
-        self.listener.as_fd()
-    }
-
-    /// Answers all who wait.
-    pub fn answer(&self, node: &Node, config: &Config) {
-        while let Ok((stream, _)) = self.listener.accept() {
-            if let Err(error) = talk(stream, node, config) {
+    /// Answers one after the other until the node has ended.
+    ///
+    /// # Errors
+    /// The kernel does not let it wait for them.
+    pub fn serve(&self, node: &Node, config: &Config) -> io::Result<()> {
+        loop {
+            let mut waits = [
+                PollFd::new(self.listener.as_fd(), PollFlags::POLLIN),
+                PollFd::new(node.ended(), PollFlags::POLLIN),
+            ];
+            match poll(&mut waits, PollTimeout::NONE) {
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+            if waits[1].any() == Some(true) {
+                return Ok(());
+            }
+            // Gone again, or no descriptors: then the next turn tries anew.
+            let Ok((stream, _)) = self.listener.accept() else {
+                std::thread::sleep(ACCEPT_AGAIN);
+                continue;
+            };
+            if let Err(error) = talk(&stream, node, config) {
                 tracing::debug!(%error, "an operator's question was not answered");
             }
         }
@@ -93,19 +114,18 @@ impl Drop for Server {
     }
 }
 
-fn talk(mut stream: UnixStream, node: &Node, config: &Config) -> io::Result<()> {
+fn talk(stream: &UnixStream, node: &Node, config: &Config) -> io::Result<()> {
     stream.set_nonblocking(false)?;
-    stream.set_read_timeout(Some(QUESTION_PATIENCE))?;
-    stream.set_write_timeout(Some(QUESTION_PATIENCE))?;
     let mut line = String::new();
-    BufReader::new((&stream).take(QUESTION_BYTES)).read_line(&mut line)?;
+    let asks = Within::new(stream, QUESTION_PATIENCE);
+    BufReader::new(asks.take(QUESTION_BYTES)).read_line(&mut line)?;
     let answer = match serde_json::from_str(&line) {
         Ok(question) => answer(question, node, config),
         Err(error) => Answer::Error(format!("the question makes no sense: {error}")),
     };
     let mut line = serde_json::to_vec(&answer)?;
     line.push(b'\n');
-    stream.write_all(&line)
+    Within::new(stream, QUESTION_PATIENCE).write_all(&line)
 }
 
 /// Asks a node, or orders something of it. It may take as long as the node's thread.

@@ -15,6 +15,8 @@ mod split;
 mod types;
 mod unit;
 
+pub(crate) use seldom::Seldom;
+
 pub use node::{HISTORY, Machine};
 pub use types::{
     Action, Alert, Command, FenceResult, Filled, ForeignStatus, GroupStatus, Input, LinkId,

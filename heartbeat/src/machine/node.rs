@@ -301,6 +301,19 @@ impl Machine {
         }
     }
 
+    /// Why an order would not be obeyed; none: it would.
+    pub(crate) fn refusal(&self, command: Command, scope: &Scope) -> Option<String> {
+        let why = self
+            .unfit
+            .as_ref()
+            .filter(|_| command == Command::Takeover)?;
+        let what = match scope {
+            Scope::All => "no group is taken over".to_owned(),
+            Scope::Group(group) => format!("the group {group} is not taken over"),
+        };
+        Some(format!("{what}: this node is not fit: {why}"))
+    }
+
     fn order(&mut self, command: Command, scope: &Scope, actions: &mut Vec<Action>) {
         for index in 0..self.units.len() {
             let names = self.units[index]

@@ -4,14 +4,14 @@ use std::time::Duration;
 
 /// Counts how often something was said lately.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Seldom {
+pub(crate) struct Seldom {
     since: Option<Duration>,
     count: u32,
 }
 
 impl Seldom {
     /// Whether it may be said now, at most so many times in this time. It counts as said then.
-    pub(super) fn may(&mut self, now: Duration, most: u32, within: Duration) -> bool {
+    pub(crate) fn may(&mut self, now: Duration, most: u32, within: Duration) -> bool {
         if self.since.is_none_or(|since| now >= since + within) {
             *self = Self {
                 since: Some(now),

@@ -15,6 +15,7 @@ pub mod incarnation;
 pub mod realtime;
 mod report;
 mod run;
+mod warnings;
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -55,12 +56,13 @@ impl Observer for () {}
 
 /// An order for the node's thread.
 enum Order {
-    Operator(Command, Scope),
+    Operator(Command, Scope, Sender<Option<String>>),
     Unfit(String, Option<String>),
     Fill(Filled),
     Keys(Keyring),
     Ask(Sender<Snapshot>),
     Stop,
+    StopNow,
 }
 
 /// Why a node does not run.
@@ -77,6 +79,9 @@ pub enum NodeError {
     /// What an earlier run left behind stays.
     #[error(transparent)]
     Leftovers(#[from] TakeoverError),
+    /// It does not do what an operator orders, and why.
+    #[error("{0}")]
+    Refused(String),
     /// The thread has ended or does not answer.
     #[error("the heartbeat's thread does not answer: it has ended, or stands still")]
     Silent,
@@ -162,12 +167,18 @@ impl Node {
         })
     }
 
-    /// Gives an operator's order.
+    /// Gives an operator's order. It is in force when this returns, or refused.
     ///
     /// # Errors
-    /// The thread has ended.
+    /// The node is not fit to take over, or the thread has ended, or stands still.
     pub fn order(&self, command: Command, scope: Scope) -> Result<(), NodeError> {
-        self.send(Order::Operator(command, scope))
+        let (tells, told) = channel();
+        self.send(Order::Operator(command, scope, tells))?;
+        let refusal = told.recv_timeout(PATIENCE);
+        match refusal.map_err(|_| NodeError::Silent)? {
+            None => Ok(()),
+            Some(why) => Err(NodeError::Refused(why)),
+        }
     }
 
     /// Says why the node cannot serve, or that it can again as far as `source` is concerned.
@@ -210,6 +221,14 @@ impl Node {
     /// The thread has ended.
     pub fn stop(&self) -> Result<(), NodeError> {
         self.send(Order::Stop)
+    }
+
+    /// Stops without waiting for anything: the groups are released, the others are told once; programs that run go on by themselves.
+    ///
+    /// # Errors
+    /// The thread has ended.
+    pub fn stop_now(&self) -> Result<(), NodeError> {
+        self.send(Order::StopNow)
     }
 
     /// Stops in order, and waits until it has, whoever else holds this and asks it something. What is asked until then is

@@ -14,6 +14,8 @@ pub struct Snapshot {
     /// Roles, other nodes, history.
     #[serde(flatten)]
     pub status: Status,
+    /// What keeps nodes from understanding each other, within the last minute: other keys, names, versions.
+    pub warnings: Vec<String>,
     /// The links of this node.
     pub links: Vec<LinkReport>,
     /// What this node's fitness hangs on.

@@ -13,11 +13,14 @@ use nix::sys::time::TimeSpec;
 
 use super::realtime;
 use super::report::{LinkReport, Snapshot, TakeoverReport};
+use super::warnings::Warnings;
 use super::{NodeError, Observer, Order, Start, clock};
 use crate::config::{Config, LinkKind};
 use crate::fitness::{Fitness, Verdict};
 use crate::link::{self, Event, Link, Received};
-use crate::machine::{Action, Alert, FenceResult, Filled, Input, LinkId, Machine, Note, Role, Run};
+use crate::machine::{
+    Action, Alert, FenceResult, Filled, Input, LinkId, Machine, Note, Role, Run, Transition,
+};
 use crate::netlink::{Change, LinkState, Watch};
 use crate::program::{Ended, Job, Outcome, Runner};
 use crate::takeover::{self, Kernel, Movable, Takeover, TakeoverError};
@@ -50,6 +53,7 @@ pub(super) struct Running<O: Observer> {
     keyring: Keyring,
     machine: Machine,
     receiver: auth::Receiver,
+    warnings: Warnings,
     /// Adverts that were not believed, by link and reason.
     wrong_adverts: Vec<BTreeMap<String, u64>>,
     links: Vec<Link>,
@@ -73,6 +77,8 @@ pub(super) struct Running<O: Observer> {
     /// A link had more than is read in one go.
     is_flooded: bool,
     is_stopped: bool,
+    /// Programs are not waited for.
+    is_hurried: bool,
 }
 
 impl<O: Observer> Running<O> {
@@ -110,6 +116,7 @@ impl<O: Observer> Running<O> {
         let now = clock::now();
         Ok(Self {
             receiver: auth::Receiver::new(start.keyring.clone(), own, others, links.len()),
+            warnings: Warnings::default(),
             keyring: start.keyring,
             machine: Machine::new(Arc::clone(&config), start.incarnation, now),
             wrong_adverts: vec![BTreeMap::new(); links.len()],
@@ -130,6 +137,7 @@ impl<O: Observer> Running<O> {
             observer: start.observer,
             is_flooded: false,
             is_stopped: false,
+            is_hurried: false,
             config,
         })
     }
@@ -385,8 +393,9 @@ impl<O: Observer> Running<O> {
 
     fn take(&mut self, link: LinkId, received: &Received) {
         let (Some(from), Some(to)) = (received.from, received.to) else {
-            if let Ok(message) = self.receiver.receive(link, &received.bytes) {
-                self.input(Input::Heartbeat { link, message });
+            match self.receiver.receive(link, &received.bytes) {
+                Ok(message) => self.input(Input::Heartbeat { link, message }),
+                Err(reject) => self.refused(link, reject, &received.bytes),
             }
             return;
         };
@@ -399,12 +408,23 @@ impl<O: Observer> Running<O> {
         }
     }
 
+    fn refused(&mut self, link: LinkId, reject: auth::Reject, bytes: &[u8]) {
+        let claimed = auth::Receiver::claimed(bytes);
+        let (now, config) = (clock::now(), &self.config);
+        if let Some(said) = self.warnings.refused(now, config, link, reject, claimed) {
+            tracing::warn!("{said}");
+        }
+    }
+
     fn orders(&mut self) {
         let _ = self.wake.read();
         while let Ok(order) = self.orders.try_recv() {
             match order {
-                Order::Operator(command, scope) => {
+                Order::Operator(command, scope, answer) => {
+                    let refusal = self.machine.refusal(command, &scope);
                     self.input(Input::Operator { command, scope });
+                    // Who asked may have gone.
+                    let _ = answer.send(refusal);
                 }
                 Order::Unfit(source, Some(why)) => {
                     self.unfit.insert(source, why);
@@ -422,6 +442,12 @@ impl<O: Observer> Running<O> {
                     let _ = answer.send(self.snapshot());
                 }
                 Order::Stop => self.input(Input::Stop),
+                Order::StopNow => {
+                    // Where it is stopping already, this changes nothing.
+                    self.input(Input::Stop);
+                    self.is_stopped = true;
+                    self.is_hurried = true;
+                }
             }
         }
     }
@@ -546,6 +572,7 @@ impl<O: Observer> Running<O> {
         });
         Snapshot {
             status: self.machine.status(),
+            warnings: self.warnings.recent(clock::now()),
             links: links.collect(),
             fitness: self.fitness.checks().to_vec(),
             takeover: takeover.collect(),
@@ -565,7 +592,7 @@ impl<O: Observer> Running<O> {
             programs.map(|program| program.timeout)
         });
         let until = now + timeouts.max().unwrap_or_default() * 2 + LAST_WAIT;
-        while !self.has_ended() && now < until {
+        while !self.has_ended() && !self.is_hurried && now < until {
             let fds = [self.runner.fd(), self.wake.as_fd()];
             let mut waits = fds.map(|fd| PollFd::new(fd, PollFlags::POLLIN));
             let _ = ppoll(&mut waits, Some(TimeSpec::from(until - now)), None);
@@ -649,8 +676,22 @@ fn tell_program<T>(what: &str, ended: &Ended<T>) {
     }
 }
 
+/// Whether the node served the group, or stood by for it, before or after.
+fn takes_part(change: &Transition) -> bool {
+    let is_part = |role| matches!(role, Role::Primary | Role::Backup);
+    is_part(change.from) || is_part(change.to)
+}
+
 fn log(note: &Note) {
     match note {
+        // Who starts is not fit at first, and has had no part in the group yet.
+        Note::Transition(transition) if !takes_part(transition) => tracing::info!(
+            group = transition.group,
+            from = ?transition.from,
+            to = ?transition.to,
+            "{}",
+            transition.reason
+        ),
         Note::Transition(transition) => tracing::warn!(
             group = transition.group,
             from = ?transition.from,
