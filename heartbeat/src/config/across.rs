@@ -1,9 +1,11 @@
 //! What is right by itself but not with the rest.
 
+use ipnet::IpNet;
+
 use super::error::Place;
 use super::file::File;
 use super::limits;
-use super::model::{Config, LinkKind};
+use super::model::{Config, Link, LinkKind, UdpTo};
 use super::resolve::Resolver;
 use crate::wire::message::{self, NameId};
 
@@ -68,7 +70,24 @@ pub(super) fn check(config: &Config, file: &File, to: &mut Resolver) {
                     to.wrong(place, message, "at most 254 where nodes send heartbeats")
                 });
             }
-            for address in &group.addresses {
+            for (position, address) in group.addresses.iter().enumerate() {
+                let mut own = group.addresses[..position].iter();
+                if own.any(|other| other.addr() == address.addr()) {
+                    let message = format!("{} stands here twice", address.addr());
+                    to.below("addresses", |to| {
+                        to.wrong(place, message, "every address once")
+                    });
+                }
+                if let Some(link) = config.links.iter().find(|link| has_peer(link, address)) {
+                    let message = format!(
+                        "{} is a node's own: heartbeats of the link {} go there",
+                        address.addr(),
+                        link.name
+                    );
+                    to.below("addresses", |to| {
+                        to.wrong(place, message, "an address that no node has of itself")
+                    });
+                }
                 let mut others = earlier.iter().flat_map(|other| &other.addresses);
                 if others.any(|other| other.addr() == address.addr()) {
                     let message = format!("{} is in another group too", address.addr());
@@ -111,19 +130,38 @@ pub(super) fn check(config: &Config, file: &File, to: &mut Resolver) {
             }
             LinkKind::Udp(_) | LinkKind::Vrrp(_) => {}
         });
-        if config.links[..index]
+        // Names have all that two of them need to be told apart: what else differs would have them hear each other.
+        if let Some(other) = config.links[..index]
             .iter()
-            .any(|other| other.name == link.name && other.kind == link.kind)
+            .find(|other| other.name == link.name)
         {
-            to.below(&format!("links[{index}]"), |to| {
-                to.wrong(
-                    place_of_link(index),
-                    "this link stands here twice",
-                    "every link once",
+            let (message, expected) = if other.kind == link.kind {
+                ("this link stands here twice".to_owned(), "every link once")
+            } else {
+                let message = format!("{} is a link already, and would hear this one", other.name);
+                (
+                    message,
+                    "one link for all peers, or another interface, port, device or version",
                 )
+            };
+            to.below(&format!("links[{index}]"), |to| {
+                to.wrong(place_of_link(index), message, expected)
             });
         }
     }
+}
+
+/// Whether a link sends to this address.
+fn has_peer(link: &Link, address: &IpNet) -> bool {
+    let peers = match &link.kind {
+        LinkKind::Udp(udp) => match &udp.to {
+            UdpTo::Unicast(peers) => peers.as_slice(),
+            UdpTo::Multicast(_) | UdpTo::Broadcast => &[],
+        },
+        LinkKind::Vrrp(vrrp) => vrrp.peers.as_slice(),
+        LinkKind::Serial(_) => &[],
+    };
+    peers.contains(&address.addr())
 }
 
 fn nodes(config: &Config, to: &mut Resolver) {

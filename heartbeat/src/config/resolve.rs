@@ -294,6 +294,7 @@ impl Resolver {
         let links = self.list("links", &file.links, limits::LINKS, |this, link| {
             this.link(link, &timing)
         });
+        let links = told_apart(links);
         let groups = self.list("groups", &file.groups, limits::GROUPS, |this, group| {
             this.group(&group.value, group.place, &node)
         });
@@ -913,4 +914,23 @@ const RHYTHM: Rhythm = Rhythm {
 fn is_name(text: &str) -> bool {
     let fits = (1..=limits::NAME_BYTES).contains(&text.len());
     fits && !text.chars().any(|c| c.is_control() || c.is_whitespace())
+}
+
+/// Where links have the same name, the port or the version stands in it, too.
+fn told_apart(mut links: Vec<Link>) -> Vec<Link> {
+    let names: Vec<String> = links.iter().map(|link| link.name.clone()).collect();
+    for link in &mut links {
+        let is_same = |name: &&String| **name == link.name;
+        if names.iter().filter(is_same).count() < 2 {
+            continue;
+        }
+        match &link.kind {
+            LinkKind::Udp(udp) => link.name = format!("{}:{}", link.name, udp.port),
+            LinkKind::Vrrp(vrrp) => {
+                link.name = format!("{} version {}", link.name, vrrp.version);
+            }
+            LinkKind::Serial(_) => {}
+        }
+    }
+    links
 }

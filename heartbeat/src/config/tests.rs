@@ -214,6 +214,30 @@ const BAD: &[(&str, &str, &str, &str)] = &[
         "the key is missing",
     ),
     (
+        "- udp: { interface: eth2, broadcast: true }",
+        "- udp: { interface: eth0, broadcast: true }",
+        "links[2]",
+        "udp eth0:694 is a link already, and would hear this one",
+    ),
+    (
+        "- serial: {",
+        "- vrrp: { interface: eth0, peers: [192.0.2.2] }\n  - serial: {",
+        "links[5]",
+        "vrrp eth0 version 3 is a link already, and would hear this one",
+    ),
+    (
+        "[198.51.100.11/24]",
+        "[198.51.100.11/24, 198.51.100.11/32]",
+        "groups[1].addresses",
+        "198.51.100.11 stands here twice",
+    ),
+    (
+        "[198.51.100.11/24]",
+        "[192.0.2.2/24]",
+        "groups[1].addresses",
+        "192.0.2.2 is a node's own: heartbeats of the link udp eth0 go there",
+    ),
+    (
         "peers: [192.0.2.2]",
         "peers: []",
         "links[0].udp",
@@ -496,4 +520,31 @@ fn only_a_file_of_ones_own_is_a_secret() {
         refused("belongs to the user with the number 65534");
     }
     std::fs::remove_dir_all(&directory).unwrap();
+}
+
+/// Two ways over one interface are told apart by what they differ in.
+#[test]
+fn links_over_one_interface() {
+    let text = SMALL.replace(
+        "groups:",
+        "  - udp: { interface: eth0, broadcast: true, port: 695 }
+  - vrrp: { interface: eth1, version: 2 }
+  - vrrp: { interface: eth1 }
+groups:",
+    );
+    let text = text.replace("priority:", "vrid: 1, priority:");
+    let names: Vec<String> = good(&text)
+        .links
+        .into_iter()
+        .map(|link| link.name)
+        .collect();
+    assert_eq!(
+        names,
+        [
+            "udp eth0:694",
+            "udp eth0:695",
+            "vrrp eth1 version 2",
+            "vrrp eth1 version 3"
+        ]
+    );
 }

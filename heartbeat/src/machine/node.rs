@@ -50,6 +50,8 @@ pub struct Machine {
     /// Until then it is waited for.
     pub(super) fill_until: Duration,
     pub(super) unfit: Option<String>,
+    /// By group: why this node cannot serve it, fit or not.
+    pub(super) unable: Vec<Option<String>>,
     pub(super) now: Duration,
     pub(super) lease_until: Duration,
     pub(super) group_ids: Vec<NameId>,
@@ -89,6 +91,7 @@ impl Machine {
             filled: Filled::default(),
             fill_until: now + config.failback_limit,
             unfit: Some("its fitness is not known yet".to_owned()),
+            unable: vec![None; config.groups.len()],
             now,
             lease_until: now + config.lease(),
             group_ids: config
@@ -215,6 +218,11 @@ impl Machine {
                 self.lowers = lowers;
                 self.unfit = unfit;
             }
+            Input::Unable { group, why } => {
+                if let Some(unable) = self.unable.get_mut(group) {
+                    *unable = why;
+                }
+            }
             Input::Filled(filled) => self.fill(filled, actions),
             Input::Operator { command, scope } => self.order(command, &scope, actions),
             Input::Fenced { node, result } => {
@@ -278,7 +286,7 @@ impl Machine {
             is_primary: self.units[unit].is_primary(),
             priority: self.priority_in_vrrp(unit),
             preempts: self.preempts(unit),
-            is_forced: self.units[unit].is_forced && self.unfit.is_none(),
+            is_forced: self.units[unit].is_forced && self.unfit_for(unit).is_none(),
         };
         let now = self.now;
         let router = &mut self.routers[position];
@@ -303,15 +311,31 @@ impl Machine {
 
     /// Why an order would not be obeyed; none: it would.
     pub(crate) fn refusal(&self, command: Command, scope: &Scope) -> Option<String> {
-        let why = self
-            .unfit
-            .as_ref()
-            .filter(|_| command == Command::Takeover)?;
-        let what = match scope {
-            Scope::All => "no group is taken over".to_owned(),
-            Scope::Group(group) => format!("the group {group} is not taken over"),
-        };
-        Some(format!("{what}: this node is not fit: {why}"))
+        if command != Command::Takeover {
+            return None;
+        }
+        let refused = (0..self.units.len()).filter_map(|unit| {
+            let why = self.unfit_for(unit)?;
+            let groups = self.units[unit].groups.iter();
+            let mut names = groups.map(|group| self.config.groups[*group].name.as_str());
+            let is_meant = match scope {
+                Scope::All => self.units[unit].base > 0,
+                Scope::Group(group) => names.clone().any(|name| name == group),
+            };
+            let name = names.next().filter(|_| is_meant)?;
+            Some(format!(
+                "the group {name} is not taken over: this node is not fit: {why}"
+            ))
+        });
+        let refused: Vec<String> = refused.collect();
+        (!refused.is_empty()).then(|| refused.join("; "))
+    }
+
+    /// Why this node cannot serve a unit; none: it can.
+    pub(super) fn unfit_for(&self, unit: usize) -> Option<&String> {
+        let mut groups = self.units[unit].groups.iter();
+        let unable = || groups.find_map(|group| self.unable[*group].as_ref());
+        self.unfit.as_ref().or_else(unable)
     }
 
     fn order(&mut self, command: Command, scope: &Scope, actions: &mut Vec<Action>) {
@@ -327,7 +351,10 @@ impl Machine {
             if !is_meant || self.units[index].base == 0 {
                 continue;
             }
-            if let Some(why) = self.unfit.as_ref().filter(|_| command == Command::Takeover) {
+            if let Some(why) = self
+                .unfit_for(index)
+                .filter(|_| command == Command::Takeover)
+            {
                 for group in &self.units[index].groups {
                     actions.push(Action::Note(Note::Alert(Alert::TakeoverRefused {
                         group: self.config.groups[*group].name.clone(),
@@ -391,13 +418,13 @@ impl Machine {
         for unit in 0..self.units.len() {
             let role = self.units[unit].role;
             let is_listening = self.stage != Stage::Running;
-            let (to, reason) = match &self.unfit {
+            let (to, reason) = match self.unfit_for(unit).cloned() {
                 // A primary yields by decision.
                 Some(_) if role == Role::Primary => continue,
                 Some(why) => {
                     // An order does not come into force hours later.
                     self.units[unit].is_forced = false;
-                    (Role::Unfit, Reason::Unfit(why.clone()))
+                    (Role::Unfit, Reason::Unfit(why))
                 }
                 None if is_listening && role == Role::Unfit => (Role::Listening, Reason::Fit),
                 None if role == Role::Listening && !is_listening => (Role::Backup, Reason::Heard),
@@ -443,12 +470,13 @@ impl Machine {
 
     /// Effective priority; 0: it cannot serve now. A starting node tells what it will have.
     pub(super) fn priority(&self, unit: usize) -> u8 {
+        let is_unfit = self.unfit_for(unit).is_some();
         let unit = &self.units[unit];
         let is_silent = matches!(
             self.stage,
             Stage::Listening(_) | Stage::Leaving(..) | Stage::Stopped
         );
-        if self.unfit.is_some() || is_silent || unit.base == 0 {
+        if is_unfit || is_silent || unit.base == 0 {
             return 0;
         }
         let lowered = u16::from(unit.base).saturating_sub(self.lowers).max(1);

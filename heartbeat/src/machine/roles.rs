@@ -185,7 +185,7 @@ impl Machine {
     fn release(&mut self, index: usize, why: Why, actions: &mut Vec<Action>) {
         let name = |peer: usize| self.peers[peer].name.clone();
         let reason = match why {
-            Why::Unfit => Reason::Unfit(self.unfit.clone().unwrap_or_default()),
+            Why::Unfit => Reason::Unfit(self.unfit_for(index).cloned().unwrap_or_default()),
             Why::SplitBrain(peer) => Reason::SplitBrain(name(peer)),
             Why::Unheard(peer) => Reason::Unheard(name(peer)),
             Why::Foreign(address) => Reason::Foreign(address),

@@ -686,3 +686,47 @@ fn the_lease_ends_before_anybody_takes_over() {
     }
     assert!(last.is_some());
 }
+
+/// A node whose interface is gone cannot serve what stands on it, and can what does not.
+#[test]
+fn only_a_group_that_a_node_cannot_serve_moves() {
+    let with_both = |node| {
+        let text = format!(
+            "
+node: {node}
+keepalive: 100ms
+deadtime: 300ms
+initdead: 1s
+links: [{{ udp: {{ interface: eth0, broadcast: true }} }}]
+groups:
+  - {{ name: web, interface: eth1, addresses: [198.51.100.10/24], priority: {{ lb1: 150, lb2: 100 }} }}
+  - {{ name: mail, interface: eth2, addresses: [198.51.100.11/24], priority: {{ lb1: 150, lb2: 100 }} }}"
+        );
+        Arc::new(config::parse("test", &text, "host").unwrap())
+    };
+    let mut nodes = Nodes::start(vec![with_both("lb1"), with_both("lb2")]);
+    nodes.pass(1000);
+    let roles = |nodes: &Nodes, node: usize| -> Vec<Role> {
+        let groups = nodes.machines[node].status().groups;
+        groups.iter().map(|group| group.role).collect()
+    };
+    assert_eq!(roles(&nodes, 0), [Primary, Primary]);
+    let why = Some("there is no interface eth1".to_owned());
+    nodes.give(0, Input::Unable { group: 0, why });
+    nodes.pass(1);
+    assert_eq!(roles(&nodes, 0), [Unfit, Primary]);
+    assert_eq!(roles(&nodes, 1), [Primary, Backup]);
+    assert_eq!(
+        nodes.reason(0),
+        "the node is not fit: there is no interface eth1"
+    );
+    let refused = nodes.machines[0].refusal(Command::Takeover, &Scope::All);
+    let words = "the group web is not taken over: this node is not fit: there is no interface eth1";
+    assert_eq!(refused.as_deref(), Some(words));
+    let mail = Scope::Group("mail".to_owned());
+    assert_eq!(nodes.machines[0].refusal(Command::Takeover, &mail), None);
+    let why = None;
+    nodes.give(0, Input::Unable { group: 0, why });
+    nodes.pass(1000);
+    assert_eq!(roles(&nodes, 0), [Primary, Primary]);
+}

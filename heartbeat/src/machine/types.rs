@@ -50,6 +50,13 @@ pub enum Input {
         /// Why it cannot serve at all; none: it can.
         unfit: Option<String>,
     },
+    /// Why this node cannot serve this group, though it may be fit for others. It can until it is told otherwise.
+    Unable {
+        /// The group.
+        group: usize,
+        /// Why; none: it can.
+        why: Option<String>,
+    },
     /// Whether this node has what it needs to take groups back from a node that serves them. It has until it is told otherwise.
     Filled(Filled),
     /// An operator's order.

@@ -67,6 +67,8 @@ pub(super) struct Running<O: Observer> {
     /// As it is at the start.
     filled: Filled,
     told_verdict: Option<Verdict>,
+    /// Groups whose interface is not there.
+    lacking: Vec<bool>,
     watch: Watch,
     interfaces: BTreeMap<u32, LinkState>,
     runner: Runner<Purpose>,
@@ -128,6 +130,7 @@ impl<O: Observer> Running<O> {
             unfit: start.unfit.into_iter().collect(),
             filled: start.filled,
             told_verdict: None,
+            lacking: vec![false; config.groups.len()],
             watch,
             interfaces: BTreeMap::new(),
             runner,
@@ -491,6 +494,16 @@ impl<O: Observer> Running<O> {
 
     /// Asks what fitness hangs on, and tells the machine what comes of it.
     fn check(&mut self) {
+        for group in 0..self.config.groups.len() {
+            let about = &self.config.groups[group];
+            let mut interfaces = self.interfaces.values();
+            let is_lacking = !interfaces.any(|it| it.name == about.interface);
+            if is_lacking != self.lacking[group] {
+                self.lacking[group] = is_lacking;
+                let why = is_lacking.then(|| format!("there is no interface {}", about.interface));
+                self.input(Input::Unable { group, why });
+            }
+        }
         let runner = &mut self.runner;
         let node = &self.config.node;
         self.fitness.step(clock::now(), |nth, job| {

@@ -8,5 +8,6 @@ mod keepalived;
 mod link;
 mod namespace;
 mod node;
+mod operators;
 mod process;
 mod takeover;

@@ -19,21 +19,27 @@ use crate::node::{answers_again, site};
 const VIRTUAL: &str = "192.0.2.100";
 
 /// A node: its process, and where its files are. Killed when dropped.
-struct Process {
+pub(crate) struct Process {
     namespace: Namespace,
-    folder: PathBuf,
-    child: Child,
+    pub(crate) folder: PathBuf,
+    pub(crate) child: Child,
 }
 
 impl Process {
     /// Starts node `lb1` or `lb2` with a configuration for 100 ms heartbeats and 300 ms deadtime.
-    fn start(namespace: &Namespace, own: usize, failback: &str) -> Self {
+    pub(crate) fn start(namespace: &Namespace, own: usize, failback: &str) -> Self {
         let link = format!("udp: {{ interface: eth0, peers: [192.0.2.{}] }}", 3 - own);
         Self::with(namespace, own, failback, &link, "")
     }
 
     /// The same with another link, and with something more about the group.
-    fn with(namespace: &Namespace, own: usize, failback: &str, link: &str, more: &str) -> Self {
+    pub(crate) fn with(
+        namespace: &Namespace,
+        own: usize,
+        failback: &str,
+        link: &str,
+        more: &str,
+    ) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let name = format!("heartbeat-{}-{number}-lb{own}", std::process::id());
@@ -95,12 +101,12 @@ fitness:
         namespace.enter(&mut command).spawn().unwrap()
     }
 
-    fn again(&mut self) {
+    pub(crate) fn again(&mut self) {
         self.child = Self::run(&self.namespace, &self.folder);
         eventually("it answers", || self.command(&["status"]).status.success());
     }
 
-    fn command(&self, words: &[&str]) -> std::process::Output {
+    pub(crate) fn command(&self, words: &[&str]) -> std::process::Output {
         let mut command = Command::new(env!("CARGO_BIN_EXE_heartbeat"));
         command
             .args(words)
@@ -114,24 +120,24 @@ fitness:
         assert!(output.status.success(), "{output:?}");
     }
 
-    fn shown(&self) -> String {
+    pub(crate) fn shown(&self) -> String {
         String::from_utf8(self.command(&["status"]).stdout).unwrap()
     }
 
-    fn is_primary(&self) -> bool {
+    pub(crate) fn is_primary(&self) -> bool {
         self.shown().contains("web              primary")
     }
 
-    fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         kill(Pid::from_raw(self.child.id() as i32), signal).unwrap();
     }
 
-    fn killed(&mut self) {
+    pub(crate) fn killed(&mut self) {
         self.signal(Signal::SIGKILL);
         self.child.wait().unwrap();
     }
 
-    fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.folder.join("log")).unwrap()
     }
 }
