@@ -901,9 +901,9 @@ impl Resolver {
     }
 }
 
-/// How something is tried where nothing is said.
 /// How long a node waits for what it needs to take groups back.
 const FAILBACK_LIMIT: Duration = Duration::from_secs(60);
+/// How something is tried where nothing is said.
 const RHYTHM: Rhythm = Rhythm {
     interval: Duration::from_secs(1),
     timeout: Duration::from_secs(1),
