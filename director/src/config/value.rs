@@ -11,6 +11,8 @@ use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::{Location, Spanned};
 
+pub(super) use heartbeat::config::nearest;
+
 use super::error::{Mistake, Place};
 
 /// What a single value should be: its type after parsing, the words for it and its schema.
@@ -409,25 +411,4 @@ pub(super) fn place(location: &Location) -> Place {
         line: known(location.line()),
         column: known(location.column()),
     }
-}
-
-/// The known word nearest to what was found, if any is near.
-pub(super) fn nearest<'a>(
-    found: &str,
-    known: impl IntoIterator<Item = &'a str>,
-) -> Option<&'a str> {
-    // The measure and the bound with which clap suggests options.
-    const NEAR: f64 = 0.7;
-    let found = found.to_lowercase();
-    // Very short words are far from each other by that measure, whatever was mistyped in them.
-    let likeness = |word: &str| match strsim::osa_distance(&found, word) {
-        0 | 1 => strsim::jaro(&found, word).max(NEAR + 0.01),
-        _ => strsim::jaro(&found, word),
-    };
-    known
-        .into_iter()
-        .map(|word| (likeness(word), word))
-        .filter(|(likeness, _)| *likeness > NEAR)
-        .max_by(|(a, _), (b, _)| a.total_cmp(b))
-        .map(|(_, word)| word)
 }

@@ -7,11 +7,12 @@ use std::path::Path;
 
 use nix::libc;
 use nix::unistd::geteuid;
-use serde_saphyr::{MessageFormatter, UserMessageFormatter};
+use serde_saphyr::{Error, MessageFormatter, UserMessageFormatter};
 
 use super::error::{ConfigError, Mistake, Mistakes, Place};
 use super::file::File;
 use super::model::{Config, KeyFile};
+use super::nearest::nearest;
 use super::value::place;
 use super::{limits, resolve};
 use crate::wire::auth::{KEY_BYTES, Key, KeyError, Keyring};
@@ -72,11 +73,27 @@ fn yaml(text: &str) -> Result<File, Mistake> {
     };
     serde_saphyr::from_str_with_options(text, options).map_err(|error| {
         let error = error.without_snippet();
+        let place = error
+            .location()
+            .map(|location| place(&location))
+            .unwrap_or_default();
+        if let Error::SerdeUnknownField {
+            field, expected, ..
+        } = error
+        {
+            let meant = match nearest(field, expected.iter().copied()) {
+                Some(near) => format!(" (did you mean \"{near}\"?)"),
+                None => String::new(),
+            };
+            return Mistake {
+                place,
+                path: String::new(),
+                message: format!("unknown key \"{field}\"{meant}"),
+                expected: format!("one of the keys {}", expected.join(", ")),
+            };
+        }
         Mistake {
-            place: error
-                .location()
-                .map(|location| place(&location))
-                .unwrap_or_default(),
+            place,
             path: String::new(),
             message: UserMessageFormatter.format_message(error).into_owned(),
             expected: "a configuration in YAML, as in the documentation".to_owned(),

@@ -6,6 +6,7 @@ mod file;
 pub mod limits;
 mod load;
 mod model;
+mod nearest;
 mod resolve;
 mod value;
 
@@ -20,4 +21,5 @@ pub use model::{
     Link, LinkKind, Lowers, PingTracked, Program, ProgramTracked, Rhythm, SerialLink, Timing,
     UdpLink, UdpTo, VrrpLink,
 };
+pub use nearest::nearest;
 pub use resolve::resolve;

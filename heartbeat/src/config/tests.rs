@@ -183,6 +183,12 @@ const BAD: &[(&str, &str, &str, &str)] = &[
     ),
     (
         "warntime: 200ms",
+        "warn_time: 200ms",
+        "",
+        "unknown key \"warn_time\" (did you mean \"warntime\"?); expected one of the keys node, keepalive",
+    ),
+    (
+        "warntime: 200ms",
         "warntime: 300ms",
         "warntime",
         "less than 300ms",
