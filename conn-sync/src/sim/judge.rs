@@ -128,6 +128,8 @@ impl Judge {
         };
         learned.try_for_each(|(slot, row)| match node.table.rows.get(slot) {
             Some(_) => self.check_row(node, *slot, any, row.seen_at, now),
+            // And what it told may have been over since.
+            None if row.version.opening > 1 && is_old(CLOSED, row.seen_at, now) => Ok(()),
             None => self.check_row(node, *slot, row.version, row.seen_at, now),
         })
     }
@@ -145,6 +147,8 @@ impl Judge {
         match node.table.rows.get(&slot) {
             Some(row) if row.version >= version => Ok(()),
             None if !node.table.knows(slot, version) || self.gives_up_aside => Ok(()),
+            // What was kept aside and given up keeps nothing older away.
+            Some(_) if !node.table.knows(slot, version) && self.gives_up_aside => Ok(()),
             // Whether that is newer cannot be told within a few seconds.
             None if machine.any(|machine| machine.is_aside(&name)) => Ok(()),
             // It may have gone through a later version that is not known here, or be gone by now.
