@@ -6,14 +6,12 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 
-use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, UdpSocket};
 
 use crate::config::{self, Config, Peers};
 
-/// Room for what arrives while the table is being walked, and for what another one sends at once after it had to wait. Without
-/// `CAP_NET_ADMIN` the kernel gives at most `net.core.rmem_max` of it: some 200 datagrams by default.
+/// Room for what arrives while the table is being walked. The kernel gives at most `net.core.rmem_max` of it.
 const BUFFER_BYTES: usize = 8 << 20;
 /// Resyncs that wait to be accepted.
 const BACKLOG: i32 = 8;
@@ -137,9 +135,7 @@ fn datagrams(config: &Config, index: u32, is_ipv4: bool) -> io::Result<UdpSocket
     socket.set_reuse_address(true)?;
     socket.bind_device(Some(config.interface.as_bytes()))?;
     // As much as it gives; less means more repairs, not errors.
-    if setsockopt(&socket, sockopt::RcvBufForce, &BUFFER_BYTES).is_err() {
-        let _ = socket.set_recv_buffer_size(BUFFER_BYTES);
-    }
+    let _ = socket.set_recv_buffer_size(BUFFER_BYTES);
     let _ = socket.set_send_buffer_size(BUFFER_BYTES);
     if !is_ipv4 {
         socket.set_only_v6(true)?;
