@@ -162,7 +162,7 @@ impl<H: Copy + Eq + Hash> Machine<H> {
             } => {
                 // Updates up to this one that are still under way may be older than what the walk read.
                 peer.stream.overtake(number, now);
-                let records = peer.bulk.records(cursor, records);
+                let records = peer.bulk.records(number, cursor, records);
                 let node = peer.node.clone();
                 self.apply(&node, records, How::Bulk, now, &mut actions);
             }

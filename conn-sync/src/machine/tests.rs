@@ -222,7 +222,7 @@ fn live_news_win_over_a_walk_that_began_before_them() {
     brought(&mut bulk, 4, 4);
     let all: Vec<_> = (1..=5).map(|client| (record(client), false)).collect();
     let expected: Vec<_> = [1, 2, 5].map(|client| (record(client), false)).into();
-    assert_eq!(bulk.records(9, all.clone()), expected);
+    assert_eq!(bulk.records(2, 9, all.clone()), expected);
     // It goes on: what live updates brought in between counts too.
     bulk.lost(ms(1));
     brought(&mut bulk, 5, 5);
@@ -230,12 +230,15 @@ fn live_news_win_over_a_walk_that_began_before_them() {
     bulk.start(SessionId(2), ms(2));
     assert!(!bulk.welcome(5, 9, 5));
     let expected: Vec<_> = [1, 2].map(|client| (record(client), false)).into();
-    assert_eq!(bulk.records(10, all.clone()), expected);
+    assert_eq!(bulk.records(2, 10, all.clone()), expected);
+    // What was read after an update was sent is as new as that.
+    let expected: Vec<_> = [1, 2, 3, 4].map(|client| (record(client), false)).into();
+    assert_eq!(bulk.records(4, 11, all.clone()), expected);
     // The peer does not know the place any more.
     bulk.lost(ms(3));
     bulk.start(SessionId(3), ms(4));
     assert!(bulk.welcome(5, 0, 5));
-    assert_eq!(bulk.records(10, all.clone()), all);
+    assert_eq!(bulk.records(5, 10, all.clone()), all);
     bulk.end(ms(5));
     assert!(bulk.is_done());
 }
@@ -258,6 +261,17 @@ fn more_live_news_than_can_be_remembered_end_a_walk() {
     assert!(bulk.on_live(1, all.iter()));
     assert!(bulk.on_live(2, all.iter()));
     assert!(!bulk.on_live(3, [name(LIVE_NAMES)].iter()));
+    // A walk that keeps up with them goes on, however many there are.
+    let mut bulk = Bulk::due(ms(0));
+    bulk.start(SessionId(1), ms(0));
+    bulk.welcome(0, 0, 0);
+    for round in 1..=10 {
+        let names: Vec<_> = (0..LIVE_NAMES / 4)
+            .map(|number| name(round * LIVE_NAMES + number))
+            .collect();
+        assert!(bulk.on_live(round as u64, names.iter()), "{round}");
+        bulk.records(round as u64, round as u64, vec![]);
+    }
 }
 
 /// A peer of the machine under test.

@@ -32,6 +32,9 @@ struct Walk {
     cursor: u64,
     received: u64,
     about: u64,
+    /// The last update that had been sent when the last records were read: those and all that follow are at least as new as what
+    /// was in it and those before.
+    number: u64,
 }
 
 /// The bulk resync from one peer.
@@ -135,14 +138,16 @@ impl Bulk {
         self.live.retain(|_, brought| *brought > number);
         self.walk = Some(Walk {
             about,
+            number,
             ..Walk::default()
         });
         true
     }
 
-    /// Records came; gives those that live updates did not bring since.
+    /// Records came, read after update `number` was sent; gives those that no later update has brought.
     pub(super) fn records(
         &mut self,
+        number: u64,
         cursor: u64,
         records: Vec<(Record, bool)>,
     ) -> Vec<(Record, bool)> {
@@ -151,9 +156,13 @@ impl Bulk {
         };
         self.failures = 0;
         walk.cursor = cursor;
+        walk.number = walk.number.max(number);
         walk.received += records.len() as u64;
         let mut records = records;
-        records.retain(|(record, _)| !self.live.contains_key(&record.name()));
+        records.retain(|(record, _)| {
+            let brought = self.live.get(&record.name());
+            brought.is_none_or(|brought| *brought <= number)
+        });
         records
     }
 
@@ -168,7 +177,13 @@ impl Bulk {
         }
         self.live
             .extend(records.map(|record| (record.name(), number)));
-        self.live.len() <= LIVE_NAMES
+        if self.live.len() <= LIVE_NAMES {
+            return true;
+        }
+        // What the walk has caught up with need not be remembered. Where that is little it is looked through in vain each time.
+        let caught_up = self.walk.as_ref().map_or(0, |walk| walk.number);
+        self.live.retain(|_, brought| *brought > caught_up);
+        self.live.len() <= LIVE_NAMES / 2
     }
 
     pub(super) fn end(&mut self, now: Duration) {
