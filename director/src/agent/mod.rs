@@ -5,7 +5,6 @@
 
 pub mod report;
 
-use std::fs::File;
 use std::io::{self, Read};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -20,6 +19,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use self::report::{Load, Sample, Word};
+use crate::files::open_regular;
 
 /// Connections answered at the same time; more wait in the kernel's queue.
 const CONNECTIONS: usize = 64;
@@ -130,12 +130,8 @@ impl State {
 }
 
 fn first_bytes(file: &Path) -> io::Result<String> {
-    // Opening a pipe would wait for its other end.
-    if !std::fs::metadata(file)?.is_file() {
-        return Err(io::Error::other("not a regular file"));
-    }
     let mut bytes = Vec::new();
-    File::open(file)?
+    open_regular(file)?
         .take(STATE_BYTES)
         .read_to_end(&mut bytes)?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())

@@ -1,11 +1,13 @@
 //! `director check`.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
 use serde::Serialize;
 
+use super::absent::absent;
 use super::output::{show, show_json};
 use crate::config::{self, Config};
 use crate::datapath::{online_cpus, possible_cpus};
@@ -18,7 +20,12 @@ pub(super) fn check(file: &Path, json: bool) -> anyhow::Result<ExitCode> {
     let memory = Footprint::of(&config.connections, online_cpus(), possible_cpus());
     if json {
         let config = &config;
-        show_json(&Checked { config, memory })?;
+        let absent = absent(config);
+        show_json(&Checked {
+            config,
+            memory,
+            absent,
+        })?;
     } else {
         let name = file.display();
         show(&format!(
@@ -26,6 +33,7 @@ pub(super) fn check(file: &Path, json: bool) -> anyhow::Result<ExitCode> {
             summary(&config),
             table(&memory)
         ))?;
+        show(&not_here(&absent(&config)))?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -36,6 +44,21 @@ struct Checked<'a> {
     #[serde(flatten)]
     config: &'a Config,
     memory: Footprint,
+    /// What it names and this machine does not have.
+    absent: BTreeSet<String>,
+}
+
+/// What this machine does not have, if that is anything.
+fn not_here(absent: &BTreeSet<String>) -> String {
+    let mut text = String::new();
+    if !absent.is_empty() {
+        text.push_str("\nnot on this machine, or not to be read by this user:\n");
+    }
+    for what in absent {
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "  {what}");
+    }
+    text
 }
 
 /// The memory of the tables, aligned.
@@ -293,6 +316,7 @@ IPv6 connections, ranges of ports    500000   93750 x 2 CPUs   22.9        48.0
         let checked = serde_json::to_value(Checked {
             config: &config,
             memory,
+            absent: BTreeSet::new(),
         });
         let checked = checked.unwrap();
         assert_eq!(checked["interfaces"][0]["name"], "eth0");

@@ -1,12 +1,13 @@
 //! `director checks` and `director reload`.
 
+use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use super::SILENT;
 use super::arguments::Socket;
 use super::output::{show, show_json, show_outcome};
 use super::server::socket_path;
-use crate::control::{fetch_checks, render_checks, send_reload};
+use crate::control::{CheckStatus, fetch_checks, render_checks, send_reload};
 
 /// Lists health checks.
 pub(super) fn checks(
@@ -23,10 +24,13 @@ pub(super) fn checks(
         }
     };
     if let Some(server) = server {
-        checks.retain(|check| {
-            check.server.to_string() == server
-                || std::net::SocketAddr::new(check.server, check.port).to_string() == server
-        });
+        checks.retain(|check| is_of(check, server));
+        if checks.is_empty() {
+            anyhow::bail!(
+                "no health check is sent to {server}; expected: the address of a real server, with or without the port that \
+                 is asked, as in the list that this command gives without --server"
+            );
+        }
     }
     if json {
         show_json(&checks)?;
@@ -36,6 +40,12 @@ pub(super) fn checks(
         show(&render_checks(&checks, history))?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Whether a check is of a real server, which an operator names by its address, or that and its port.
+fn is_of(check: &CheckStatus, server: &str) -> bool {
+    server.parse() == Ok(check.server)
+        || server.parse() == Ok(SocketAddr::new(check.server, check.port))
 }
 
 /// Has the running director load its file again.

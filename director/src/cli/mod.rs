@@ -1,5 +1,6 @@
 //! The command line.
 
+mod absent;
 mod agent;
 mod arguments;
 mod check;
@@ -23,6 +24,7 @@ use tracing_subscriber::filter::LevelFilter;
 use self::arguments::{Arguments, Command};
 use crate::config::{self, ConfigError};
 use crate::run::{RunOptions, run};
+use crate::words::in_words;
 
 /// Something failed while running.
 const FAILED: u8 = 1;
@@ -92,21 +94,6 @@ fn schema() -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// An error and its causes, without those whose text stands there already.
-fn in_words(error: &anyhow::Error) -> String {
-    let mut text = String::new();
-    for cause in error.chain().map(ToString::to_string) {
-        if text.contains(&cause) {
-            continue;
-        }
-        if !text.is_empty() {
-            text.push_str(": ");
-        }
-        text.push_str(&cause);
-    }
-    text
-}
-
 fn log_to_stderr(level: LevelFilter) {
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
@@ -125,14 +112,5 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Arguments::command().debug_assert();
-    }
-
-    #[test]
-    fn causes_are_not_repeated() {
-        let cause = std::io::Error::other("no such thing");
-        let error = anyhow::Error::new(cause).context("cannot do it: no such thing");
-        assert_eq!(in_words(&error), "cannot do it: no such thing");
-        let error = anyhow::anyhow!("no such thing").context("cannot do it");
-        assert_eq!(in_words(&error), "cannot do it: no such thing");
     }
 }

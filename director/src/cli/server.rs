@@ -1,6 +1,7 @@
 //! `director server` and `director services`.
 
-use std::path::Path;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use super::SILENT;
@@ -55,16 +56,32 @@ pub(super) fn services(socket: &Socket, json: bool) -> anyhow::Result<ExitCode> 
 }
 
 /// Where the running director listens.
-pub(super) fn socket_path(socket: &Socket) -> anyhow::Result<std::path::PathBuf> {
+pub(super) fn socket_path(socket: &Socket) -> anyhow::Result<PathBuf> {
     match &socket.socket {
         Some(socket) => Ok(socket.clone()),
         None => of_config(&socket.config),
     }
 }
 
-fn of_config(config: &Path) -> anyhow::Result<std::path::PathBuf> {
-    let config = config::load(config).inspect_err(|_| {
-        eprintln!("director: the socket's place is in the configuration; or say --socket PATH");
-    })?;
-    Ok(config.control_socket)
+/// A file that somebody is half through editing does not keep an operator from the director that runs.
+fn of_config(file: &Path) -> anyhow::Result<PathBuf> {
+    match config::load(file) {
+        Ok(config) => Ok(config.control_socket),
+        Err(error) => {
+            let socket = fs::read_to_string(file)
+                .ok()
+                .and_then(|text| config::guess_control_socket(&text));
+            let Some(socket) = socket else {
+                eprintln!(
+                    "director: the socket's place is in the configuration; or say --socket PATH"
+                );
+                return Err(error.into());
+            };
+            eprintln!(
+                "director: {error}\n\ndirector: asking on {} all the same; --socket PATH says another",
+                socket.display()
+            );
+            Ok(socket)
+        }
+    }
 }

@@ -9,7 +9,7 @@
 use std::path::Path;
 
 use super::error::{ConfigError, Place};
-use super::load::{load_keys, read_text, read_whole};
+use super::load::{load_keys, read_regular_text, read_whole};
 use super::model::{Config, VirtualService};
 use super::{resolve, yaml};
 
@@ -34,7 +34,7 @@ impl Reader {
     /// # Errors
     /// As [`super::load()`].
     pub fn load(&mut self, path: &Path) -> Result<Config, ConfigError> {
-        let text = read_text(path)?;
+        let text = read_regular_text(path)?;
         let config = self.parse(&path.display().to_string(), text)?;
         load_keys(&config)?;
         Ok(config)

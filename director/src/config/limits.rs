@@ -41,6 +41,8 @@ pub const SLOW_START_S: u16 = 3600;
 
 /// Runs of checks at the same time: each holds a socket or a process.
 pub const CHECKS_AT_ONCE: usize = 512;
+/// Of these, those of real servers that are down: many silent ones must not make the checks of the others late.
+pub const CHECKS_OF_DOWN_AT_ONCE: usize = CHECKS_AT_ONCE / 4 * 3;
 
 /// Checks of one real server.
 pub const CHECKS_PER_REAL_SERVER: Limit = Limit {
@@ -57,6 +59,12 @@ pub const DEPENDENCIES: Limit = Limit {
     what: "services that a service depends on",
     maximum: 16,
 };
+
+/// Longest file with certificate authorities, in bytes: those of a whole distribution take 220 KiB.
+pub const AUTHORITIES_BYTES: u64 = 1 << 20;
+/// Most memory of a compiled regular expression, in bytes. It is compiled for each run, which takes a few milliseconds at
+/// that size, and no other check goes on meanwhile.
+pub const REGEX_BYTES: usize = 256 << 10;
 
 /// Longest time of an alert, in milliseconds: a week.
 pub const ALERT_TIME_MS: u32 = 7 * 24 * 3_600_000;

@@ -1,13 +1,14 @@
 //! From a path or a text to the resolved configuration.
 
 use std::fs;
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::Path;
 
 use super::error::{ConfigError, Mistake, Mistakes, Place};
 use super::model::Config;
 use super::sync::load_sync_keys;
 use super::{limits, resolve, yaml};
+use crate::files::open_regular;
 
 /// Loads a configuration file.
 ///
@@ -46,15 +47,24 @@ pub(super) fn load_keys(config: &Config) -> Result<(), ConfigError> {
     Ok(())
 }
 
-/// A file's text.
-pub(super) fn read_text(path: &Path) -> Result<String, ConfigError> {
+/// A file's text. It may be a pipe: somebody checks what a program prints.
+fn read_text(path: &Path) -> Result<String, ConfigError> {
+    text_of(path, fs::File::open(path))
+}
+
+/// A regular file's text: nothing else can be read again and again, and without waiting.
+pub(super) fn read_regular_text(path: &Path) -> Result<String, ConfigError> {
+    text_of(path, open_regular(path))
+}
+
+fn text_of(path: &Path, opened: io::Result<fs::File>) -> Result<String, ConfigError> {
     let failed = |source| ConfigError::Read {
         path: path.to_owned(),
         source,
     };
     let mut bytes = Vec::new();
     // Not the size that the file system tells: that of a pipe is 0.
-    let file = fs::File::open(path).map_err(failed)?;
+    let file = opened.map_err(failed)?;
     file.take(limits::FILE_BYTES + 1)
         .read_to_end(&mut bytes)
         .map_err(failed)?;

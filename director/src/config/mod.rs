@@ -20,6 +20,7 @@ mod checks;
 mod defaults;
 mod error;
 mod file;
+mod guess;
 mod kinds;
 pub mod limits;
 mod load;
@@ -41,9 +42,10 @@ pub use alerts::{
 pub use checks::{
     AgentProbe, Check, Digest, DnsProbe, DnsRecord, ExchangeProbe, ExternalProbe, HttpProbe,
     LoginProbe, Pattern, Probe, Secret, SipProbe, SmtpProbe, Step, Timing, TlsOptions, TlsProbe,
-    UdpProbe,
+    UdpProbe, compile,
 };
 pub use error::{ConfigError, Mistake, Mistakes, Place};
+pub use guess::guess_control_socket;
 pub use load::{load, parse};
 pub use model::{
     Config, ConnectionLimits, Endpoint, Health, Interface, Method, NoServer, OnDown, Persistence,

@@ -106,7 +106,7 @@ pub fn fetch_status(path: &Path) -> Result<Status, ClientError> {
 /// Asks a director for its health checks.
 ///
 /// # Errors
-/// When none answers.
+/// When none answers, or it cannot tell: [`ClientError::Refused`].
 pub fn fetch_checks(path: &Path) -> Result<Vec<CheckStatus>, ClientError> {
     get(path, "/v1/checks")
 }

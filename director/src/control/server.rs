@@ -31,8 +31,8 @@ const COMMAND_BYTES: usize = 16 << 10;
 pub enum Question {
     /// How are things?
     Status(oneshot::Sender<Status>),
-    /// What do health checks find?
-    Checks(oneshot::Sender<Vec<CheckStatus>>),
+    /// What do health checks find? Or why that is not known.
+    Checks(oneshot::Sender<Result<Vec<CheckStatus>, String>>),
     /// Change something.
     Command(ServerCommand, oneshot::Sender<Result<String, Refusal>>),
     /// Ask the heartbeat, or order something of it.
@@ -196,21 +196,11 @@ async fn heartbeat(
     State(questions): State<mpsc::Sender<Question>>,
     Json(question): Json<heartbeat::control::Question>,
 ) -> Result<Response, StatusCode> {
-    told(&questions, |sender| Question::Heartbeat(question, sender)).await
+    json(asked(&questions, |sender| Question::Heartbeat(question, sender)).await?).await
 }
 
 async fn sync(State(questions): State<mpsc::Sender<Question>>) -> Result<Response, StatusCode> {
-    let (sender, answer) = oneshot::channel();
-    // Both fail only while the director stops.
-    questions
-        .send(Question::Sync(sender))
-        .await
-        .map_err(|_| StatusCode::SERVICE_UNAVAILABLE)?;
-    let answer = answer.await.map_err(|_| StatusCode::SERVICE_UNAVAILABLE)?;
-    Ok(match answer {
-        Ok(status) => Json(status).into_response(),
-        Err(words) => (StatusCode::NOT_FOUND, words).into_response(),
-    })
+    known(asked(&questions, Question::Sync).await?).await
 }
 
 async fn reload(State(questions): State<mpsc::Sender<Question>>) -> (StatusCode, String) {
@@ -242,25 +232,39 @@ async fn done(
 }
 
 async fn status(State(questions): State<mpsc::Sender<Question>>) -> Result<Response, StatusCode> {
-    told(&questions, Question::Status).await
+    json(asked(&questions, Question::Status).await?).await
 }
 
 async fn checks(State(questions): State<mpsc::Sender<Question>>) -> Result<Response, StatusCode> {
-    told(&questions, Question::Checks).await
+    known(asked(&questions, Question::Checks).await?).await
 }
 
-/// Asks for something. It becomes text on another thread: that of thousands of real servers would hold up other answers.
-async fn told<T: Serialize + Send + 'static>(
+/// Asks the run loop for something.
+async fn asked<T>(
     questions: &mpsc::Sender<Question>,
     question: impl FnOnce(oneshot::Sender<T>) -> Question,
-) -> Result<Response, StatusCode> {
+) -> Result<T, StatusCode> {
     let (sender, answer) = oneshot::channel();
     // Both fail only while the director stops.
     questions
         .send(question(sender))
         .await
         .map_err(|_| StatusCode::SERVICE_UNAVAILABLE)?;
-    let answer = answer.await.map_err(|_| StatusCode::SERVICE_UNAVAILABLE)?;
+    answer.await.map_err(|_| StatusCode::SERVICE_UNAVAILABLE)
+}
+
+/// What is known, or in words why nothing is.
+async fn known<T: Serialize + Send + 'static>(
+    answer: Result<T, String>,
+) -> Result<Response, StatusCode> {
+    match answer {
+        Ok(answer) => json(answer).await,
+        Err(words) => Ok((StatusCode::NOT_FOUND, words).into_response()),
+    }
+}
+
+/// An answer as text, made on another thread: that of thousands of real servers would hold up other answers.
+async fn json<T: Serialize + Send + 'static>(answer: T) -> Result<Response, StatusCode> {
     tokio::task::spawn_blocking(move || Json(answer).into_response())
         .await
         .map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)

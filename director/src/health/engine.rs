@@ -8,7 +8,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::net::IpAddr;
 use std::sync::mpsc::{Sender as Reply, channel as reply_channel};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -16,15 +16,18 @@ use tokio::task::JoinSet;
 use tokio::time::sleep_until;
 use xdp_ebpf::layout::{Destination, destination};
 
-use super::machine::{Entry, Id, Machine, Run, Subject, Verdict};
+use super::machine::{Due, Entry, Id, Machine, Places, Run, Subject, Verdict};
 use super::probe::{self, Failure, FailureKind, Good, Reach};
 use super::through::{Carrier, Through};
 use crate::config::{Method, limits};
+use crate::seldom::Seldom;
 
 /// Checks that are told of at once: about a millisecond, in which no other check goes on.
 const TOLD_AT_ONCE: usize = 512;
+/// A check that waited so long for a place is late.
+const LATE: Duration = Duration::from_secs(1);
 /// How long whoever asks waits for them.
-const PATIENCE: Duration = Duration::from_secs(1);
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Real servers, by address and method, as the packet path has them.
 pub type Destinations = HashMap<(IpAddr, Method), Destination>;
@@ -63,13 +66,16 @@ enum Order {
     Destinations(Destinations),
     /// Of some checks with an id above this one.
     Report(Id, Reply<Vec<(Id, Report)>>),
+    /// Kill what runs, and end.
+    End,
 }
 
-/// The main loop's end of the engine. Dropping it ends the engine.
+/// The main loop's end of the engine. Dropping it ends the engine, and the programs of external checks with it.
 #[derive(Debug)]
 pub struct Engine {
     orders: UnboundedSender<Order>,
     changes: UnboundedReceiver<Change>,
+    thread: Option<JoinHandle<()>>,
 }
 
 impl Engine {
@@ -83,10 +89,18 @@ impl Engine {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
-        thread::Builder::new()
+        let thread = thread::Builder::new()
             .name("checks".to_owned())
-            .spawn(move || runtime.block_on(work(taken, told)))?;
-        Ok(Self { orders, changes })
+            .spawn(move || {
+                runtime.block_on(work(taken, told));
+                // A password's file may be on a file system that does not answer.
+                runtime.shutdown_background();
+            })?;
+        Ok(Self {
+            orders,
+            changes,
+            thread: Some(thread),
+        })
     }
 
     /// Makes exactly these the checks that run. What was known of one that stays is kept.
@@ -124,6 +138,24 @@ impl Engine {
     }
 }
 
+impl Drop for Engine {
+    fn drop(&mut self) {
+        // Whoever still holds an end to ask by must not keep it going. An error: it has ended already.
+        drop(self.orders.send(Order::End));
+        if let Some(thread) = self.thread.take() {
+            // It kills the programs that it started. If it panicked, that has been said.
+            drop(thread.join());
+        }
+    }
+}
+
+/// The thread that runs the checks does not answer.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error(
+    "the thread that runs the health checks does not answer; if that stays so, restart the director"
+)]
+pub struct Silent;
+
 /// Asks the engine what it knows.
 #[derive(Clone, Debug)]
 pub struct Reporter {
@@ -133,18 +165,20 @@ pub struct Reporter {
 impl Reporter {
     /// All checks. Waits for the engine, which goes on with its checks after every few of them: so each is told as it is at
     /// one moment, and the next one perhaps a little later.
-    #[must_use]
-    pub fn report(&self) -> Vec<Report> {
+    ///
+    /// # Errors
+    /// The engine does not answer: its thread is busy with something that it should not do, or has ended.
+    pub fn report(&self) -> Result<Vec<Report>, Silent> {
         let mut all = Vec::new();
         let mut last = 0;
         loop {
             let (reply, answer) = reply_channel();
-            if self.orders.send(Order::Report(last, reply)).is_err() {
-                return all;
-            }
-            let some = answer.recv_timeout(PATIENCE).unwrap_or_default();
+            self.orders
+                .send(Order::Report(last, reply))
+                .map_err(|_| Silent)?;
+            let some = answer.recv_timeout(PATIENCE).map_err(|_| Silent)?;
             let Some((id, _)) = some.last() else {
-                return all;
+                return Ok(all);
             };
             last = *id;
             all.extend(some.into_iter().map(|(_, report)| report));
@@ -153,24 +187,37 @@ impl Reporter {
 }
 
 async fn work(mut orders: UnboundedReceiver<Order>, told: UnboundedSender<Change>) {
-    let mut machine = Machine::default();
+    let mut machine = Machine::new(Places {
+        all: limits::CHECKS_AT_ONCE,
+        down: limits::CHECKS_OF_DOWN_AT_ONCE,
+    });
+    let mut lateness = Seldom::default();
     let mut ways = Ways::default();
     let mut running: JoinSet<Result<Good, Failure>> = JoinSet::new();
     let mut runs: HashMap<tokio::task::Id, (Id, Instant)> = HashMap::new();
     loop {
-        while running.len() < limits::CHECKS_AT_ONCE
-            && let Some((id, subject)) = machine.take_due(Instant::now())
-        {
+        while let Some(Due { id, subject, late }) = machine.take_due(Instant::now()) {
+            if late > LATE
+                && let Some(untold) = lateness.tell(Instant::now())
+            {
+                tracing::warn!(
+                    untold,
+                    late_ms = late.as_millis(),
+                    "checks run late: {} are wanted, {} may run at the same time, and {} run now; give those that wait long \
+                     for an answer a shorter timeout or a longer interval",
+                    machine.len(),
+                    limits::CHECKS_AT_ONCE,
+                    running.len() + 1,
+                );
+            }
             let task = running.spawn(run(ways.reach(&subject), subject)).id();
             runs.insert(task, (id, Instant::now()));
         }
         // Where all places are taken, the end of one run is the beginning of the next.
-        let due = machine
-            .next_due()
-            .filter(|_| running.len() < limits::CHECKS_AT_ONCE);
+        let due = machine.next_due();
         tokio::select! {
             order = orders.recv() => match order {
-                None => return,
+                None | Some(Order::End) => return,
                 Some(Order::Replace(subjects)) => {
                     machine.replace(subjects, Instant::now(), random_up_to);
                 }
@@ -347,11 +394,11 @@ mod tests {
         assert!(second.verdict.words.contains("refused"), "{second:?}");
         let _listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
         assert_eq!(next(&mut engine).await.verdict.state, State::Up);
-        let report = engine.reporter().report();
+        let report = engine.reporter().report().unwrap();
         assert_eq!(report.len(), 1, "the same check is run once");
         assert!(report[0].runs >= 5 && report[0].failures >= 2, "{report:?}");
         engine.replace(Vec::new());
-        assert_eq!(engine.reporter().report().len(), 0);
+        assert_eq!(engine.reporter().report().unwrap().len(), 0);
         assert!(engine.next_now().is_none());
     }
 }

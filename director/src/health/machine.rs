@@ -98,16 +98,56 @@ pub struct Entry {
     pub failures: u64,
 }
 
+/// How many checks may run at the same time.
+#[derive(Clone, Copy, Debug)]
+pub struct Places {
+    /// All of them.
+    pub all: usize,
+    /// Those of backends that are down. They hold a place until their time is over, mostly, and nobody waits for them: however
+    /// many they are, a place is left for those who are in service.
+    pub down: usize,
+}
+
+/// A check that runs now.
+#[derive(Clone, Debug)]
+pub struct Due {
+    /// Its number.
+    pub id: Id,
+    /// What is checked.
+    pub subject: Subject,
+    /// For how long it has been due: it waited for a place.
+    pub late: Duration,
+}
+
 /// All checks.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Machine {
     entries: BTreeMap<Id, Entry>,
     ids: HashMap<Subject, Id>,
-    queue: BTreeSet<(Instant, Id)>,
+    /// Those that wait: of backends that are down, and of all others.
+    waiting: [BTreeSet<(Instant, Id)>; 2],
+    places: Places,
+    /// Those that run, and whether their backend was down when they began.
+    running: HashMap<Id, bool>,
+    running_down: usize,
     next_id: Id,
 }
 
 impl Machine {
+    /// No checks yet.
+    #[must_use]
+    pub fn new(places: Places) -> Self {
+        Self {
+            entries: BTreeMap::new(),
+            ids: HashMap::new(),
+            waiting: Default::default(),
+            places,
+            running: HashMap::new(),
+            running_down: 0,
+            next_id: 0,
+        }
+    }
+
     /// Makes exactly these the checks that run. One that was known goes on as it was; a new one runs first after a part of
     /// its spread that `random` gives, from 0 up to what it is asked for.
     pub fn replace(
@@ -129,7 +169,7 @@ impl Machine {
             let id = self.next_id;
             let spread_ms = random(subject.check.timing.spread_ms);
             let due = now + Duration::from_millis(u64::from(spread_ms));
-            self.queue.insert((due, id));
+            self.waiting[queue(State::Unchecked)].insert((due, id));
             self.entries.insert(
                 id,
                 Entry {
@@ -148,28 +188,47 @@ impl Machine {
             if let Some(entry) = self.entries.remove(id)
                 && let Some(due) = entry.due
             {
-                self.queue.remove(&(due, *id));
+                self.waiting[queue(entry.verdict.state)].remove(&(due, *id));
             }
         }
         self.ids = kept;
     }
 
-    /// When the next check is due.
+    /// When the next check is due that there is a place for.
     #[must_use]
     pub fn next_due(&self) -> Option<Instant> {
-        self.queue.first().map(|(due, _)| *due)
+        self.first().map(|(due, _)| due)
     }
 
     /// Takes the check that has been due longest, at most once until it is [`Self::finished`].
-    pub fn take_due(&mut self, now: Instant) -> Option<(Id, Subject)> {
-        let (due, id) = *self.queue.first()?;
+    pub fn take_due(&mut self, now: Instant) -> Option<Due> {
+        let (due, id) = self.first()?;
         if due > now {
             return None;
         }
-        self.queue.remove(&(due, id));
         let entry = self.entries.get_mut(&id)?;
         entry.due = None;
-        Some((id, entry.subject.clone()))
+        let state = entry.verdict.state;
+        let subject = entry.subject.clone();
+        self.waiting[queue(state)].remove(&(due, id));
+        self.running.insert(id, state == State::Down);
+        self.running_down += usize::from(state == State::Down);
+        Some(Due {
+            id,
+            subject,
+            late: now - due,
+        })
+    }
+
+    fn first(&self) -> Option<(Instant, Id)> {
+        if self.running.len() >= self.places.all {
+            return None;
+        }
+        let [others, down] = &self.waiting;
+        let down = down
+            .first()
+            .filter(|_| self.running_down < self.places.down);
+        others.first().into_iter().chain(down).min().copied()
     }
 
     /// Takes in a result. Gives the check's verdict if it has changed, or an agent said something new. A check that is not
@@ -181,13 +240,15 @@ impl Machine {
         started: Instant,
         now: Instant,
     ) -> Option<(Subject, Verdict)> {
+        let was_down = self.running.remove(&id).unwrap_or(false);
+        self.running_down -= usize::from(was_down);
         let entry = self.entries.get_mut(&id)?;
         let timing = entry.subject.check.timing;
         let before = entry.verdict.clone();
         entry.take_in(result, started, now);
         let due = next_run(&timing, entry.verdict.state, entry.against, started, now);
         entry.due = Some(due);
-        self.queue.insert((due, id));
+        self.waiting[queue(entry.verdict.state)].insert((due, id));
         (entry.verdict.state != before.state || entry.verdict.said != before.said)
             .then(|| (entry.subject.clone(), entry.verdict.clone()))
     }
@@ -264,6 +325,11 @@ impl Entry {
             self.verdict.said = Some(heard);
         }
     }
+}
+
+/// Where in [`Machine::waiting`] the checks of such a backend wait.
+fn queue(state: State) -> usize {
+    usize::from(state == State::Down)
 }
 
 /// When a check runs next.

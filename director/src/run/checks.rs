@@ -30,9 +30,13 @@ impl Health {
 
 impl Checks {
     /// All of them, in the order of the configuration. Waits for whoever runs them.
-    pub(super) fn status(&self) -> Vec<CheckStatus> {
+    pub(super) fn status(&self) -> Result<Vec<CheckStatus>, String> {
         let mut checks: Vec<(usize, CheckStatus)> = Vec::new();
-        for report in self.reporter.report() {
+        let reports = self
+            .reporter
+            .report()
+            .map_err(|silent| silent.to_string())?;
+        for report in reports {
             if let Some(places) = self.wanted_by.get(&report.subject) {
                 let first = places.first().copied().unwrap_or(usize::MAX);
                 checks.push((first, self.check(places, report)));
@@ -42,7 +46,7 @@ impl Checks {
             (place, one.server, one.port, &one.check)
                 .cmp(&(other, two.server, two.port, &two.check))
         });
-        checks.into_iter().map(|(_, status)| status).collect()
+        Ok(checks.into_iter().map(|(_, status)| status).collect())
     }
 
     fn check(&self, places: &[usize], report: Report) -> CheckStatus {

@@ -14,7 +14,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use super::node::Node;
 use super::reload;
 use super::resize;
-use super::system::monotonic_ns;
+use super::system::{monotonic_ns, raise_descriptors};
 use crate::control::{Control, Question};
 use crate::next_hop::{PROBE_TICK, Watch, WatchError};
 
@@ -49,7 +49,10 @@ pub fn run(options: &RunOptions) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    runtime.block_on(run_loop(options))
+    let outcome = runtime.block_on(run_loop(options));
+    // A thread may wait for a file of a network's file system that never answers: it ends with the process.
+    runtime.shutdown_background();
+    outcome
 }
 
 /// The signals that a director knows.
@@ -73,6 +76,7 @@ impl Signals {
 async fn run_loop(options: &RunOptions) -> anyhow::Result<()> {
     // Before anything else, so that a signal during the start does not leave half of it behind.
     let mut signals = Signals::new()?;
+    raise_descriptors();
     let mut node = Node::open(&options.config, &options.bpffs)?;
     let (mut watch, mut control) = match start(&mut node).await {
         Ok(started) => started,

@@ -19,6 +19,7 @@ use crate::health::standing::{Circumstances, Found, Memory, ServiceStanding, Sta
 use crate::health::through::Way;
 use crate::overrides::Overrides;
 use crate::plan::{self, Tables, destination_address};
+use crate::words::in_words;
 
 /// Verdicts that are judged at once.
 const VERDICTS_AT_ONCE: usize = 512;
@@ -430,7 +431,10 @@ impl Node {
         // One of them cannot be written, for want of room: the others do not suffer for it.
         for place in places {
             if let Err(error) = self.reweigh_services(&[place]) {
-                tracing::error!("cannot write what health checks found: {error:#}");
+                tracing::error!(
+                    "cannot write what health checks found: {}",
+                    in_words(&error)
+                );
             }
         }
     }

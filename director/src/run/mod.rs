@@ -27,7 +27,6 @@ mod reload;
 mod report;
 mod resize;
 mod restarts;
-mod seldom;
 mod sync;
 mod system;
 mod telling;

@@ -16,7 +16,6 @@ use super::localities::Localities;
 use super::rates::Rates;
 use super::reload::Loading;
 use super::resize::Resize;
-use super::seldom::Seldom;
 use super::sync::Sync;
 use super::system;
 use super::telling::Telling;
@@ -27,8 +26,10 @@ use crate::datapath::{Datapath, Options, Waiting, check_privileges, online_cpus}
 use crate::next_hop::{Event, Link, Network, Probe, Prober, Resolution};
 use crate::overrides::{self, Overrides};
 use crate::plan::{self, Tables, Write};
+use crate::seldom::Seldom;
 use crate::upkeep::marks::Marks;
 use crate::upkeep::{Geometry, Report, Upkeep, loads};
+use crate::words::in_words;
 
 /// How long the start waits for real servers to be resolved before it says that it is ready all the same.
 const READY_PATIENCE: Duration = Duration::from_secs(2);
@@ -397,7 +398,10 @@ impl Node {
             "what was removed has no connections left and is forgotten"
         );
         if let Err(error) = self.write(&desired) {
-            tracing::error!("cannot take removed real servers out of the tables: {error:#}");
+            tracing::error!(
+                "cannot take removed real servers out of the tables: {}",
+                in_words(&error)
+            );
         }
     }
 }

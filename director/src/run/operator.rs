@@ -6,6 +6,7 @@ use super::node::Node;
 use super::system;
 use crate::control::{Refusal, ServerCommand, ServerSaid};
 use crate::overrides::{self, Override, OverrideError};
+use crate::words::in_words;
 
 impl Node {
     /// Does what an operator says of a real server. Gives what is in force then, in words.
@@ -34,7 +35,7 @@ impl Node {
         let config = Arc::clone(&self.config);
         if let Err(error) = self.configure(config) {
             self.overrides = before;
-            return Err(Refusal::Failed(format!("{error:#}")));
+            return Err(Refusal::Failed(in_words(&error)));
         }
         self.store_overrides();
         let words = said.map_or_else(
@@ -61,7 +62,10 @@ impl Node {
         tracing::info!("the deadline of a drain has passed: its connections are closed");
         let config = Arc::clone(&self.config);
         if let Err(error) = self.configure(config) {
-            tracing::error!("cannot close the connections of a drained real server: {error:#}");
+            tracing::error!(
+                "cannot close the connections of a drained real server: {}",
+                in_words(&error)
+            );
         }
     }
 

@@ -16,6 +16,7 @@ use super::times::milliseconds;
 use crate::config::{Config, Interface, VirtualService};
 use crate::datapath::Datapath;
 use crate::plan::{self, Inputs, NetworkView, Tables, Write};
+use crate::words::in_words;
 
 impl Node {
     /// Puts a configuration into force. If that fails, the one before it is put back.
@@ -45,7 +46,10 @@ impl Node {
                 if self.in_force {
                     let present = Arc::clone(&self.config);
                     if let Err(worse) = self.try_configure(&present) {
-                        tracing::error!("the configuration before cannot be put back: {worse:#}");
+                        tracing::error!(
+                            "the configuration before cannot be put back: {}",
+                            in_words(&worse)
+                        );
                     }
                 }
                 Err(error)
@@ -175,7 +179,7 @@ impl Node {
             return;
         }
         if let Err(error) = self.follow_interfaces() {
-            tracing::error!("{error:#}");
+            tracing::error!("{}", in_words(&error));
             self.network.look_again();
         }
         let (config, slots) = (Arc::clone(&self.config), self.tables.interfaces.clone());
@@ -195,7 +199,8 @@ impl Node {
             if let Some(untold) = self.troubles.network.tell(Instant::now()) {
                 tracing::error!(
                     untold,
-                    "cannot bring the tables in line with the network: {error:#}"
+                    "cannot bring the tables in line with the network: {}",
+                    in_words(&error)
                 );
             }
         }

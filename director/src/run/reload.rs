@@ -2,17 +2,22 @@
 
 use std::future::pending;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::time::timeout_at;
 
 use super::node::Node;
 use super::system;
 use super::times::milliseconds;
-use super::watch::Stamp;
+use super::watch::{Look, Stamp};
 use crate::config::{Config, ConfigError, Reader};
 use crate::control::Refusal;
+use crate::words::in_words;
+
+/// How long reading the file may take. That of a configuration at its limits takes seconds.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Who wants to know what came of a reload.
 pub(super) type Asker = oneshot::Sender<Result<String, Refusal>>;
@@ -34,20 +39,26 @@ pub(super) struct Loading {
 
 /// The configuration that is being read. Never, where none is.
 pub(super) async fn next(loading: &mut Option<Loading>) -> Loaded {
-    let Some(Loading { thread, .. }) = loading else {
+    let Some(Loading { thread, began, .. }) = loading else {
         return pending().await;
     };
-    match thread.await {
-        Ok((reader, config)) => Loaded {
+    let failed = |words: String| Loaded {
+        reader: Reader::default(),
+        config: Err(words),
+    };
+    match timeout_at((*began + PATIENCE).into(), thread).await {
+        Ok(Ok((reader, config))) => Loaded {
             reader,
-            config: config.map_err(|error| format!("{:#}", anyhow::Error::new(error))),
+            config: config.map_err(|error| in_words(&anyhow::Error::new(error))),
         },
-        Err(broken) => Loaded {
-            reader: Reader::default(),
-            config: Err(format!(
-                "reading it broke, which is a mistake in this program: {broken}"
-            )),
-        },
+        Ok(Err(broken)) => failed(format!(
+            "reading it broke, which is a mistake in this program: {broken}"
+        )),
+        // The thread goes on waiting, and is not listened to any more.
+        Err(_) => failed(format!(
+            "it could not be read within {} s; does its file system answer?",
+            PATIENCE.as_secs()
+        )),
     }
 }
 
@@ -78,9 +89,20 @@ impl Node {
 
     /// Loads it again if it has changed, where the configuration wants that.
     pub(super) fn reload_if_changed(&mut self) {
-        if self.loading.is_none() && self.config.watch && self.watch.look(Stamp::of(&self.file)) {
-            tracing::info!(file = %self.file.display(), "the configuration file has changed");
-            self.reload(None);
+        if self.loading.is_some() || !self.config.watch {
+            return;
+        }
+        let file = self.file.display();
+        match self.watch.look(Stamp::of(&self.file)) {
+            Look::Leave => {}
+            Look::Missing => tracing::warn!(
+                %file,
+                "the configuration file is gone; what was loaded stays in force, but the director could not start again"
+            ),
+            Look::Load => {
+                tracing::info!(%file, "the configuration file has changed");
+                self.reload(None);
+            }
         }
     }
 
@@ -93,7 +115,7 @@ impl Node {
         self.reader = loaded.reader;
         match loaded.config.and_then(|config| {
             self.put_into_force(config)
-                .map_err(|error| format!("{error:#}"))
+                .map_err(|error| in_words(&error))
         }) {
             Ok(()) => {
                 self.times.loaded = loading.began.elapsed();

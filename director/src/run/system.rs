@@ -4,9 +4,10 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::net::IpAddr;
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::time::{ClockId, clock_gettime};
 
-use crate::config::{Config, Method};
+use crate::config::{Config, Method, limits};
 
 /// A random number for a secret.
 pub(super) fn random() -> io::Result<u64> {
@@ -21,6 +22,28 @@ pub(super) fn monotonic_ns() -> u64 {
     clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(0, |time| {
         time.tv_sec().cast_unsigned() * 1_000_000_000 + time.tv_nsec().cast_unsigned()
     })
+}
+
+/// Descriptors that the director needs besides those of checks: maps, interfaces, sockets of operators and alerts.
+const DESCRIPTORS: u64 = 512;
+
+/// Takes as many file descriptors as the process may have, and says so where they are too few for all checks.
+pub(super) fn raise_descriptors() {
+    let needed = limits::CHECKS_AT_ONCE as u64 * 2 + DESCRIPTORS;
+    let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, hard)| {
+        // No more than that: some programs, which inherit it, close every descriptor that there could be.
+        let limit = hard.min(needed.next_power_of_two());
+        setrlimit(Resource::RLIMIT_NOFILE, limit, hard).map(|()| limit)
+    });
+    match raised {
+        Ok(limit) if limit >= needed => {}
+        Ok(limit) => tracing::warn!(
+            limit,
+            "this process may open few files: with many health checks at once some would wait; expected: {needed} \
+             (LimitNOFILE= of its unit, or ulimit -n)"
+        ),
+        Err(error) => tracing::warn!("cannot raise the limit of open files: {error}"),
+    }
 }
 
 /// What is wrong with the kernel's forwarding for the services that need it.

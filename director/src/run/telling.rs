@@ -80,7 +80,7 @@ impl Node {
     }
 
     /// Tells of all health checks. The loop only says what is known: it is put together by a thread beside it.
-    pub(super) fn tell_checks(&self, asker: oneshot::Sender<Vec<CheckStatus>>) {
+    pub(super) fn tell_checks(&self, asker: oneshot::Sender<Result<Vec<CheckStatus>, String>>) {
         let checks = self.health.checks(&self.config);
         spawn_blocking(move || drop(asker.send(checks.status())));
     }

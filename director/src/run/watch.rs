@@ -30,6 +30,18 @@ impl Stamp {
 pub(super) struct Watch {
     loaded: Option<Stamp>,
     seen: Option<Stamp>,
+    missed: bool,
+}
+
+/// What to do about a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Look {
+    /// Nothing.
+    Leave,
+    /// Load it.
+    Load,
+    /// Say that it is gone: the director would not start again.
+    Missing,
 }
 
 impl Watch {
@@ -39,11 +51,18 @@ impl Watch {
         self.seen = stamp;
     }
 
-    /// Whether to load it: it has changed, and stays as it is since the last look, so that nobody is writing it right now.
-    pub(super) fn look(&mut self, stamp: Option<Stamp>) -> bool {
+    /// To load it, where it has changed and stays as it is since the last look, so that nobody is writing it right now. That
+    /// it is not there, at two looks, is told once.
+    pub(super) fn look(&mut self, stamp: Option<Stamp>) -> Look {
         let is_still = self.seen == stamp;
         self.seen = stamp;
-        is_still && stamp.is_some() && stamp != self.loaded
+        let was_missed = self.missed;
+        self.missed = stamp.is_none() && (is_still || was_missed);
+        match stamp {
+            None if self.missed && !was_missed => Look::Missing,
+            Some(_) if is_still && stamp != self.loaded => Look::Load,
+            _ => Look::Leave,
+        }
     }
 }
 
@@ -54,28 +73,30 @@ mod tests {
     #[test]
     fn a_change_that_stays_is_one() {
         let stamp = |number| Some(Stamp(0, 0, number, 0, 0));
-        // (what is looked at, whether to load it); what is to be loaded is.
+        use Look::{Leave, Load, Missing};
+        // (what is looked at, what to do); what is to be loaded is.
         let looks = [
-            (stamp(1), false),
-            (stamp(2), false),
-            (stamp(3), false),
-            (stamp(3), true),
-            (stamp(3), false),
+            (stamp(1), Leave),
+            (stamp(2), Leave),
+            (stamp(3), Leave),
+            (stamp(3), Load),
+            (stamp(3), Leave),
             // Replaced by way of no file at all.
-            (None, false),
-            (None, false),
-            (stamp(4), false),
-            (stamp(4), true),
+            (None, Leave),
+            (None, Missing),
+            (None, Leave),
+            (stamp(4), Leave),
+            (stamp(4), Load),
             // There and back.
-            (stamp(5), false),
-            (stamp(4), false),
-            (stamp(4), false),
+            (stamp(5), Leave),
+            (stamp(4), Leave),
+            (stamp(4), Leave),
         ];
         let mut watch = Watch::default();
         watch.loaded(stamp(1));
         for (number, (look, expected)) in looks.into_iter().enumerate() {
             assert_eq!(watch.look(look), expected, "look {number}");
-            if expected {
+            if expected == Load {
                 watch.loaded(look);
             }
         }

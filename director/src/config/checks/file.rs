@@ -93,7 +93,7 @@ pub(in crate::config) struct CheckFile {
     pub(super) name: Optional<Value<Text>>,
     /// dns: type of record: A, AAAA, CNAME, MX, NS, PTR, SOA, SRV, TXT. Default: A.
     pub(super) record: Optional<Value<DnsRecordWord>>,
-    /// dns: what one of the answers must be. Default: any.
+    /// dns: what one of the answers must be. Default: any record of that type.
     pub(super) answer: Optional<Value<Text>>,
 
     /// smtp: name given with EHLO. Default: director.

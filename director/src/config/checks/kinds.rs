@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use regex::bytes::{Regex, RegexBuilder};
 use serde_json::json;
 
 use super::model::{Digest, DnsRecord};
@@ -233,6 +234,19 @@ impl Kind for StatusRange {
     }
 }
 
+/// Compiles a regular expression as it is looked for in answers.
+///
+/// # Errors
+/// It is none, or takes more memory than [`limits::REGEX_BYTES`].
+pub fn compile(expression: &str) -> Result<Regex, regex::Error> {
+    RegexBuilder::new(expression)
+        // Answers are lines, whose ends are two characters in most protocols.
+        .multi_line(true)
+        .crlf(true)
+        .size_limit(limits::REGEX_BYTES)
+        .build()
+}
+
 /// A regular expression.
 #[derive(Debug)]
 pub(in crate::config) struct RegularExpression;
@@ -250,7 +264,7 @@ impl Kind for RegularExpression {
 
     fn parse(text: &str) -> Result<String, Refusal> {
         let text = Text::parse(text)?;
-        match regex::bytes::Regex::new(&text) {
+        match compile(&text) {
             Ok(_) => Ok(text),
             // Of several lines the last one says what is wrong.
             Err(error) => Err(Refusal {

@@ -159,7 +159,7 @@ pub struct DnsProbe {
     pub name: String,
     /// The record type, like `A`.
     pub record: DnsRecord,
-    /// What one of the answers must be, as text; none: any answer with `NOERROR`.
+    /// What one of the answers must be, as text; none: any record of the type.
     pub answer: Option<String>,
 }
 
@@ -285,6 +285,32 @@ impl Serialize for Secret {
 }
 
 impl Probe {
+    /// How the backend's certificate is looked at; none: no TLS.
+    #[must_use]
+    pub fn tls(&self) -> Option<&TlsOptions> {
+        match self {
+            Self::Http(it) => it.tls.as_ref(),
+            Self::Tls(it) => Some(&it.tls),
+            Self::Smtp(it) => it.tls.as_ref(),
+            Self::Ftp(it)
+            | Self::Pop3(it)
+            | Self::Imap(it)
+            | Self::Nntp(it)
+            | Self::Ldap(it)
+            | Self::Mysql(it)
+            | Self::Postgres(it)
+            | Self::Redis(it) => it.tls.as_ref(),
+            Self::Exchange(it) => it.tls.as_ref(),
+            Self::Connect
+            | Self::Ping
+            | Self::Udp(_)
+            | Self::Dns(_)
+            | Self::Sip(_)
+            | Self::External(_)
+            | Self::Agent(_) => None,
+        }
+    }
+
     /// The word for it in the YAML.
     #[must_use]
     pub const fn name(&self) -> &'static str {

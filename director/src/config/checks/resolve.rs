@@ -82,9 +82,10 @@ impl Resolver {
         let written = written.as_ref()?;
         self.mistakes
             .extend(limits::CHECKS_PER_REAL_SERVER.check(written.all().len(), written.place()));
-        let checks = written.all().iter().filter_map(|it| self.check(it));
-        let checks: Vec<Arc<Check>> = checks.map(Arc::new).collect();
-        Some(checks.into())
+        let checks = written.all().iter().map(|it| self.check(it).map(Arc::new));
+        let checks: Vec<Option<Arc<Check>>> = checks.collect();
+        self.expect_sense_together(written, &checks);
+        Some(checks.into_iter().flatten().collect())
     }
 
     fn check(&mut self, written: &CheckChoice) -> Option<Check> {
@@ -130,6 +131,7 @@ impl Resolver {
         }
         let timing = self.timing(file);
         let probe = self.probe(kind, file, place)?;
+        self.expect_sense(file, &probe);
         Some(Check {
             probe,
             timing,

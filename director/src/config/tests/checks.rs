@@ -45,7 +45,7 @@ fn times_follow_from_the_interval() {
 #[test]
 fn what_is_asked() {
     assert!(checks("none").is_empty());
-    assert_eq!(checks("[connect, none, ping]").len(), 2);
+    assert_eq!(checks("[connect, ping]").len(), 2);
     let [check] = &checks(
         "{type: https, status: [200, 300-399], digest: \"md5:00112233445566778899aabbccddeeff\"}",
     )[..] else {

@@ -32,6 +32,13 @@ fn subject(probe: Probe, timing: Timing) -> Subject {
     }
 }
 
+fn machine() -> Machine {
+    Machine::new(Places {
+        all: 512,
+        down: 384,
+    })
+}
+
 fn good() -> Result<Good, Failure> {
     Ok(Good::new("fine"))
 }
@@ -48,7 +55,7 @@ fn at(start: Instant, time_ms: u64) -> Instant {
 /// `?`, `U`, `D`, and the milliseconds from each run to the next.
 fn run(timing: Timing, results: &str) -> (String, Vec<u64>) {
     let start = Instant::now();
-    let mut machine = Machine::default();
+    let mut machine = machine();
     machine.replace([subject(Probe::Connect, timing)], start, |_| 0);
     let (mut states, mut pauses) = (String::new(), Vec::new());
     let mut began: Option<Instant> = None;
@@ -59,8 +66,8 @@ fn run(timing: Timing, results: &str) -> (String, Vec<u64>) {
             pauses.push(pause.as_millis() as u64);
         }
         began = Some(due);
-        let (id, _) = machine.take_due(due).unwrap();
-        assert_eq!(machine.take_due(due), None, "it runs once at a time");
+        let id = machine.take_due(due).unwrap().id;
+        assert!(machine.take_due(due).is_none(), "it runs once at a time");
         let result = match result {
             '+' => good(),
             '0' => Err(Failure::new(FailureKind::Shortage, "too many open files")),
@@ -136,9 +143,9 @@ fn when_the_next_run_is_due() {
 #[test]
 fn a_refusing_port_is_out_within_an_interval_and_the_fall_count() {
     let start = Instant::now();
-    let mut machine = Machine::default();
+    let mut machine = machine();
     machine.replace([subject(Probe::Connect, TIMING)], start, |_| 0);
-    let (id, _) = machine.take_due(start).unwrap();
+    let id = machine.take_due(start).unwrap().id;
     machine.finished(id, &good(), start, start);
     // It dies right after a success.
     let mut now = start;
@@ -146,7 +153,7 @@ fn a_refusing_port_is_out_within_an_interval_and_the_fall_count() {
     loop {
         now = machine.next_due().unwrap().max(now);
         assert!(now <= bound);
-        let (id, _) = machine.take_due(now).unwrap();
+        let id = machine.take_due(now).unwrap().id;
         if let Some((_, verdict)) = machine.finished(id, &bad(), now, now) {
             assert_eq!(verdict.state, State::Down);
             return;
@@ -159,11 +166,11 @@ fn a_reload_keeps_what_is_known_and_forgets_the_rest() {
     let start = Instant::now();
     let kept = subject(Probe::Connect, TIMING);
     let other = subject(Probe::Ping, TIMING);
-    let mut machine = Machine::default();
+    let mut machine = machine();
     machine.replace([kept.clone(), other.clone(), kept.clone()], start, |_| 0);
     assert_eq!(machine.len(), 2, "the same check is one");
     let mut running = Vec::new();
-    while let Some((id, subject)) = machine.take_due(start) {
+    while let Some(Due { id, subject, .. }) = machine.take_due(start) {
         running.push((id, subject));
     }
     assert_eq!(running.len(), 2);
@@ -206,12 +213,12 @@ fn an_agents_reports_are_smoothed_and_bounded() {
     ];
     for (probe, reports, expected) in cases {
         let start = Instant::now();
-        let mut machine = Machine::default();
+        let mut machine = machine();
         machine.replace([subject(probe.clone(), TIMING)], start, |_| 0);
         let mut heard = Vec::new();
         for percent in reports {
             let due = machine.next_due().unwrap();
-            let (id, _) = machine.take_due(due).unwrap();
+            let id = machine.take_due(due).unwrap().id;
             let said = Said {
                 percent: Some(*percent),
                 ..Said::default()
@@ -253,4 +260,47 @@ proptest! {
         let found: Vec<bool> = states.chars().map(|state| state == 'U').collect();
         prop_assert_eq!(found, expected);
     }
+}
+
+/// Silent backends hold their places until their time is over; those in service do not wait for them.
+#[test]
+fn who_is_down_leaves_places_for_the_others() {
+    let start = Instant::now();
+    let mut machine = Machine::new(Places { all: 4, down: 3 });
+    let backend = |number: u8| Subject {
+        server: [10, 0, 0, number].into(),
+        ..subject(Probe::Connect, TIMING)
+    };
+    // Numbers 1 to 6 are down after the first run, 7 to 9 up.
+    machine.replace((1..=9).map(backend), start, |_| 0);
+    let is_down = |subject: &Subject| subject.server < IpAddr::from([10, 0, 0, 7]);
+    let mut runs = 0;
+    while let Some(due) = machine.take_due(start) {
+        let result = if is_down(&due.subject) { bad() } else { good() };
+        machine.finished(due.id, &result, start, start);
+        runs += 1;
+    }
+    assert_eq!(runs, 9);
+
+    // All are due, those that are down for longer: three of them get places, and one of the others the last.
+    let late = at(start, 5000);
+    let taken: Vec<Due> = std::iter::from_fn(|| machine.take_due(late)).collect();
+    let down: Vec<bool> = taken.iter().map(|due| is_down(&due.subject)).collect();
+    assert_eq!(down, [true, true, true, false]);
+    let waited: Vec<u128> = taken.iter().map(|due| due.late.as_millis()).collect();
+    assert_eq!(waited, [4600, 4600, 4600, 4000]);
+    assert_eq!(machine.next_due(), None, "no place is left");
+
+    // Its place is free again, but not for one that is down.
+    machine.finished(taken[3].id, &good(), late, late);
+    let next = machine.take_due(late).unwrap();
+    assert!(!is_down(&next.subject));
+    machine.finished(next.id, &good(), late, late);
+    // One that is not wanted any more gives its place back all the same.
+    machine.replace((7..=9).map(backend), late, |_| 0);
+    for due in &taken[..3] {
+        assert!(machine.finished(due.id, &bad(), late, late).is_none());
+    }
+    let taken = std::iter::from_fn(|| machine.take_due(at(start, 9000)));
+    assert_eq!(taken.count(), 3);
 }

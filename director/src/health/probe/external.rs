@@ -2,8 +2,8 @@
 //!
 //! Its arguments are those of the configuration, then the backend's address and port. Its environment is `PATH`,
 //! `DIRECTOR_SERVER` and `DIRECTOR_PORT`, nothing else. The first line that it prints, or complains, is shown to operators.
-//! It is the leader of a process group of its own, which is killed when it ends or its time is over: with all its children
-//! that have not left the group.
+//! It is the leader of a process group of its own, which is killed when it ends, its time is over, or the director stops:
+//! with all its children that have not left the group.
 
 use std::pin::pin;
 use std::process::Stdio;
@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::Command;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::{Failure, FailureKind, Good, Reach};
 use crate::config::ExternalProbe;
@@ -19,10 +19,18 @@ use crate::health::group::{Group, PATH};
 
 /// The most that is read of what it prints.
 const OUTPUT_BYTES: u64 = 4096;
+/// Most that ending a program whose time is over may take.
+pub(super) const ENDING: Duration = Duration::from_secs(1);
 /// How long what it printed may take to arrive after its end.
 const LAST_WORDS: Duration = Duration::from_millis(100);
 
-pub(super) async fn probe(reach: &Reach, probe: &ExternalProbe) -> Result<Good, Failure> {
+/// `time`: what the run may take. It is watched here, so that what the program has said until then is not lost.
+pub(super) async fn probe(
+    reach: &Reach,
+    probe: &ExternalProbe,
+    time: Duration,
+) -> Result<Good, Failure> {
+    let over = sleep(time);
     let mut command = Command::new(&probe.command);
     command
         .args(&probe.arguments)
@@ -51,11 +59,13 @@ pub(super) async fn probe(reach: &Reach, probe: &ExternalProbe) -> Result<Good, 
         let mut reading = pin!(async {
             tokio::join!(read(output, &mut words.0), read(complaint, &mut words.1));
         });
+        let mut over = pin!(over);
         let mut is_read = false;
         let ended = loop {
             tokio::select! {
-                ended = group.child.wait() => break ended,
+                ended = group.child.wait() => break Some(ended),
                 () = &mut reading, if !is_read => is_read = true,
+                () = &mut over => break None,
             }
         };
         // Children that hold the pipes open end with it.
@@ -66,13 +76,24 @@ pub(super) async fn probe(reach: &Reach, probe: &ExternalProbe) -> Result<Good, 
         }
         ended
     };
+    let words = first_line(&words.0).or_else(|| first_line(&words.1));
+    let Some(ended) = ended else {
+        let said = words.map(|words| format!("; it said: {words}"));
+        return Err(Failure::new(
+            FailureKind::TimedOut,
+            format!(
+                "{shown} did not end within {} ms{}",
+                time.as_millis(),
+                said.unwrap_or_default()
+            ),
+        ));
+    };
     let status = ended.map_err(|error| {
         Failure::new(
             FailureKind::Local,
             format!("{shown} cannot be waited for: {error}"),
         )
     })?;
-    let words = first_line(&words.0).or_else(|| first_line(&words.1));
     if status.success() {
         return Ok(Good::new(
             words.unwrap_or_else(|| "exit status 0".to_owned()),

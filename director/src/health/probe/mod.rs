@@ -227,7 +227,12 @@ impl fmt::Display for Failure {
 /// # Errors
 /// [`Failure`]: the backend did not answer as it should within the time.
 pub async fn run(probe: &Probe, reach: &Reach, time: Duration) -> Result<Good, Failure> {
-    match tokio::time::timeout(time, ask(probe, reach, time)).await {
+    let most = match probe {
+        // It keeps the time itself, and must kill what has not ended.
+        Probe::External(_) => time + external::ENDING,
+        _ => time,
+    };
+    match tokio::time::timeout(most, ask(probe, reach, time)).await {
         Ok(answer) => answer,
         Err(_) => Err(Failure::new(
             FailureKind::TimedOut,
@@ -236,7 +241,7 @@ pub async fn run(probe: &Probe, reach: &Reach, time: Duration) -> Result<Good, F
     }
 }
 
-/// `time`: what the run may take at most, for probes to which silence is an answer.
+/// `time`: what the run may take at most, for probes to which silence is an answer or that say more than that it is over.
 async fn ask(probe: &Probe, reach: &Reach, time: Duration) -> Result<Good, Failure> {
     match probe {
         Probe::Connect => connect::probe(reach).await,
@@ -256,7 +261,7 @@ async fn ask(probe: &Probe, reach: &Reach, time: Duration) -> Result<Good, Failu
         Probe::Postgres(it) => postgres::probe(reach, &*secret::read(it).await?).await,
         Probe::Sip(it) => sip::probe(reach, it).await,
         Probe::Exchange(it) => exchange::probe(reach, it).await,
-        Probe::External(it) => external::probe(reach, it).await,
+        Probe::External(it) => external::probe(reach, it, time).await,
         Probe::Agent(it) => agent::probe(reach, it).await,
     }
 }

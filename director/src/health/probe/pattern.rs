@@ -1,9 +1,9 @@
 //! What must be found in an answer.
 
-use regex::bytes::{Regex, RegexBuilder};
+use regex::bytes::Regex;
 
 use super::{Failure, FailureKind};
-use crate::config::Pattern;
+use crate::config::{Pattern, compile};
 
 /// A pattern that is ready to be looked for.
 #[derive(Debug)]
@@ -20,11 +20,7 @@ impl Wanted {
             Pattern::Text(text) => (regex::escape(text), format!("\"{text}\"")),
             Pattern::Regex(regex) => (regex.clone(), format!("a match of {regex}")),
         };
-        let regex = RegexBuilder::new(&expression)
-            // Answers are lines, whose ends are two characters in most protocols.
-            .multi_line(true)
-            .crlf(true)
-            .build()
+        let regex = compile(&expression)
             .map_err(|error| Failure::new(FailureKind::Local, error.to_string()))?;
         Ok(Self { regex, shown })
     }

@@ -1,7 +1,6 @@
 //! Passwords that stand in files of their own: read for each run, as they may be changed at any time.
 
 use std::borrow::Cow;
-use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -10,6 +9,7 @@ use tokio::task::spawn_blocking;
 
 use super::{Failure, FailureKind};
 use crate::config::{LoginProbe, Secret};
+use crate::files::open_regular;
 
 /// The longest password in a file.
 const PASSWORD_BYTES: u64 = 1024;
@@ -35,11 +35,7 @@ pub(super) async fn read(probe: &LoginProbe) -> Result<Cow<'_, LoginProbe>, Fail
 /// The first line, which must be the only one.
 fn password(path: &Path) -> Result<String, String> {
     let failed = |error: io::Error| error.to_string();
-    // Looked at first: a pipe without anybody at its other end is not even opened for ever.
-    if !fs::metadata(path).map_err(failed)?.is_file() {
-        return Err("it is no ordinary file".to_owned());
-    }
-    let file = File::open(path).map_err(failed)?;
+    let file = open_regular(path).map_err(failed)?;
     let mode = file.metadata().map_err(failed)?.mode() & 0o777;
     if mode & 0o007 != 0 {
         return Err(format!(
@@ -63,6 +59,7 @@ fn password(path: &Path) -> Result<String, String> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
@@ -102,7 +99,7 @@ mod tests {
         assert!(
             password(&directory)
                 .unwrap_err()
-                .contains("no ordinary file")
+                .contains("no regular file")
         );
         fs::remove_dir_all(&directory).unwrap();
     }

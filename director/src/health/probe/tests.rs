@@ -443,7 +443,7 @@ async fn datagrams_and_their_answers() {
         ),
         ("{type: udp, send_hex: 00ff}", None, Ok("not refused")),
         ("udp", Some(b"x"), Ok("answered")),
-        (dns, Some(b"dns"), Ok("0 records")),
+        (dns, Some(b"dns"), Err((Unexpected, "has no A record"))),
         (dns, Some(b"dns3"), Err((Unexpected, "www.example.org"))),
         (dns, Some(b"junk"), Err((Unexpected, "no DNS message"))),
         (dns, None, Err((TimedOut, ""))),
@@ -471,7 +471,7 @@ async fn datagrams_and_their_answers() {
 async fn programs() {
     use FailureKind::{Local, TimedOut, Unexpected};
     let shell = |script: &str| format!("{{type: external, command: [/bin/sh, -c, \"{script}\"]}}");
-    let cases: [(String, Expected); 8] = [
+    let cases: [(String, Expected); 9] = [
         (shell("exit 0"), Ok("exit status 0")),
         // However much it says: nothing that it prints makes it fail.
         (shell("set -e; seq 100000; sleep 0.05; seq 100000"), Ok("1")),
@@ -483,7 +483,14 @@ async fn programs() {
             Ok("127.0.0.1 7 127.0.0.1 7"),
         ),
         (shell("kill -9 $$"), Err((Unexpected, "signal"))),
-        (shell("sleep 100"), Err((TimedOut, "500 ms"))),
+        (
+            shell("sleep 100"),
+            Err((TimedOut, "did not end within 500 ms")),
+        ),
+        (
+            shell("echo asking the database; sleep 100"),
+            Err((TimedOut, "it said: asking the database")),
+        ),
         (
             "{type: external, command: [/no/such/program]}".to_owned(),
             Err((Local, "cannot be started")),

@@ -16,12 +16,14 @@ use tokio_rustls::rustls::crypto::{
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio_rustls::rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
+    CertificateError, ClientConfig, DigitallySignedStruct, Error, OtherError, RootCertStore,
+    SignatureScheme,
 };
 use x509_parser::parse_x509_certificate;
 
 use super::{Failure, FailureKind, Good, Reach, Stream};
-use crate::config::{TlsOptions, TlsProbe};
+use crate::config::{TlsOptions, TlsProbe, limits::AUTHORITIES_BYTES};
+use crate::files::read_regular;
 
 /// Seconds of a day.
 const DAY_S: i64 = 86_400;
@@ -133,9 +135,22 @@ fn failure(error: &std::io::Error, name: &str) -> Failure {
         CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
             format!("the certificate is not for {name}")
         }
+        CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
+            "the certificate is not one for a server (extended key usage)".to_owned()
+        }
+        CertificateError::Other(why) if is_an_authoritys(why) => {
+            "the certificate is an authority's, which no server can show as its own (CA:TRUE); make one of the server's own, \
+             or set \"verify: false\""
+                .to_owned()
+        }
         other => format!("the certificate is not good: {other}"),
     };
     Failure::new(FailureKind::Certificate, words)
+}
+
+/// Whether the certificate is refused because it is one of an authority. rustls has no name for it, only its verifier's.
+fn is_an_authoritys(why: &OtherError) -> bool {
+    format!("{why:?}").contains("CaUsedAsEndEntity")
 }
 
 fn client(options: &TlsOptions) -> Result<ClientConfig, Failure> {
@@ -164,8 +179,8 @@ fn authorities(file: &Path) -> Result<RootCertStore, Failure> {
         Failure::new(FailureKind::Local, words)
     };
     let mut roots = RootCertStore::empty();
-    let read = CertificateDer::pem_file_iter(file).map_err(|error| failed(error.to_string()))?;
-    for certificate in read {
+    let pem = read_regular(file, AUTHORITIES_BYTES).map_err(|error| failed(error.to_string()))?;
+    for certificate in CertificateDer::pem_slice_iter(&pem) {
         let certificate = certificate.map_err(|error| failed(error.to_string()))?;
         roots
             .add(certificate)

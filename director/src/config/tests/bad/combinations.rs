@@ -379,3 +379,63 @@ fn services_that_make_no_sense() {
         check_service(service, (1, *column), words);
     }
 }
+
+/// Checks that could never succeed, or say less than whoever wrote them thinks.
+#[test]
+fn checks_that_make_no_sense() {
+    let cases = [
+        (
+            "{type: http, method: HEAD, expect: Hello}",
+            &["\"expect\"", "HEAD", "no body"][..],
+        ),
+        (
+            "{type: http, method: HEAD, digest: 'md5:d41d8cd98f00b204e9800998ecf8427e'}",
+            &["\"digest\"", "HEAD"],
+        ),
+        (
+            "{type: http, host: 'www example.org'}",
+            &["the host \"www example.org\"", "with a port"],
+        ),
+        (
+            "{type: https, host: 'https://www.example.org/'}",
+            &["the host"],
+        ),
+        (
+            "{type: https, server_name: 'a b'}",
+            &["\"a b\"", "a host's name"],
+        ),
+        (
+            "{type: dns, name: 'a..b'}",
+            &["\"a..b\" is no name in the DNS"],
+        ),
+        (
+            "{type: dns, name: a, answer: www.example.org}",
+            &["nothing that such a record can hold", "an IPv4 address"],
+        ),
+        (
+            "{type: dns, name: a, record: AAAA, answer: 10.0.0.1}",
+            &["an IPv6 address, or another record"],
+        ),
+        (
+            "{type: agent, port: 3333, minimum: 60, maximum: 40}",
+            &["the minimum 60 is above the maximum 40"],
+        ),
+        ("[none, http]", &["\"none\" beside others"]),
+        ("[http, {type: http}]", &["the same check http twice"]),
+        (
+            "{type: http, expect_regex: '(\\w{50}){50}'}",
+            &["cannot be compiled"],
+        ),
+    ];
+    for (written, words) in cases {
+        let text = format!(
+            "interfaces: [eth0]\nservices:\n- {{address: 192.0.2.1, port: 80, real_servers: [10.0.0.1], check: {written}}}\n"
+        );
+        let error = parse("director.yaml", &text)
+            .expect_err(written)
+            .to_string();
+        for word in words {
+            assert!(error.contains(word), "no {word:?} for {written}:\n{error}");
+        }
+    }
+}

@@ -12,7 +12,8 @@ use lettre::transport::smtp::extension::ClientId;
 use lettre::{AsyncSmtpTransport, AsyncTransport, Message, Tokio1Executor};
 
 use super::Letter;
-use crate::config::{MailTls, MailWay};
+use crate::config::{MailTls, MailWay, limits::AUTHORITIES_BYTES};
+use crate::files::read_regular;
 
 pub(super) async fn send(way: &MailWay, letter: &Letter, time: Duration) -> Result<(), String> {
     let host = host();
@@ -64,7 +65,8 @@ fn parameters(way: &MailWay) -> Result<TlsParameters, String> {
     if let Some(file) = &way.ca_file {
         let failed =
             |what: String| format!("certificate authorities of {}: {what}", file.display());
-        let pem = fs::read(file).map_err(|error| failed(error.to_string()))?;
+        let pem =
+            read_regular(file, AUTHORITIES_BYTES).map_err(|error| failed(error.to_string()))?;
         let authority = Certificate::from_pem(&pem).map_err(|error| failed(in_full(&error)))?;
         parameters = parameters.add_root_certificate(authority);
     }

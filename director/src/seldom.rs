@@ -7,14 +7,14 @@ const PAUSE: Duration = Duration::from_secs(10);
 
 /// Which of many messages of one kind are told.
 #[derive(Debug, Default)]
-pub(super) struct Seldom {
+pub(crate) struct Seldom {
     told_at: Option<Instant>,
     untold: u64,
 }
 
 impl Seldom {
     /// Whether to tell now; and if so, how many were not told since the last one.
-    pub(super) fn tell(&mut self, now: Instant) -> Option<u64> {
+    pub(crate) fn tell(&mut self, now: Instant) -> Option<u64> {
         if self.told_at.is_some_and(|told_at| now < told_at + PAUSE) {
             self.untold += 1;
             return None;
