@@ -348,7 +348,7 @@ mod tests {
     use tokio::time::timeout;
 
     use super::*;
-    use crate::config::{Check, Probe, Timing};
+    use crate::config::{Check, ExternalProbe, Probe, Timing};
     use crate::health::machine::State;
 
     /// Far longer than anything here takes.
@@ -400,5 +400,42 @@ mod tests {
         engine.replace(Vec::new());
         assert_eq!(engine.reporter().report().unwrap().len(), 0);
         assert!(engine.next_now().is_none());
+    }
+
+    /// A program of a check does not outlive the director.
+    #[tokio::test]
+    async fn what_it_started_ends_with_it() {
+        let file = std::env::temp_dir().join(format!("director-engine-{}.pid", std::process::id()));
+        let script = format!(
+            "echo $$ > {0}.new; mv {0}.new {0}; sleep 1000",
+            file.display()
+        );
+        let mut external = subject(0);
+        let check = Arc::make_mut(&mut external.check);
+        check.probe = Probe::External(ExternalProbe {
+            command: "/bin/sh".into(),
+            arguments: vec!["-c".to_owned(), script],
+        });
+        check.timing.timeout_ms = 3_600_000;
+        let engine = Engine::start().unwrap();
+        engine.replace(vec![external]);
+        let reporter = engine.reporter();
+        let deadline = Instant::now() + LONG;
+        let process = loop {
+            assert!(Instant::now() < deadline, "the program does not start");
+            match std::fs::read_to_string(&file) {
+                Ok(process) => break process,
+                Err(_) => tokio::task::yield_now().await,
+            }
+        };
+        std::fs::remove_file(&file).unwrap();
+        drop(engine);
+        assert!(reporter.report().is_err(), "nobody is there any more");
+        // Killed by then, if perhaps not yet reaped.
+        let stat = format!("/proc/{}/stat", process.trim());
+        while std::fs::read_to_string(&stat).is_ok_and(|stat| !stat.contains(") Z ")) {
+            assert!(Instant::now() < deadline, "{process} still runs");
+            tokio::task::yield_now().await;
+        }
     }
 }
