@@ -131,8 +131,9 @@ pub struct Circumstances<'a> {
     pub overrides: &'a Overrides,
     /// What was found of its real servers, then of its fallback servers.
     pub found: &'a [Found],
-    /// Which of them were in service when this director took over from one before it; empty: none.
-    pub adopted: &'a [bool],
+    /// Which of them were in service when this director took over from one before it, or before the present configuration;
+    /// empty: none.
+    pub stayed: &'a [bool],
     /// Whether all services that it depends on are up.
     pub are_dependencies_up: bool,
     /// Seconds since 1970, for drains.
@@ -164,7 +165,7 @@ pub fn judge(
         let is_up = is_up(
             health,
             found,
-            circumstances.adopted.get(place) == Some(&true),
+            circumstances.stayed.get(place) == Some(&true),
         );
         let started = slow_start(memory, place, found, health, circumstances.now);
         let mut effective = by_agent(said, found.said);
@@ -233,7 +234,7 @@ pub fn unchecked(config: &Config, overrides: &Overrides, now_s: u64) -> Standing
         let circumstances = Circumstances {
             overrides,
             found: &found,
-            adopted: &[],
+            stayed: &[],
             are_dependencies_up: true,
             now_s,
             now,

@@ -38,7 +38,7 @@ pub(super) struct Health {
     through: HashSet<(IpAddr, Method)>,
     /// Services and real servers that were in service when this director took over from one before it, or when another
     /// configuration came into force: those stay until their checks say otherwise.
-    adopted: HashSet<(String, String)>,
+    stayed: InService,
     /// Services that depend on a service, by their places.
     dependents: HashMap<usize, Vec<usize>>,
     /// How the real servers take part.
@@ -69,7 +69,7 @@ impl Health {
             wanted_by: Arc::default(),
             memories: HashMap::new(),
             through: HashSet::new(),
-            adopted: HashSet::new(),
+            stayed: InService::default(),
             dependents: HashMap::new(),
             standings: Standings::default(),
             unwritten: BTreeMap::new(),
@@ -98,7 +98,7 @@ impl Health {
         for service in &config.services {
             for server in service.all_servers() {
                 if in_service.contains(&(server.address, server.port.unwrap_or(0))) {
-                    self.adopted.insert((service.name.clone(), server.shown()));
+                    self.stayed.insert(service, server);
                 }
             }
         }
@@ -107,26 +107,25 @@ impl Health {
     /// Remembers who is in service now, before another configuration is judged. A check that a reload changes, or gives to a
     /// real server that had none, has not run yet: it must not take everybody out until it has.
     pub(super) fn stay_in_service(&mut self, config: &Config) {
-        let mut in_service = HashSet::new();
+        let mut in_service = InService::default();
         for service in &config.services {
             let states = self.memories.get(&service.name).map(Memory::states);
             for (place, server) in service.all_servers().enumerate() {
                 let state = states.and_then(|states| states.get(place));
-                let key = (service.name.clone(), server.shown());
                 let is_in = match state {
                     Some(State::Up) => true,
                     Some(State::Down) | None => false,
                     Some(State::Unchecked) => {
                         service.health.until_checked == UntilChecked::In
-                            || self.adopted.contains(&key)
+                            || self.stayed.contains(service, server)
                     }
                 };
                 if is_in {
-                    in_service.insert(key);
+                    in_service.insert(service, server);
                 }
             }
         }
-        self.adopted = in_service;
+        self.stayed = in_service;
     }
 
     /// What is found of a real server.
@@ -186,14 +185,9 @@ impl Health {
                 .all_servers()
                 .map(|server| self.found(service, server))
                 .collect();
-            let adopted: Vec<bool> = service
+            let stayed: Vec<bool> = service
                 .all_servers()
-                .map(|server| {
-                    !self.adopted.is_empty()
-                        && self
-                            .adopted
-                            .contains(&(service.name.clone(), server.shown()))
-                })
+                .map(|server| self.stayed.contains(service, server))
                 .collect();
             let is_up = |name: &String| {
                 let mut services = config.services.iter().zip(&self.standings.0);
@@ -209,7 +203,7 @@ impl Health {
                 &Circumstances {
                     overrides,
                     found: &found,
-                    adopted: &adopted,
+                    stayed: &stayed,
                     are_dependencies_up,
                     now_s,
                     now,
@@ -272,6 +266,28 @@ impl Health {
         self.engine
             .replace(self.wanted_by.keys().cloned().collect());
         self.alerts.in_force(config);
+    }
+}
+
+/// Real servers that are in service, by their service's name.
+#[derive(Debug, Default)]
+struct InService(HashMap<String, HashSet<(IpAddr, Option<u16>)>>);
+
+impl InService {
+    fn insert(&mut self, service: &VirtualService, server: &RealServer) {
+        let identity = (server.address, server.port);
+        match self.0.get_mut(&service.name) {
+            Some(servers) => drop(servers.insert(identity)),
+            None => drop(
+                self.0
+                    .insert(service.name.clone(), HashSet::from([identity])),
+            ),
+        }
+    }
+
+    fn contains(&self, service: &VirtualService, server: &RealServer) -> bool {
+        let servers = self.0.get(&service.name);
+        servers.is_some_and(|servers| servers.contains(&(server.address, server.port)))
     }
 }
 

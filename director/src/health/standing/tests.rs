@@ -57,7 +57,7 @@ impl Judge {
         let circumstances = Circumstances {
             overrides: &self.overrides,
             found,
-            adopted: &[],
+            stayed: &[],
             are_dependencies_up: true,
             now_s: 0,
             now: self.start + Duration::from_secs(passed_s),
@@ -256,7 +256,7 @@ fn without_what_it_depends_on_a_service_is_down() {
     let circumstances = Circumstances {
         overrides: &judge.overrides,
         found: &found,
-        adopted: &[],
+        stayed: &[],
         are_dependencies_up: false,
         now_s: 0,
         now: judge.start,
@@ -268,13 +268,13 @@ fn without_what_it_depends_on_a_service_is_down() {
 
 #[test]
 fn who_was_in_service_before_stays_until_it_is_checked() {
-    let judge_ = |adopted: &[bool], text: &str| {
+    let judge_ = |stayed: &[bool], text: &str| {
         let mut judge = Judge::new("");
         let found = states(text, judge.start);
         let circumstances = Circumstances {
             overrides: &judge.overrides,
             found: &found,
-            adopted,
+            stayed,
             are_dependencies_up: true,
             now_s: 0,
             now: judge.start,

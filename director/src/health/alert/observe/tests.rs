@@ -50,7 +50,7 @@ fn look(
     let circumstances = Circumstances {
         overrides: &overrides,
         found: &found,
-        adopted: &[],
+        stayed: &[],
         are_dependencies_up: !text.contains('x'),
         now_s: 0,
         now,
