@@ -12,6 +12,9 @@ use xdp_ebpf::layout::{
     RangeKey6, Route, STAGES, Scratch, Served, Service, Settings, SharedBy, Template, TemplateKey,
     TokenBucket, Work, limits, maps, own_mac,
 };
+use xdp_ebpf::lines::{
+    SERVER_LINES, SERVICE_LINES, ServerLine4, ServerLine6, ServiceLine4, ServiceLine6,
+};
 
 use crate::config::ConnectionLimits;
 
@@ -206,6 +209,8 @@ fn shapes(buckets4: u64, buckets6: u64) -> [Shape; maps::ALL.len()] {
         Shape::new::<u32, Settings>(maps::SETTINGS, Array, 1),
         Shape::new::<Endpoint4, Served>(maps::SERVICES4, Hash, of(limits::ENDPOINTS)),
         Shape::new::<Endpoint6, Served>(maps::SERVICES6, Hash, of(limits::ENDPOINTS)),
+        Shape::new::<u32, ServiceLine4>(maps::SERVICE_LINES4, Array, of(SERVICE_LINES)),
+        Shape::new::<u32, ServiceLine6>(maps::SERVICE_LINES6, Array, of(SERVICE_LINES)),
         Shape::new::<RangeKey4, Served>(maps::RANGES4, Trie, of(limits::RANGES)),
         Shape::new::<RangeKey6, Served>(maps::RANGES6, Trie, of(limits::RANGES)),
         Shape::new::<u32, Endpoint>(maps::ENDPOINTS, Array, of(limits::ENDPOINTS)),
@@ -220,6 +225,8 @@ fn shapes(buckets4: u64, buckets6: u64) -> [Shape; maps::ALL.len()] {
         Shape::new::<u32, u64>(maps::REASONS, PerCpu, of(REASONS)),
         Shape::new::<Endpoint4, SharedBy>(maps::REAL_SERVERS4, Hash, of(limits::DESTINATIONS)),
         Shape::new::<Endpoint6, SharedBy>(maps::REAL_SERVERS6, Hash, of(limits::DESTINATIONS)),
+        Shape::new::<u32, ServerLine4>(maps::SERVER_LINES4, Array, of(SERVER_LINES + limits::CPUS)),
+        Shape::new::<u32, ServerLine6>(maps::SERVER_LINES6, Array, of(SERVER_LINES + limits::CPUS)),
         Shape::new::<[u8; 4], u32>(maps::ADDRESSES4, Hash, of(limits::ADDRESSES)),
         Shape::new::<[u8; 16], u32>(maps::ADDRESSES6, Hash, of(limits::ADDRESSES)),
         Shape::new::<[u8; 4], Route>(maps::ROUTES4, Trie, of(limits::ROUTES)),

@@ -26,6 +26,7 @@ pub mod family;
 #[cfg(feature = "bpf")]
 pub mod kernel;
 pub mod layout;
+pub mod lines;
 
 #[cfg(feature = "native")]
 pub mod native;

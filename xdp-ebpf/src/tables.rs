@@ -34,9 +34,9 @@ pub unsafe trait Tables {
 
     /// `SETTINGS`.
     fn settings(&self) -> Option<&Settings>;
-    /// `SERVICES4`.
+    /// `SERVICE_LINES4`, `SERVICES4`.
     fn served4(&self, endpoint: &Endpoint4) -> Option<Served>;
-    /// `SERVICES6`.
+    /// `SERVICE_LINES6`, `SERVICES6`.
     fn served6(&self, endpoint: &Endpoint6) -> Option<Served>;
     /// `RANGES4`: the longest prefix.
     fn ranged4(&self, key: &RangeKey4) -> Option<Served>;
@@ -68,9 +68,9 @@ pub unsafe trait Tables {
     fn counters(&self, destination: u32) -> Option<NonNull<Counters>>;
     /// `REASONS`: one packet more.
     fn count(&self, reason: Reason);
-    /// `REAL_SERVERS4`.
+    /// `SERVER_LINES4`, `REAL_SERVERS4`.
     fn real_server4(&self, endpoint: &Endpoint4) -> Option<&SharedBy>;
-    /// `REAL_SERVERS6`.
+    /// `SERVER_LINES6`, `REAL_SERVERS6`.
     fn real_server6(&self, endpoint: &Endpoint6) -> Option<&SharedBy>;
     /// `ADDRESSES4`: flags, 0 if unknown.
     fn address4(&self, address: [u8; 4]) -> u32;

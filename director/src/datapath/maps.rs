@@ -13,15 +13,19 @@ use aya::maps::{
 use aya::util::nr_cpus;
 use nix::libc;
 use xdp_ebpf::layout::{
-    Counters, Destination, Endpoint, Endpoint4, Endpoint6, Fragment, FragmentKey4, FragmentKey6,
-    Lease, Load, Locality, LocalityKey, Neighbour4, Neighbour6, NextHop, RangeKey4, RangeKey6,
-    Route, Service, Settings, SharedBy, Template, TemplateKey, limits, maps, own_mac,
+    Counters, Destination, Endpoint, Fragment, FragmentKey4, FragmentKey6, Lease, Load, Locality,
+    LocalityKey, Neighbour4, Neighbour6, NextHop, RangeKey4, RangeKey6, Route, Served, Service,
+    Settings, SharedBy, Template, TemplateKey, limits, maps, own_mac,
+};
+use xdp_ebpf::lines::{
+    LineMut, SERVER_LINES, SERVICE_LINES, ServerLine4, ServerLine6, ServiceLine4, ServiceLine6,
 };
 
 use super::error::{DatapathError, os_error};
+use super::found::Found;
 use super::load::mapped;
-use super::memory::Mapped;
-use super::plain::Plain;
+use super::memory::{Mapped, Shared};
+use super::plain::{Plain, PlainData};
 use super::sys;
 use crate::plan::{Share, Write};
 
@@ -38,8 +42,8 @@ const _: () = assert!(size_of::<LeaseWords>() == size_of::<Lease>());
 /// Every map that the director writes or reads, by its name in [`xdp_ebpf::layout::maps`].
 pub struct Maps {
     pub(super) settings: Array<MapData, Plain<Settings>>,
-    pub(super) services4: Table<Endpoint4, u32>,
-    pub(super) services6: Table<Endpoint6, u32>,
+    pub(super) services4: Found<ServiceLine4, u32>,
+    pub(super) services6: Found<ServiceLine6, u32>,
     pub(super) ranges4: LpmTrie<MapData, Plain<RangeKey4>, u32>,
     pub(super) ranges6: LpmTrie<MapData, Plain<RangeKey6>, u32>,
     pub(super) endpoints: Array<MapData, Plain<Endpoint>>,
@@ -53,8 +57,8 @@ pub struct Maps {
     pub(super) localities: Table<LocalityKey, LocalityWords>,
     pub(super) counters: PerCpuArray<MapData, Plain<Counters>>,
     pub(super) reasons: PerCpuArray<MapData, u64>,
-    pub(super) real_servers4: Table<Endpoint4, Plain<SharedBy>>,
-    pub(super) real_servers6: Table<Endpoint6, Plain<SharedBy>>,
+    pub(super) real_servers4: Found<ServerLine4, Plain<SharedBy>>,
+    pub(super) real_servers6: Found<ServerLine6, Plain<SharedBy>>,
     pub(super) addresses4: HashMap<MapData, [u8; 4], u32>,
     pub(super) addresses6: HashMap<MapData, [u8; 16], u32>,
     pub(super) routes4: LpmTrie<MapData, [u8; 4], Plain<Route>>,
@@ -121,11 +125,32 @@ impl Maps {
         ) -> Result<T, DatapathError> {
             T::try_from(get(name)?).map_err(failed("use", name))
         }
+        fn found<L: LineMut + Shared, V: aya::Pod>(
+            get: &mut impl FnMut(&'static str) -> Result<Map, DatapathError>,
+            name: &'static str,
+            (lines, number): (&'static str, u32),
+            written: impl Fn(V) -> L::Written,
+        ) -> Result<Found<L, V>, DatapathError>
+        where
+            L::Key: PlainData,
+        {
+            Found::new((get(name)?, name), (get(lines)?, lines, number), written)
+        }
         let get = &mut get;
         Ok(Self {
             settings: of(get, maps::SETTINGS)?,
-            services4: of(get, maps::SERVICES4)?,
-            services6: of(get, maps::SERVICES6)?,
+            services4: found(
+                get,
+                maps::SERVICES4,
+                (maps::SERVICE_LINES4, SERVICE_LINES),
+                Served,
+            )?,
+            services6: found(
+                get,
+                maps::SERVICES6,
+                (maps::SERVICE_LINES6, SERVICE_LINES),
+                Served,
+            )?,
             ranges4: of(get, maps::RANGES4)?,
             ranges6: of(get, maps::RANGES6)?,
             endpoints: of(get, maps::ENDPOINTS)?,
@@ -138,8 +163,18 @@ impl Maps {
             localities: of(get, maps::LOCALITIES)?,
             counters: of(get, maps::COUNTERS)?,
             reasons: of(get, maps::REASONS)?,
-            real_servers4: of(get, maps::REAL_SERVERS4)?,
-            real_servers6: of(get, maps::REAL_SERVERS6)?,
+            real_servers4: found(
+                get,
+                maps::REAL_SERVERS4,
+                (maps::SERVER_LINES4, SERVER_LINES),
+                |shared: Plain<SharedBy>| shared.0,
+            )?,
+            real_servers6: found(
+                get,
+                maps::REAL_SERVERS6,
+                (maps::SERVER_LINES6, SERVER_LINES),
+                |shared: Plain<SharedBy>| shared.0,
+            )?,
             addresses4: of(get, maps::ADDRESSES4)?,
             addresses6: of(get, maps::ADDRESSES6)?,
             routes4: of(get, maps::ROUTES4)?,
@@ -184,18 +219,12 @@ impl Maps {
                 .settings
                 .set(0, Plain(*settings), 0)
                 .map_err(failed("write", maps::SETTINGS)),
-            Write::ServiceKey4(key, served) => put(
-                &mut self.services4,
-                maps::SERVICES4,
-                Plain(*key),
-                served.map(|served| served.0),
-            ),
-            Write::ServiceKey6(key, served) => put(
-                &mut self.services6,
-                maps::SERVICES6,
-                Plain(*key),
-                served.map(|served| served.0),
-            ),
+            Write::ServiceKey4(key, served) => self
+                .services4
+                .put(*key, served.map(|served| (served.0, served))),
+            Write::ServiceKey6(key, served) => self
+                .services6
+                .put(*key, served.map(|served| (served.0, served))),
             Write::Range4((bits, key), served) => prefix(
                 &mut self.ranges4,
                 maps::RANGES4,
@@ -242,18 +271,12 @@ impl Maps {
                     .set(*id, zeroes, 0)
                     .map_err(failed("clear", maps::COUNTERS))
             }
-            Write::RealServer4(key, shared) => put(
-                &mut self.real_servers4,
-                maps::REAL_SERVERS4,
-                Plain(*key),
-                shared.map(Plain),
-            ),
-            Write::RealServer6(key, shared) => put(
-                &mut self.real_servers6,
-                maps::REAL_SERVERS6,
-                Plain(*key),
-                shared.map(Plain),
-            ),
+            Write::RealServer4(key, shared) => self
+                .real_servers4
+                .put(*key, shared.map(|shared| (Plain(shared), shared))),
+            Write::RealServer6(key, shared) => self
+                .real_servers6
+                .put(*key, shared.map(|shared| (Plain(shared), shared))),
             Write::Address4(key, flags) => {
                 put(&mut self.addresses4, maps::ADDRESSES4, *key, *flags)
             }

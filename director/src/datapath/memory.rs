@@ -10,6 +10,7 @@ use nix::libc::c_void;
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 use xdp_ebpf::connection::{Bucket4, Bucket6};
 use xdp_ebpf::layout::Load;
+use xdp_ebpf::lines::{ServerLine4, ServerLine6, ServiceLine4, ServiceLine6};
 
 /// An array map as a slice. The kernel writes it at the same time, hence only types made of atomics.
 #[derive(Debug)]
@@ -33,6 +34,14 @@ unsafe impl Shared for Bucket6 {}
 
 // SAFETY: made of `AtomicU64`.
 unsafe impl Shared for Load {}
+// SAFETY: made of `AtomicU64`.
+unsafe impl Shared for ServiceLine4 {}
+// SAFETY: made of `AtomicU64`.
+unsafe impl Shared for ServiceLine6 {}
+// SAFETY: made of `AtomicU64`.
+unsafe impl Shared for ServerLine4 {}
+// SAFETY: made of `AtomicU64`.
+unsafe impl Shared for ServerLine6 {}
 
 // SAFETY: memory that stays mapped until the drop, of what any number of writers may touch at once (`Shared`).
 unsafe impl<T: Shared> Send for Mapped<T> {}

@@ -17,6 +17,7 @@ mod attach;
 mod bpffs;
 mod decap;
 mod error;
+mod found;
 mod held;
 mod inject;
 mod lease;

@@ -33,18 +33,18 @@ impl Maps {
                 .get(&0, 0)
                 .map_err(failed("read", maps::SETTINGS))?
                 .0,
-            services4: contents(&self.services4, maps::SERVICES4, |key| key.0, Served)?,
-            services6: contents(&self.services6, maps::SERVICES6, |key| key.0, Served)?,
+            services4: contents(&self.services4.map, maps::SERVICES4, |key| key.0, Served)?,
+            services6: contents(&self.services6.map, maps::SERVICES6, |key| key.0, Served)?,
             ranges4: ranges(&self.ranges4, maps::RANGES4)?,
             ranges6: ranges(&self.ranges6, maps::RANGES6)?,
             real_servers4: contents(
-                &self.real_servers4,
+                &self.real_servers4.map,
                 maps::REAL_SERVERS4,
                 |key| key.0,
                 |shared| shared.0,
             )?,
             real_servers6: contents(
-                &self.real_servers6,
+                &self.real_servers6.map,
                 maps::REAL_SERVERS6,
                 |key| key.0,
                 |shared| shared.0,

@@ -3,6 +3,7 @@
 //! A test run without a context says that frames came in by the loopback interface of the caller's network namespace,
 //! index 1. So the caller goes into a new, empty namespace first, where the kernel knows no route to anybody.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 
@@ -19,6 +20,7 @@ use nix::sched::{CloneFlags, CpuSet, sched_setaffinity, unshare};
 use nix::unistd::Pid;
 use xdp_ebpf::connection::{Bucket4, Bucket6, Value};
 use xdp_ebpf::layout::{Counters, HeldFrame, Reason, Stage, limits, maps, own_mac, programs};
+use xdp_ebpf::lines::{Entry, LineMut, ServerLine4, ServerLine6, ServiceLine4, ServiceLine6};
 use xdp_ebpf::state::State;
 
 use super::fixture::{Fixture, INGRESS};
@@ -355,6 +357,27 @@ impl Kernel {
         self.set_hash::<[u8; 20], [u8; 4]>(maps::SERVICES6, &keys(fixture.services6()))?;
         self.set_hash::<[u8; 8], [u8; 32]>(maps::REAL_SERVERS4, &keys(fixture.real_servers4()))?;
         self.set_hash::<[u8; 20], [u8; 32]>(maps::REAL_SERVERS6, &keys(fixture.real_servers6()))?;
+        let old = self.loaded.clone();
+        self.set_lines::<ServiceLine4>(
+            maps::SERVICE_LINES4,
+            &old.services4(),
+            &fixture.services4(),
+        )?;
+        self.set_lines::<ServiceLine6>(
+            maps::SERVICE_LINES6,
+            &old.services6(),
+            &fixture.services6(),
+        )?;
+        self.set_lines::<ServerLine4>(
+            maps::SERVER_LINES4,
+            &old.real_servers4(),
+            &fixture.real_servers4(),
+        )?;
+        self.set_lines::<ServerLine6>(
+            maps::SERVER_LINES6,
+            &old.real_servers6(),
+            &fixture.real_servers6(),
+        )?;
         self.set_hash::<[u8; 4], u32>(maps::ADDRESSES4, &fixture.addresses4())?;
         self.set_hash::<[u8; 16], u32>(maps::ADDRESSES6, &fixture.addresses6())?;
         self.set_hash::<[u8; 8], [u8; 24]>(maps::NEIGHBOURS4, &keys(fixture.neighbours4.clone()))?;
@@ -406,6 +429,34 @@ impl Kernel {
         }
         self.loaded = fixture.clone();
         Ok(())
+    }
+
+    /// Fills the lines before a hash map, of which the old ones are known.
+    fn set_lines<L: LineMut + Default>(
+        &mut self,
+        name: &'static str,
+        old: &[Entry<L>],
+        new: &[Entry<L>],
+    ) -> Result<()> {
+        let mut lines: BTreeMap<u32, L> = BTreeMap::new();
+        for (key, _) in old {
+            lines.entry(L::index(key)).or_default();
+        }
+        for (key, value) in new {
+            let line = lines.entry(L::index(key)).or_default();
+            line.put(key, *value, || false);
+        }
+        let lines: Vec<(u32, [u8; 64])> = lines
+            .iter()
+            .map(|(index, line)| {
+                assert!(size_of::<L>() == 64, "a line of the cache");
+                // SAFETY: as many bytes as the type has, which are words.
+                (*index, unsafe {
+                    core::ptr::from_ref(line).cast::<[u8; 64]>().read()
+                })
+            })
+            .collect();
+        self.set_array(name, &lines)
     }
 
     /// Forgets connections, fragments, tokens and cursors.

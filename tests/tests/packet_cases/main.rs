@@ -7,6 +7,7 @@ mod fence;
 mod fragments;
 mod headers;
 mod icmp;
+mod lines;
 mod malformed;
 mod nat;
 mod others;
@@ -38,6 +39,7 @@ fn cases() -> Vec<Case> {
         fragments::rows(),
         scheduling::rows(),
         services::rows(),
+        lines::rows(),
         fence::rows(),
         untracked::rows(),
     ]

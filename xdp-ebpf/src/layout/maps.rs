@@ -6,6 +6,10 @@ pub const SETTINGS: &str = "SETTINGS";
 pub const SERVICES4: &str = "SERVICES4";
 /// [`super::Endpoint6`] of a virtual service → [`super::Served`] (`u32`).
 pub const SERVICES6: &str = "SERVICES6";
+/// Line of [`SERVICES4`] → [`crate::lines::ServiceLine4`], memory-mapped by userspace: what is looked into first.
+pub const SERVICE_LINES4: &str = "SERVICE_LINES4";
+/// Line of [`SERVICES6`] → [`crate::lines::ServiceLine6`], as `SERVICE_LINES4`.
+pub const SERVICE_LINES6: &str = "SERVICE_LINES6";
 /// Prefix of [`super::RangeKey4`] → [`super::Served`] (`u32`): services on ranges of ports.
 pub const RANGES4: &str = "RANGES4";
 /// Prefix of [`super::RangeKey6`] → [`super::Served`] (`u32`).
@@ -34,6 +38,10 @@ pub const REASONS: &str = "REASONS";
 pub const REAL_SERVERS4: &str = "REAL_SERVERS4";
 /// [`super::Endpoint6`] of a NAT real server → [`super::SharedBy`].
 pub const REAL_SERVERS6: &str = "REAL_SERVERS6";
+/// Line of [`REAL_SERVERS4`] → [`crate::lines::ServerLine4`], as `SERVICE_LINES4`.
+pub const SERVER_LINES4: &str = "SERVER_LINES4";
+/// Line of [`REAL_SERVERS6`] → [`crate::lines::ServerLine6`], as `SERVICE_LINES4`.
+pub const SERVER_LINES6: &str = "SERVER_LINES6";
 /// IPv4 address → [`super::address`] flags (`u32`).
 pub const ADDRESSES4: &str = "ADDRESSES4";
 /// IPv6 address → [`super::address`] flags (`u32`).
@@ -88,10 +96,12 @@ pub const fn in_object(pinned: &'static str) -> &'static str {
 }
 
 /// All of the above: what is pinned, and what a director must find to adopt a running data path.
-pub const ALL: [&str; 37] = [
+pub const ALL: [&str; 41] = [
     SETTINGS,
     SERVICES4,
     SERVICES6,
+    SERVICE_LINES4,
+    SERVICE_LINES6,
     RANGES4,
     RANGES6,
     ENDPOINTS,
@@ -106,6 +116,8 @@ pub const ALL: [&str; 37] = [
     REASONS,
     REAL_SERVERS4,
     REAL_SERVERS6,
+    SERVER_LINES4,
+    SERVER_LINES6,
     ADDRESSES4,
     ADDRESSES6,
     ROUTES4,

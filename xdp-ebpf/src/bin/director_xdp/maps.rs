@@ -21,6 +21,9 @@ use xdp_ebpf::layout::{
     Served, Service, Settings, SharedBy, Stage, Template, TemplateKey, TokenBucket, Work,
     lease_order, limits, own_mac,
 };
+use xdp_ebpf::lines::{
+    Line, SERVER_LINES, SERVICE_LINES, Said, ServerLine4, ServerLine6, ServiceLine4, ServiceLine6,
+};
 use xdp_ebpf::packet::Packet;
 use xdp_ebpf::tables::Tables;
 use xdp_ebpf::verifier::opaque;
@@ -36,6 +39,10 @@ static SETTINGS: Array<Settings> = Array::with_max_entries(1, 0);
 static SERVICES4: HashMap<Endpoint4, u32> = HashMap::with_max_entries(limits::ENDPOINTS, 0);
 #[map]
 static SERVICES6: HashMap<Endpoint6, u32> = HashMap::with_max_entries(limits::ENDPOINTS, 0);
+#[map]
+static SERVICE_LINES4: Array<ServiceLine4> = Array::with_max_entries(SERVICE_LINES, MMAPABLE);
+#[map]
+static SERVICE_LINES6: Array<ServiceLine6> = Array::with_max_entries(SERVICE_LINES, MMAPABLE);
 #[map]
 static RANGES4: LpmTrie<RangeKey4, u32> = LpmTrie::with_max_entries(limits::RANGES, 0);
 #[map]
@@ -71,6 +78,12 @@ static REAL_SERVERS4: HashMap<Endpoint4, SharedBy> =
 #[map]
 static REAL_SERVERS6: HashMap<Endpoint6, SharedBy> =
     HashMap::with_max_entries(limits::DESTINATIONS, 0);
+#[map]
+static SERVER_LINES4: Array<ServerLine4> =
+    Array::with_max_entries(SERVER_LINES + limits::CPUS, MMAPABLE);
+#[map]
+static SERVER_LINES6: Array<ServerLine6> =
+    Array::with_max_entries(SERVER_LINES + limits::CPUS, MMAPABLE);
 #[map]
 static ADDRESSES4: HashMap<[u8; 4], u32> = HashMap::with_max_entries(limits::ADDRESSES, 0);
 #[map]
@@ -150,6 +163,22 @@ pub(crate) fn lease(order: &mut LeaseOrder) {
     }
 }
 
+/// What the line of a key says of it.
+#[inline(always)]
+fn said<L: Line>(lines: &'static Array<L>, key: &L::Key) -> Said<L::Value<'static>> {
+    match lines.get(L::index(key)) {
+        Some(line) => line.find(key),
+        None => Said::Nowhere,
+    }
+}
+
+/// This CPU's line behind those of keys: for what was found in a hash map. From there on the verifier sees a pointer into the
+/// same map as from a key's line; one into another map it follows on its own, through twice as many instructions.
+#[inline(always)]
+fn own_line() -> u32 {
+    SERVER_LINES + Maps.cpu() % limits::CPUS
+}
+
 /// The packet path's view of the maps.
 pub(crate) struct Maps;
 
@@ -187,14 +216,22 @@ unsafe impl Tables for Maps {
 
     #[inline(always)]
     fn served4(&self, endpoint: &Endpoint4) -> Option<Served> {
-        // SAFETY: read at once; a value replaced meanwhile is either the old or the new 4 bytes.
-        unsafe { SERVICES4.get(endpoint) }.map(|served| Served(*served))
+        match said(&SERVICE_LINES4, endpoint) {
+            Said::Is(served) => Some(served),
+            Said::Nowhere => None,
+            // SAFETY: read at once; a value replaced meanwhile is either the old or the new 4 bytes.
+            Said::Ask => unsafe { SERVICES4.get(endpoint) }.map(|served| Served(*served)),
+        }
     }
 
     #[inline(always)]
     fn served6(&self, endpoint: &Endpoint6) -> Option<Served> {
-        // SAFETY: as for IPv4.
-        unsafe { SERVICES6.get(endpoint) }.map(|served| Served(*served))
+        match said(&SERVICE_LINES6, endpoint) {
+            Said::Is(served) => Some(served),
+            Said::Nowhere => None,
+            // SAFETY: as for IPv4.
+            Said::Ask => unsafe { SERVICES6.get(endpoint) }.map(|served| Served(*served)),
+        }
     }
 
     #[inline(always)]
@@ -291,14 +328,26 @@ unsafe impl Tables for Maps {
 
     #[inline(always)]
     fn real_server4(&self, endpoint: &Endpoint4) -> Option<&SharedBy> {
-        // SAFETY: the map's elements outlive the program's run.
-        unsafe { REAL_SERVERS4.get(endpoint) }
+        match said(&SERVER_LINES4, endpoint) {
+            Said::Is(shared) => Some(shared),
+            Said::Nowhere => None,
+            // SAFETY: the map's elements outlive the program's run.
+            Said::Ask => unsafe { REAL_SERVERS4.get(endpoint) }
+                .zip(SERVER_LINES4.get(own_line()))
+                .map(|(shared, line)| line.keep(shared)),
+        }
     }
 
     #[inline(always)]
     fn real_server6(&self, endpoint: &Endpoint6) -> Option<&SharedBy> {
-        // SAFETY: as for IPv4.
-        unsafe { REAL_SERVERS6.get(endpoint) }
+        match said(&SERVER_LINES6, endpoint) {
+            Said::Is(shared) => Some(shared),
+            Said::Nowhere => None,
+            // SAFETY: as for IPv4.
+            Said::Ask => unsafe { REAL_SERVERS6.get(endpoint) }
+                .zip(SERVER_LINES6.get(own_line()))
+                .map(|(shared, line)| line.keep(shared)),
+        }
     }
 
     #[inline(always)]
