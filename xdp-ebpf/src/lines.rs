@@ -14,15 +14,15 @@
 //! reply by NAT 45 for some 110, what passes 10 for some 50 (`cargo xtask bench packet`, a yardstick of 34 ns in both).
 //!
 //! Only the director writes, one line at a time, while packets read. A packet that meets a key just being replaced asks the
-//! hash map, which gives the old or the new answer.
+//! hash map, which gives the old or the new answer. On CPUs that keep stores less strictly in order than x86 it may, for that
+//! moment, pair a new key with what was served before in its place (see [`crate::atomic`]).
 
 use core::sync::atomic::AtomicU64;
 
 use crate::atomic::{load, store};
 use crate::layout::{Endpoint4, Endpoint6, Served, SharedBy};
 
-/// Lines of each family's virtual services (1 MiB). 65,535 endpoints are the most: then four share a line, and a part of them
-/// is asked for in the hash map.
+/// Lines of each family's virtual services (1 MiB): as many as there can be endpoints, so that few have no room in theirs.
 pub const SERVICE_LINES: u32 = 1 << 14;
 /// Lines of each family's NAT real servers (4 MiB): of 20,000 one in seven is asked for in the hash map. Behind them stands one
 /// for each CPU.

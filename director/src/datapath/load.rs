@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use aya::maps::{Map, MapData, ProgramArray};
+use aya::maps::{Array, Map, MapData, ProgramArray};
 use aya::programs::Xdp;
 use aya::{Ebpf, EbpfLoader};
 use xdp_ebpf::connection::{Bucket4, Bucket6};
@@ -15,7 +15,7 @@ use xdp_ebpf::layout::{Stage, limits, maps, programs};
 use super::attach::{Attached, Links};
 use super::bpffs::{PinDirectory, Sizes};
 use super::error::DatapathError;
-use super::maps::{Maps, failed, take, take_as};
+use super::maps::{LeaseWords, Maps, failed, take, take_as};
 use super::memory::Mapped;
 use super::quiet::Quiet;
 use super::{objects, privileges};
@@ -115,6 +115,7 @@ impl Datapath {
         let mut stages: ProgramArray<MapData> = take_as(&mut object, maps::STAGES)?;
         let (connections4, connections6) = connections(|name| take(&mut object, name), sizes)?;
         let tables = Maps::new(|name| take(&mut object, name), interfaces)?;
+        tables.agree()?;
         fill_stages(&mut object, &mut stages)?;
         if !privileges::has_live_frames() {
             tracing::warn!(
@@ -219,6 +220,16 @@ pub(super) fn fill_stages(
     Ok(())
 }
 
+/// The lease of the data path that stands there; none where none does.
+fn standing_lease(pin: &Path) -> LeaseWords {
+    let standing = MapData::from_pin(pin)
+        .and_then(Map::from_map_data)
+        .and_then(Array::<MapData, LeaseWords>::try_from)
+        .and_then(|lease| lease.get(&0, 0));
+    // Where it cannot be read there is none yet.
+    standing.unwrap_or_default()
+}
+
 /// Loads the object over the maps that are pinned at `pin`, or makes them there.
 pub(super) fn load(
     code: &[u8],
@@ -229,7 +240,11 @@ pub(super) fn load(
     for name in maps::ALL {
         loader.map_pin_path(maps::in_object(name), pin(name));
     }
+    // The library writes a section of global variables anew even where it finds the map of one that runs. Zeroes would
+    // mean that there is no lease: a node that is fenced would serve, and answer ARP, until the kernel has verified all.
+    let lease = standing_lease(&pin(maps::LEASE));
     loader
+        .override_global(maps::LEASE, &lease, true)
         .map_max_entries(maps::CONNECTIONS4, sizes.buckets4 * sizes.cpus)
         .map_max_entries(maps::CONNECTIONS6, sizes.buckets6 * sizes.cpus)
         .load(code)

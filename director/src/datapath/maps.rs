@@ -129,28 +129,17 @@ impl Maps {
             get: &mut impl FnMut(&'static str) -> Result<Map, DatapathError>,
             name: &'static str,
             (lines, number): (&'static str, u32),
-            written: impl Fn(V) -> L::Written,
         ) -> Result<Found<L, V>, DatapathError>
         where
             L::Key: PlainData,
         {
-            Found::new((get(name)?, name), (get(lines)?, lines, number), written)
+            Found::new((get(name)?, name), (get(lines)?, lines, number))
         }
         let get = &mut get;
         Ok(Self {
             settings: of(get, maps::SETTINGS)?,
-            services4: found(
-                get,
-                maps::SERVICES4,
-                (maps::SERVICE_LINES4, SERVICE_LINES),
-                Served,
-            )?,
-            services6: found(
-                get,
-                maps::SERVICES6,
-                (maps::SERVICE_LINES6, SERVICE_LINES),
-                Served,
-            )?,
+            services4: found(get, maps::SERVICES4, (maps::SERVICE_LINES4, SERVICE_LINES))?,
+            services6: found(get, maps::SERVICES6, (maps::SERVICE_LINES6, SERVICE_LINES))?,
             ranges4: of(get, maps::RANGES4)?,
             ranges6: of(get, maps::RANGES6)?,
             endpoints: of(get, maps::ENDPOINTS)?,
@@ -166,14 +155,12 @@ impl Maps {
             real_servers4: found(
                 get,
                 maps::REAL_SERVERS4,
-                (maps::SERVER_LINES4, SERVER_LINES),
-                |shared: Plain<SharedBy>| shared.0,
+                (maps::SERVER_LINES4, SERVER_LINES + limits::CPUS),
             )?,
             real_servers6: found(
                 get,
                 maps::REAL_SERVERS6,
-                (maps::SERVER_LINES6, SERVER_LINES),
-                |shared: Plain<SharedBy>| shared.0,
+                (maps::SERVER_LINES6, SERVER_LINES + limits::CPUS),
             )?,
             addresses4: of(get, maps::ADDRESSES4)?,
             addresses6: of(get, maps::ADDRESSES6)?,
@@ -193,6 +180,15 @@ impl Maps {
             cpus: nr_cpus()
                 .map_err(|(_, source)| failed("size", maps::COUNTERS)(MapError::IoError(source)))?,
         })
+    }
+
+    /// Has what packets look into first say what the hash maps hold. Only for whoever holds the directory's lock: packets and
+    /// others who read go on meanwhile, but nobody else may write.
+    pub(super) fn agree(&self) -> Result<(), DatapathError> {
+        self.services4.agree(Served)?;
+        self.services6.agree(Served)?;
+        self.real_servers4.agree(|shared| shared.0)?;
+        self.real_servers6.agree(|shared| shared.0)
     }
 
     /// Possible CPUs: as many values has an element of a map that has one for each.

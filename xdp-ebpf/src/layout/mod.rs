@@ -8,7 +8,7 @@
 //! pinned tables of another version.
 
 /// Version of everything in this file. Part of the pin directory's content (see the director's `datapath`).
-pub const LAYOUT_VERSION: u32 = 6;
+pub const LAYOUT_VERSION: u32 = 7;
 
 use core::sync::atomic::AtomicU64;
 
