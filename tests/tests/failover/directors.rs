@@ -1,10 +1,14 @@
 //! Two directors, and everything that can happen to the one in charge.
 
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use aya::maps::{Array, Map, MapData};
 use director_tests::lab::Host;
 use director_tests::{PATIENCE, wait_until};
 use nix::sys::signal::Signal;
+use xdp_ebpf::layout::maps;
 
 use crate::pair::{BOTH_CABLES, NODES, ONE_GROUP, Pair, QUICK, Runs, other};
 
@@ -122,6 +126,32 @@ together: [[web, inside]]
     }
 }
 
+/// Starts a director that was killed: until it may serve, its data path stays silent for the group, also while the kernel
+/// verifies the programs of the new one.
+fn start_fenced(pair: &mut Pair, node: Host) {
+    let pins = Path::new("/sys/fs/bpf/director").join(pair.lab.instance_on(node));
+    let map = MapData::from_pin(pins.join(maps::LEASE)).unwrap();
+    let lease: Array<MapData, [u64; 3]> =
+        Array::try_from(Map::from_map_data(map).unwrap()).unwrap();
+    let until = || lease.get(&0, 0).unwrap()[0];
+    assert_ne!(until(), 0, "it had a lease, which has run out");
+    let is_started = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let watching = scope.spawn(|| {
+            let mut looks = 0_u32;
+            while !is_started.load(Ordering::Relaxed) {
+                assert_ne!(until(), 0, "nothing is fenced any more, at look {looks}");
+                looks += 1;
+                std::thread::yield_now();
+            }
+            looks
+        });
+        pair.start(node);
+        is_started.store(true, Ordering::Relaxed);
+        assert!(watching.join().unwrap() > 0);
+    });
+}
+
 fn killed(pair: &mut Pair) {
     let primary = pair.wait_settled("web");
     let (gap, _) = pair.gap(|pair| {
@@ -137,7 +167,7 @@ fn killed(pair: &mut Pair) {
     // It had no time to remove its address, and its kernel would answer for it.
     assert!(pair.has_address(primary));
     assert_eq!(asked_anew(pair), mac_of(pair, other(primary)));
-    pair.start(primary);
+    start_fenced(pair, primary);
     assert!(!pair.has_address(primary), "removed by the next one");
     assert_eq!(pair.wait_settled("web"), other(primary), "no failback");
     wait_told(pair, other(primary), &[dead, " node-up since "]);
