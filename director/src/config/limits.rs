@@ -39,10 +39,13 @@ pub const CHECK_TEXT_BYTES: usize = 4096;
 /// Longest slow start, and other times of services, in seconds.
 pub const SLOW_START_S: u16 = 3600;
 
-/// Runs of checks at the same time: each holds a socket or a process.
-pub const CHECKS_AT_ONCE: usize = 512;
-/// Of these, those of real servers that are down: many silent ones must not make the checks of the others late.
-pub const CHECKS_OF_DOWN_AT_ONCE: usize = CHECKS_AT_ONCE / 4 * 3;
+/// Runs of checks at the same time: each holds a socket or two, or a process.
+pub const CHECKS_AT_ONCE: usize = 2048;
+/// Of these, those whose last run took more than half of its timeout, and those that never ran: many silent real servers must
+/// not make the checks of the others late.
+pub const SLOW_CHECKS_AT_ONCE: usize = CHECKS_AT_ONCE / 4 * 3;
+/// Of these, external checks: processes take much more of the machine than sockets.
+pub const PROGRAMS_AT_ONCE: usize = 256;
 
 /// Checks of one real server.
 pub const CHECKS_PER_REAL_SERVER: Limit = Limit {

@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 use tokio::time::sleep_until;
 use xdp_ebpf::layout::{Destination, destination};
 
-use super::machine::{Due, Entry, Id, Machine, Places, Run, Subject, Verdict};
+use super::machine::{Class, Due, Entry, Id, Machine, Places, Run, Subject, Verdict};
 use super::probe::{self, Failure, FailureKind, Good, Reach};
 use super::through::{Carrier, Through};
 use crate::config::{Method, limits};
@@ -189,7 +189,8 @@ impl Reporter {
 async fn work(mut orders: UnboundedReceiver<Order>, told: UnboundedSender<Change>) {
     let mut machine = Machine::new(Places {
         all: limits::CHECKS_AT_ONCE,
-        down: limits::CHECKS_OF_DOWN_AT_ONCE,
+        slow: limits::SLOW_CHECKS_AT_ONCE,
+        programs: limits::PROGRAMS_AT_ONCE,
     });
     let mut lateness = Seldom::default();
     let mut ways = Ways::default();
@@ -203,11 +204,16 @@ async fn work(mut orders: UnboundedReceiver<Order>, told: UnboundedSender<Change
                 tracing::warn!(
                     untold,
                     late_ms = late.as_millis(),
-                    "checks run late: {} are wanted, {} may run at the same time, and {} run now; give those that wait long \
-                     for an answer a shorter timeout or a longer interval",
+                    "checks run late: {} are wanted; {} run now (at most {}), of them {} that are slow to answer or have never \
+                     run (at most {}) and {} programs (at most {}); give those that wait long for an answer a shorter timeout \
+                     or a longer interval",
                     machine.len(),
-                    limits::CHECKS_AT_ONCE,
                     running.len() + 1,
+                    limits::CHECKS_AT_ONCE,
+                    machine.running(Class::Slow),
+                    limits::SLOW_CHECKS_AT_ONCE,
+                    machine.running(Class::Program),
+                    limits::PROGRAMS_AT_ONCE,
                 );
             }
             let task = running.spawn(run(ways.reach(&subject), subject)).id();

@@ -16,7 +16,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::probe::{Failure, FailureKind, Good, Said};
+use super::probe::{Failure, FailureKind, Good, Operational, Said};
 use super::through::Way;
 use crate::config::{Check, Probe, Timing};
 
@@ -74,6 +74,18 @@ pub struct Verdict {
     pub words: String,
     /// What an agent reported last, its percentage smoothed and bounded.
     pub said: Option<Said>,
+    /// When the agent last began to say that its real server is down, or took that back; none if it never did.
+    pub said_since: Option<Instant>,
+    /// The agent's words when it last said `up` or `down`.
+    pub said_words: String,
+}
+
+impl Verdict {
+    /// Whether its agent says that it is down.
+    #[must_use]
+    pub fn is_said_down(&self) -> bool {
+        self.said.and_then(|said| said.operational) == Some(Operational::Down)
+    }
 }
 
 /// Number of a check while it is known.
@@ -86,6 +98,8 @@ pub struct Entry {
     pub subject: Subject,
     /// What is known.
     pub verdict: Verdict,
+    /// For how long it can be expected to hold a place.
+    pub class: Class,
     /// Results in a row that speak against the verdict.
     pub against: u32,
     /// When it runs next; none while it runs.
@@ -98,14 +112,37 @@ pub struct Entry {
     pub failures: u64,
 }
 
+/// How long a check holds its place, by what is known of it. Silence holds one until the time is over, whatever the verdict:
+/// a backend may fall silent while it is up, and one that refuses is quick although it is down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// Its last run ended within half of its timeout, with whatever result.
+    Quick,
+    /// Its last run took longer, or it never ran.
+    Slow,
+    /// It runs a program: a process, not only a socket.
+    Program,
+}
+
 /// How many checks may run at the same time.
 #[derive(Clone, Copy, Debug)]
 pub struct Places {
     /// All of them.
     pub all: usize,
-    /// Those of backends that are down. They hold a place until their time is over, mostly, and nobody waits for them: however
-    /// many they are, a place is left for those who are in service.
-    pub down: usize,
+    /// Those that are [`Class::Slow`]: however many backends are silent, places are left for those that answer.
+    pub slow: usize,
+    /// Those that are [`Class::Program`].
+    pub programs: usize,
+}
+
+impl Places {
+    fn of(&self, class: Class) -> usize {
+        match class {
+            Class::Quick => self.all,
+            Class::Slow => self.slow,
+            Class::Program => self.programs,
+        }
+    }
 }
 
 /// A check that runs now.
@@ -124,12 +161,13 @@ pub struct Due {
 pub struct Machine {
     entries: BTreeMap<Id, Entry>,
     ids: HashMap<Subject, Id>,
-    /// Those that wait: of backends that are down, and of all others.
-    waiting: [BTreeSet<(Instant, Id)>; 2],
+    /// Those that wait, by class.
+    waiting: [BTreeSet<(Instant, Id)>; 3],
     places: Places,
-    /// Those that run, and whether their backend was down when they began.
-    running: HashMap<Id, bool>,
-    running_down: usize,
+    /// Those that run, and their class when they began.
+    running: HashMap<Id, Class>,
+    /// How many of each class run.
+    running_of: [usize; 3],
     next_id: Id,
 }
 
@@ -143,7 +181,7 @@ impl Machine {
             waiting: Default::default(),
             places,
             running: HashMap::new(),
-            running_down: 0,
+            running_of: [0; 3],
             next_id: 0,
         }
     }
@@ -169,12 +207,17 @@ impl Machine {
             let id = self.next_id;
             let spread_ms = random(subject.check.timing.spread_ms);
             let due = now + Duration::from_millis(u64::from(spread_ms));
-            self.waiting[queue(State::Unchecked)].insert((due, id));
+            let class = match subject.check.probe {
+                Probe::External(_) => Class::Program,
+                _ => Class::Slow,
+            };
+            self.waiting[class as usize].insert((due, id));
             self.entries.insert(
                 id,
                 Entry {
                     subject: subject.clone(),
                     verdict: Verdict::default(),
+                    class,
                     against: 0,
                     due: Some(due),
                     history: VecDeque::new(),
@@ -188,7 +231,7 @@ impl Machine {
             if let Some(entry) = self.entries.remove(id)
                 && let Some(due) = entry.due
             {
-                self.waiting[queue(entry.verdict.state)].remove(&(due, *id));
+                self.waiting[entry.class as usize].remove(&(due, *id));
             }
         }
         self.ids = kept;
@@ -208,11 +251,11 @@ impl Machine {
         }
         let entry = self.entries.get_mut(&id)?;
         entry.due = None;
-        let state = entry.verdict.state;
+        let class = entry.class;
         let subject = entry.subject.clone();
-        self.waiting[queue(state)].remove(&(due, id));
-        self.running.insert(id, state == State::Down);
-        self.running_down += usize::from(state == State::Down);
+        self.waiting[class as usize].remove(&(due, id));
+        self.running.insert(id, class);
+        self.running_of[class as usize] += 1;
         Some(Due {
             id,
             subject,
@@ -224,11 +267,18 @@ impl Machine {
         if self.running.len() >= self.places.all {
             return None;
         }
-        let [others, down] = &self.waiting;
-        let down = down
-            .first()
-            .filter(|_| self.running_down < self.places.down);
-        others.first().into_iter().chain(down).min().copied()
+        [Class::Quick, Class::Slow, Class::Program]
+            .into_iter()
+            .filter(|class| self.running(*class) < self.places.of(*class))
+            .filter_map(|class| self.waiting[class as usize].first())
+            .min()
+            .copied()
+    }
+
+    /// How many of a class run now.
+    #[must_use]
+    pub fn running(&self, class: Class) -> usize {
+        self.running_of[class as usize]
     }
 
     /// Takes in a result. Gives the check's verdict if it has changed, or an agent said something new. A check that is not
@@ -240,15 +290,16 @@ impl Machine {
         started: Instant,
         now: Instant,
     ) -> Option<(Subject, Verdict)> {
-        let was_down = self.running.remove(&id).unwrap_or(false);
-        self.running_down -= usize::from(was_down);
+        if let Some(class) = self.running.remove(&id) {
+            self.running_of[class as usize] -= 1;
+        }
         let entry = self.entries.get_mut(&id)?;
         let timing = entry.subject.check.timing;
         let before = entry.verdict.clone();
         entry.take_in(result, started, now);
         let due = next_run(&timing, entry.verdict.state, entry.against, started, now);
         entry.due = Some(due);
-        self.waiting[queue(entry.verdict.state)].insert((due, id));
+        self.waiting[entry.class as usize].insert((due, id));
         (entry.verdict.state != before.state || entry.verdict.said != before.said)
             .then(|| (entry.subject.clone(), entry.verdict.clone()))
     }
@@ -291,8 +342,16 @@ impl Entry {
             words: words.clone(),
         });
         if matches!(result, Err(failure) if failure.kind == FailureKind::Shortage) {
-            // It would take everybody out at once.
+            // It would take everybody out at once. Nor does it say for how long the next run will hold its place.
             return;
+        }
+        if self.class != Class::Program {
+            let half = Duration::from_millis(u64::from(timing.timeout_ms)) / 2;
+            self.class = if now.saturating_duration_since(started) <= half {
+                Class::Quick
+            } else {
+                Class::Slow
+            };
         }
         let (state, needed) = match (self.verdict.state, is_good) {
             (State::Unchecked, true) => (State::Up, 1),
@@ -321,15 +380,17 @@ impl Entry {
                 agent.minimum_percent,
                 agent.maximum_percent.max(agent.minimum_percent),
             );
+            let was_said_down = self.verdict.is_said_down();
             let heard = merged(self.verdict.said, said, agent.smoothing_percent, bounds);
             self.verdict.said = Some(heard);
+            if self.verdict.is_said_down() != was_said_down {
+                self.verdict.said_since = Some(now);
+            }
+            if said.operational.is_some() {
+                self.verdict.said_words.clone_from(words);
+            }
         }
     }
-}
-
-/// Where in [`Machine::waiting`] the checks of such a backend wait.
-fn queue(state: State) -> usize {
-    usize::from(state == State::Down)
 }
 
 /// When a check runs next.

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::machine::{State, Verdict};
-use super::probe::{Administrative, Operational, Said};
+use super::probe::{Administrative, Said};
 use crate::config::{
     Config, Health, OnDown, RealServer, RemovedServers, UntilChecked, VirtualService, limits,
 };
@@ -57,22 +57,17 @@ impl Found {
         let mut said = None;
         for verdict in verdicts {
             said = said.or(verdict.said);
-            let is_down = verdict.said.and_then(|said| said.operational) == Some(Operational::Down);
-            let (state, words) = if is_down && verdict.state == State::Up {
-                (State::Down, "its agent says that it is down")
-            } else {
-                (verdict.state, verdict.words.as_str())
-            };
+            let (state, since, words) = by_agents_word(verdict);
             let is_worse = found.as_ref().is_none_or(|found| {
                 let (old, new) = (rank(found.state), rank(state));
                 // Of several that say the same, the one that said it last: it decided.
-                new > old || new == old && verdict.since > found.since
+                new > old || new == old && since > found.since
             });
             if is_worse {
                 found = Some(Self {
                     state,
-                    since: verdict.since,
-                    words: words.to_owned(),
+                    since,
+                    words,
                     said: None,
                 });
             }
@@ -81,6 +76,22 @@ impl Found {
             said,
             ..found.unwrap_or_else(Self::unmonitored)
         }
+    }
+}
+
+/// What one check says, with its agent's word on health: that counts only where the check itself finds it up.
+fn by_agents_word(verdict: &Verdict) -> (State, Option<Instant>, String) {
+    match verdict.state {
+        State::Up if verdict.is_said_down() => {
+            let words = format!("its agent says that it is down: {}", verdict.said_words);
+            (State::Down, verdict.said_since.or(verdict.since), words)
+        }
+        // Up since both say so.
+        State::Up => {
+            let since = verdict.since.max(verdict.said_since);
+            (State::Up, since, verdict.words.clone())
+        }
+        state => (state, verdict.since, verdict.words.clone()),
     }
 }
 

@@ -400,9 +400,9 @@ impl Node {
             };
             if let Some(places) = self.health.wanted_by.get(&subject) {
                 affected.extend(places);
-                let before = self.health.verdicts.get(&subject).map(|it| it.state);
-                if before != Some(verdict.state) {
-                    log(&subject, &verdict);
+                let before = self.health.verdicts.get(&subject);
+                if let Some(found) = news(before, &verdict) {
+                    log(&subject, &found);
                 }
                 self.health.verdicts.insert(subject, verdict);
             }
@@ -499,16 +499,22 @@ pub(super) fn word(state: State) -> &'static str {
     }
 }
 
-fn log(subject: &Subject, verdict: &Verdict) {
+/// What a verdict says that the one before it did not, its agent's word on health with it; none where neither has changed.
+fn news(before: Option<&Verdict>, now: &Verdict) -> Option<Found> {
+    let key = |verdict: &Verdict| (verdict.state, verdict.is_said_down());
+    (before.map(key) != Some(key(now))).then(|| Found::by_all([now]))
+}
+
+fn log(subject: &Subject, found: &Found) {
     let check = subject.check.probe.name();
     let server = if subject.port == 0 {
         subject.server.to_string()
     } else {
         std::net::SocketAddr::new(subject.server, subject.port).to_string()
     };
-    match verdict.state {
-        State::Up => tracing::info!(server, check, "up: {}", verdict.words),
-        State::Down => tracing::warn!(server, check, "down: {}", verdict.words),
+    match found.state {
+        State::Up => tracing::info!(server, check, "up: {}", found.words),
+        State::Down => tracing::warn!(server, check, "down: {}", found.words),
         State::Unchecked => {}
     }
 }
@@ -516,4 +522,60 @@ fn log(subject: &Subject, verdict: &Verdict) {
 /// Whether packets to a real server leave the director, so that its next hop must be known.
 pub(super) fn is_remote(server: &RealServer) -> bool {
     server.method != Method::Local
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::health::probe::{Operational, Said};
+
+    #[test]
+    fn what_the_log_tells() {
+        let verdict = |state, operational| Verdict {
+            state,
+            words: "result".to_owned(),
+            said: Some(Said {
+                operational,
+                ..Said::default()
+            }),
+            said_words: "down # disk".to_owned(),
+            ..Verdict::default()
+        };
+        let (up, down) = (Some(Operational::Up), Some(Operational::Down));
+        let by_agent = "its agent says that it is down: down # disk";
+        // (verdict before, now, what is told)
+        let cases = [
+            (None, (State::Up, up), Some((State::Up, "result"))),
+            (None, (State::Up, down), Some((State::Down, by_agent))),
+            (Some((State::Up, None)), (State::Up, up), None),
+            (
+                Some((State::Up, up)),
+                (State::Up, down),
+                Some((State::Down, by_agent)),
+            ),
+            (Some((State::Up, down)), (State::Up, down), None),
+            (
+                Some((State::Up, down)),
+                (State::Up, up),
+                Some((State::Up, "result")),
+            ),
+            (
+                Some((State::Up, down)),
+                (State::Down, down),
+                Some((State::Down, "result")),
+            ),
+            (
+                Some((State::Down, down)),
+                (State::Up, down),
+                Some((State::Down, by_agent)),
+            ),
+        ];
+        for (before, (state, operational), expected) in cases {
+            let old = before.map(|(state, operational)| verdict(state, operational));
+            let found = news(old.as_ref(), &verdict(state, operational));
+            let told = found.map(|found| (found.state, found.words));
+            let expected = expected.map(|(state, words)| (state, words.to_owned()));
+            assert_eq!(told, expected, "{before:?} {state:?} {operational:?}");
+        }
+    }
 }

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::config::AgentProbe;
+use crate::config::{AgentProbe, ExternalProbe, limits};
 
 const TIMING: Timing = Timing {
     interval_ms: 1000,
@@ -32,11 +32,15 @@ fn subject(probe: Probe, timing: Timing) -> Subject {
     }
 }
 
+/// As the engine has them.
+const PLACES: Places = Places {
+    all: limits::CHECKS_AT_ONCE,
+    slow: limits::SLOW_CHECKS_AT_ONCE,
+    programs: limits::PROGRAMS_AT_ONCE,
+};
+
 fn machine() -> Machine {
-    Machine::new(Places {
-        all: 512,
-        down: 384,
-    })
+    Machine::new(PLACES)
 }
 
 fn good() -> Result<Good, Failure> {
@@ -262,39 +266,52 @@ proptest! {
     }
 }
 
-/// Silent backends hold their places until their time is over; those in service do not wait for them.
+/// Silent backends hold their places until their time is over; those that answer, or refuse, do not wait for them.
 #[test]
-fn who_is_down_leaves_places_for_the_others() {
+fn the_slow_leave_places_for_the_quick() {
     let start = Instant::now();
-    let mut machine = Machine::new(Places { all: 4, down: 3 });
+    let mut machine = Machine::new(Places {
+        all: 4,
+        slow: 3,
+        programs: 1,
+    });
     let backend = |number: u8| Subject {
         server: [10, 0, 0, number].into(),
         ..subject(Probe::Connect, TIMING)
     };
-    // Numbers 1 to 6 are down after the first run, 7 to 9 up.
+    // Numbers 1 to 6 are silent, 7 to 9 up.
     machine.replace((1..=9).map(backend), start, |_| 0);
-    let is_down = |subject: &Subject| subject.server < IpAddr::from([10, 0, 0, 7]);
+    let is_silent = |subject: &Subject| subject.server < IpAddr::from([10, 0, 0, 7]);
+    let first: Vec<Due> = std::iter::from_fn(|| machine.take_due(start)).collect();
+    assert_eq!(first.len(), 3, "who never ran may be silent");
     let mut runs = 0;
-    while let Some(due) = machine.take_due(start) {
-        let result = if is_down(&due.subject) { bad() } else { good() };
-        machine.finished(due.id, &result, start, start);
+    let mut next = first;
+    while let Some(due) = next.pop() {
+        let silent = is_silent(&due.subject);
+        let (result, ended) = if silent {
+            (bad(), at(start, 800))
+        } else {
+            (good(), start)
+        };
+        machine.finished(due.id, &result, start, ended);
+        next.extend(machine.take_due(start));
         runs += 1;
     }
     assert_eq!(runs, 9);
 
-    // All are due, those that are down for longer: three of them get places, and one of the others the last.
+    // All are due, the silent ones for longer: three of them get places, and one of the others the last.
     let late = at(start, 5000);
     let taken: Vec<Due> = std::iter::from_fn(|| machine.take_due(late)).collect();
-    let down: Vec<bool> = taken.iter().map(|due| is_down(&due.subject)).collect();
-    assert_eq!(down, [true, true, true, false]);
+    let silent: Vec<bool> = taken.iter().map(|due| is_silent(&due.subject)).collect();
+    assert_eq!(silent, [true, true, true, false]);
     let waited: Vec<u128> = taken.iter().map(|due| due.late.as_millis()).collect();
-    assert_eq!(waited, [4600, 4600, 4600, 4000]);
+    assert_eq!(waited, [4200, 4200, 4200, 4000]);
     assert_eq!(machine.next_due(), None, "no place is left");
 
-    // Its place is free again, but not for one that is down.
+    // Its place is free again, but not for one that is silent.
     machine.finished(taken[3].id, &good(), late, late);
     let next = machine.take_due(late).unwrap();
-    assert!(!is_down(&next.subject));
+    assert!(!is_silent(&next.subject));
     machine.finished(next.id, &good(), late, late);
     // One that is not wanted any more gives its place back all the same.
     machine.replace((7..=9).map(backend), late, |_| 0);
@@ -303,4 +320,202 @@ fn who_is_down_leaves_places_for_the_others() {
     }
     let taken = std::iter::from_fn(|| machine.take_due(at(start, 9000)));
     assert_eq!(taken.count(), 3);
+}
+
+/// What the next run of a check is expected to be, by what the last one was.
+#[test]
+fn classes_follow_the_last_run() {
+    let shortage = Err(Failure::new(FailureKind::Shortage, "too many open files"));
+    let external = Probe::External(ExternalProbe {
+        command: "/bin/true".into(),
+        arguments: Vec::new(),
+    });
+    // (probe, results and how long each run took, class)
+    type Runs<'a> = &'a [(Result<Good, Failure>, u64)];
+    let cases: [(&Probe, Runs<'_>, Class); 8] = [
+        (&Probe::Connect, &[], Class::Slow),
+        (&Probe::Connect, &[(good(), 400)], Class::Quick),
+        (&Probe::Connect, &[(bad(), 1)], Class::Quick),
+        (&Probe::Connect, &[(good(), 401)], Class::Slow),
+        (&Probe::Connect, &[(good(), 1), (bad(), 800)], Class::Slow),
+        (&Probe::Connect, &[(bad(), 800), (good(), 1)], Class::Quick),
+        (&Probe::Connect, &[(bad(), 800), (shortage, 0)], Class::Slow),
+        (&external, &[(good(), 1)], Class::Program),
+    ];
+    for (probe, runs, expected) in cases {
+        let start = Instant::now();
+        let mut machine = machine();
+        machine.replace([subject(probe.clone(), TIMING)], start, |_| 0);
+        for (result, took_ms) in runs {
+            let due = machine.next_due().unwrap();
+            let id = machine.take_due(due).unwrap().id;
+            machine.finished(id, result, due, at(due, *took_ms));
+        }
+        let class = machine.entries_after(0).next().unwrap().1.class;
+        assert_eq!(class, expected, "{runs:?}");
+    }
+}
+
+/// Programs have places of their own, and leave the others theirs.
+#[test]
+fn programs_are_bounded() {
+    let start = Instant::now();
+    let mut machine = machine();
+    let external = Probe::External(ExternalProbe {
+        command: "/bin/true".into(),
+        arguments: Vec::new(),
+    });
+    let backends = (1..=300).map(|port| Subject {
+        port,
+        ..subject(external.clone(), TIMING)
+    });
+    let silent = (1..=2000).map(|port| Subject {
+        port,
+        ..subject(Probe::Connect, TIMING)
+    });
+    machine.replace(backends.chain(silent), start, |_| 0);
+    let taken = std::iter::from_fn(|| machine.take_due(start)).count();
+    assert_eq!(machine.running(Class::Program), PLACES.programs);
+    assert_eq!(machine.running(Class::Slow), PLACES.slow);
+    assert_eq!(taken, PLACES.programs + PLACES.slow);
+}
+
+/// 2000 backends that say nothing, and one whose port refuses from a moment on: how long after that it is down, in
+/// milliseconds. Time is simulated; `random` decides when each is checked first.
+fn until_down_beside_silent_ones(were_up: bool, seed: u64) -> u64 {
+    const SILENT_MS: u64 = 2000;
+    let silent_timing = Timing {
+        interval_ms: 5000,
+        timeout_ms: 2000,
+        retry_delay_ms: 1000,
+        down_interval_ms: 5000,
+        spread_ms: 5000,
+        ..TIMING
+    };
+    let refusing = Subject {
+        server: "10.0.1.1".parse().unwrap(),
+        ..subject(Probe::Connect, TIMING)
+    };
+    let silent = (1..=2000).map(|port| Subject {
+        port,
+        ..subject(Probe::Connect, silent_timing)
+    });
+    let start = Instant::now();
+    // Longer than all need for a first run.
+    let turn_ms = 30_000 + seed % 5000;
+    let turn = at(start, turn_ms);
+    let mut machine = machine();
+    let mut random = seed;
+    machine.replace(silent.chain([refusing.clone()]), start, |limit| {
+        random = random
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        ((random >> 33) % u64::from(limit)) as u32
+    });
+    // (when it ends, its number, when it began, its result)
+    let mut running: BTreeMap<(Instant, Id), (Instant, bool)> = BTreeMap::new();
+    let mut now = start;
+    loop {
+        while let Some(due) = machine.take_due(now) {
+            let is_silent = due.subject != refusing && (!were_up || now >= turn);
+            let is_good = if due.subject == refusing {
+                now < turn
+            } else {
+                !is_silent
+            };
+            let took_ms = if is_silent { SILENT_MS } else { 1 };
+            running.insert((at(now, took_ms), due.id), (now, is_good));
+        }
+        let ends = running.first_key_value().map(|((ends, _), _)| *ends);
+        now = [ends, machine.next_due()]
+            .into_iter()
+            .flatten()
+            .min()
+            .unwrap()
+            .max(now);
+        assert!(now < at(turn, 60_000), "never down");
+        while let Some(first) = running.first_entry()
+            && first.key().0 <= now
+        {
+            let ((_, id), (began, is_good)) = first.remove_entry();
+            let result = if is_good { good() } else { bad() };
+            if let Some((subject, verdict)) = machine.finished(id, &result, began, now)
+                && subject == refusing
+                && verdict.state == State::Down
+            {
+                return (now - turn).as_millis() as u64;
+            }
+        }
+    }
+}
+
+#[test]
+fn silent_backends_do_not_make_others_late() {
+    // Its interval, two retries, and a few milliseconds in which answers come.
+    let bound_ms = u64::from(TIMING.interval_ms + 2 * TIMING.retry_delay_ms) + 20;
+    for seed in 0..20 {
+        let took_ms = until_down_beside_silent_ones(false, seed * 977);
+        assert!(
+            took_ms <= bound_ms,
+            "silent before, seed {seed}: {took_ms} ms"
+        );
+        // Those that fell silent hold places of quick ones for one timeout.
+        let took_ms = until_down_beside_silent_ones(true, seed * 977);
+        assert!(
+            took_ms <= bound_ms + 2000,
+            "silent at once, seed {seed}: {took_ms} ms"
+        );
+    }
+}
+
+/// When an agent said that its real server is down, and took it back; its other words change nothing of that.
+#[test]
+fn since_when_an_agent_says_down() {
+    let start = Instant::now();
+    let probe = Probe::Agent(AgentProbe {
+        send: None,
+        smoothing_percent: 100,
+        minimum_percent: 0,
+        maximum_percent: 100,
+    });
+    let mut machine = machine();
+    machine.replace([subject(probe, TIMING)], start, |_| 0);
+    // (the agent's words, operational word, runs before this one when it last changed, words of it)
+    let cases = [
+        ("50%", None, None, ""),
+        ("up", Some(Operational::Up), None, "up"),
+        (
+            "down # disk",
+            Some(Operational::Down),
+            Some(2),
+            "down # disk",
+        ),
+        ("60%", None, Some(2), "down # disk"),
+        ("stopped", Some(Operational::Down), Some(2), "stopped"),
+        ("up 60%", Some(Operational::Up), Some(5), "up 60%"),
+        ("up 50%", Some(Operational::Up), Some(5), "up 50%"),
+    ];
+    let mut ended = Vec::new();
+    for (words, operational, changed, expected) in cases {
+        let due = machine.next_due().unwrap();
+        let id = machine.take_due(due).unwrap().id;
+        ended.push(at(due, 5));
+        let said = Said {
+            operational,
+            percent: (words.contains('%')).then_some(50),
+            ..Said::default()
+        };
+        let good = Good {
+            words: words.to_owned(),
+            said: Some(said),
+        };
+        machine.finished(id, &Ok(good), due, at(due, 5));
+        let verdict = &machine.entries_after(0).next().unwrap().1.verdict;
+        let since = changed.map(|run: usize| ended[run]);
+        assert_eq!(
+            (verdict.said_since, verdict.said_words.as_str()),
+            (since, expected),
+            "{words}"
+        );
+    }
 }

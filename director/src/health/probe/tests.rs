@@ -555,7 +555,7 @@ async fn a_thousand_at_once() {
     for _ in 0..1000 {
         let probe = Arc::clone(&probe);
         running.spawn(async move { run(&probe, &reach(address), 40 * TIME).await });
-        if running.len() >= crate::config::limits::CHECKS_AT_ONCE / 4 {
+        if running.len() >= crate::config::limits::CHECKS_AT_ONCE / 16 {
             running.join_next().await.unwrap().unwrap().unwrap();
         }
     }

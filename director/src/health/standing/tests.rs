@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::config;
+use crate::health::probe::Operational;
 use crate::overrides::Override;
 
 /// A service of two real servers and a fallback server, with more keys.
@@ -292,7 +293,7 @@ fn several_checks_are_one_finding() {
         state,
         since: Some(start + Duration::from_secs(passed_s)),
         words: words.to_owned(),
-        said: None,
+        ..Verdict::default()
     };
     let (up, down, new) = (
         verdict(State::Up, 1, "fine"),
@@ -313,14 +314,42 @@ fn several_checks_are_one_finding() {
         let found = Found::by_all(verdicts.iter().copied());
         assert_eq!((found.state, found.words.as_str()), (state, words));
     }
-    let agent = Verdict {
-        said: Some(Said {
-            operational: Some(Operational::Down),
-            ..Said::default()
-        }),
-        ..up
-    };
-    assert_eq!(Found::by_all([&agent]).state, State::Down);
+}
+
+/// An agent's word decides where its check is up, from the moment that it was said; not where the check fails.
+#[test]
+fn an_agents_word_counts_since_it_was_said() {
+    let start = Instant::now();
+    let at = |passed_s| start + Duration::from_secs(passed_s);
+    // (check, since, agent's word, since, found, since, words)
+    let (up, down) = (Some(Operational::Up), Some(Operational::Down));
+    let by_agent = "its agent says that it is down: down # disk";
+    let cases = [
+        (State::Up, 1, None, None, State::Up, 1, "50%"),
+        (State::Up, 1, down, Some(7), State::Down, 7, by_agent),
+        (State::Up, 1, up, Some(9), State::Up, 9, "50%"),
+        (State::Up, 9, up, Some(7), State::Up, 9, "50%"),
+        (State::Down, 9, down, Some(7), State::Down, 9, "50%"),
+    ];
+    for (state, since_s, operational, said_s, expected, expected_s, words) in cases {
+        let verdict = Verdict {
+            state,
+            since: Some(at(since_s)),
+            words: "50%".to_owned(),
+            said: Some(Said {
+                operational,
+                ..Said::default()
+            }),
+            said_since: said_s.map(at),
+            said_words: "down # disk".to_owned(),
+        };
+        let found = Found::by_all([&verdict]);
+        assert_eq!(
+            (found.state, found.since, found.words.as_str()),
+            (expected, Some(at(expected_s)), words),
+            "{verdict:?}"
+        );
+    }
 }
 
 proptest! {
