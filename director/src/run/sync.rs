@@ -110,8 +110,9 @@ impl Node {
             .as_ref()
             .is_some_and(|it| it.has_full_sync());
         if waits && self.sync.running.is_none() {
-            let words = in_words(Readiness::Waiting).to_owned();
-            self.heartbeat.gate().set(Filled::Waiting(words));
+            let fault = self.sync.fault.as_deref();
+            let words = fault.unwrap_or(in_words(Readiness::Waiting));
+            self.heartbeat.gate().set(Filled::Waiting(words.to_owned()));
         }
     }
 
@@ -140,8 +141,11 @@ impl Node {
 
     /// Notices that conn-sync has ended by itself, and starts it again when its time has come.
     pub(super) fn watch_sync(&mut self) {
-        let ended = self.sync.running.as_mut().and_then(|it| it.node.ended());
-        if let Some(why) = ended {
+        let ended = self.sync.running.as_mut().and_then(|it| {
+            let why = it.node.ended()?;
+            Some((why, it.config.has_full_sync()))
+        });
+        if let Some((why, has_full_sync)) = ended {
             self.sync.running = None;
             let wait = self.sync.restarts.failed(Instant::now());
             let fault = format!("conn-sync has ended: {why}");
@@ -150,6 +154,8 @@ impl Node {
                  the tables. This should not happen: please report it with the lines before this one",
                 wait.as_secs()
             );
+            let filled = filled_without(has_full_sync, &fault);
+            self.heartbeat.gate().set(filled);
             self.sync.fault = Some(fault);
         }
         if self.sync.restarts.is_due(Instant::now())
@@ -160,6 +166,7 @@ impl Node {
     }
 
     fn try_sync(&mut self, config: Arc<config::Sync>) {
+        let has_full_sync = config.has_full_sync();
         match self.start_sync(config) {
             Ok(running) => {
                 self.sync.running = Some(running);
@@ -171,8 +178,10 @@ impl Node {
                     "connections are shared with nobody: {error:#}; trying again in {} s",
                     wait.as_secs()
                 );
-                self.sync.fault = Some(format!("conn-sync could not start: {error:#}"));
-                self.heartbeat.gate().set(Filled::Needless);
+                let fault = format!("conn-sync could not start: {error:#}");
+                let filled = filled_without(has_full_sync, &fault);
+                self.heartbeat.gate().set(filled);
+                self.sync.fault = Some(fault);
             }
         }
     }
@@ -187,16 +196,10 @@ impl Node {
             tables: Arc::new(self.datapath.lend()?),
             directory: self.directory(),
             on_readiness: Box::new(move |readiness| {
-                if !has_full_sync {
-                    gate.set(Filled::Needless);
-                    return;
+                if has_full_sync {
+                    tracing::info!("conn-sync: {}", in_words(readiness));
                 }
-                let words = in_words(readiness);
-                tracing::info!("conn-sync: {words}");
-                gate.set(match readiness {
-                    Readiness::Waiting => Filled::Waiting(words.to_owned()),
-                    _ => Filled::Done(words.to_owned()),
-                });
+                gate.set(filled(has_full_sync, readiness));
             }),
             config: for_node,
         })
@@ -290,6 +293,26 @@ impl Node {
     }
 }
 
+/// What a failback waits for while connections are shared: nothing, where nobody can be asked for all of his.
+fn filled(has_full_sync: bool, readiness: Readiness) -> Filled {
+    let words = in_words(readiness).to_owned();
+    match (has_full_sync, readiness) {
+        (false, _) => Filled::Needless,
+        (true, Readiness::Waiting) => Filled::Waiting(words),
+        (true, _) => Filled::Done(words),
+    }
+}
+
+/// The same while they are shared with nobody although they are to be: the others' connections are not here, and
+/// `failback_limit` says for how long that counts.
+fn filled_without(has_full_sync: bool, fault: &str) -> Filled {
+    if has_full_sync {
+        Filled::Waiting(fault.to_owned())
+    } else {
+        Filled::Needless
+    }
+}
+
 /// For the log.
 fn in_words(readiness: Readiness) -> &'static str {
     match readiness {
@@ -303,6 +326,29 @@ fn in_words(readiness: Readiness) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A fault of conn-sync opens nothing: `failback_limit` does. Without a full sync there is nothing to wait for.
+    #[test]
+    fn what_a_failback_waits_for() {
+        let fault = "conn-sync could not start: no such interface";
+        let done = |readiness| Filled::Done(in_words(readiness).to_owned());
+        let waiting = |words: &str| Filled::Waiting(words.to_owned());
+        let not_yet = in_words(Readiness::Waiting);
+        for (is, with_full_sync) in [
+            (Err(fault), waiting(fault)),
+            (Ok(Readiness::Waiting), waiting(not_yet)),
+            (Ok(Readiness::Synced), done(Readiness::Synced)),
+            (Ok(Readiness::Alone), done(Readiness::Alone)),
+            (Ok(Readiness::Limit), done(Readiness::Limit)),
+        ] {
+            let told = |has_full_sync| match is {
+                Ok(readiness) => filled(has_full_sync, readiness),
+                Err(fault) => filled_without(has_full_sync, fault),
+            };
+            assert_eq!(told(true), with_full_sync, "{is:?}");
+            assert_eq!(told(false), Filled::Needless, "{is:?}");
+        }
+    }
 
     /// While connections are shared with nobody, both commands say why, and when it is tried again.
     #[test]
