@@ -18,9 +18,9 @@ use crate::entry::NodeName;
 pub enum Readiness {
     /// Not yet.
     Waiting,
-    /// It has all that the peers have that it hears, or heard last.
+    /// It has all that the peers have that it hears.
     Synced,
-    /// There is nobody to have anything from.
+    /// There is nobody to have anything from: nobody has been heard for some time.
     Alone,
     /// It does not, but the configured limit has passed, or nobody who is heard has told in time that he hears this node.
     Limit,
@@ -162,9 +162,9 @@ impl<H: Copy + Eq + Hash> Machine<H> {
         // Whoever does not say that he hears this node may be a recording of who did once.
         let peers = || self.peers.all.iter().filter(|peer| !peer.is_doubted(now));
         let is_anybody_heard = peers().any(|peer| peer.is_heard(now));
-        // Who has fallen silent has told nothing since that this node could miss.
-        let mut counting = peers().filter(|peer| !is_anybody_heard || peer.is_heard(now));
-        if peers().next().is_some() && counting.all(Peer::is_synced) {
+        // Nobody knows what he who has fallen silent has by now.
+        let mut heard = peers().filter(|peer| peer.is_heard(now));
+        if is_anybody_heard && heard.all(Peer::is_synced) {
             return Readiness::Synced;
         }
         let mut all = self.peers.all.iter();

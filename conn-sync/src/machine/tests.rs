@@ -561,8 +561,22 @@ fn synced_alone_or_at_the_limit() {
     machine.on_datagram(Peer::address(), &repair, now);
     assert_eq!(state(&machine), PeerState::Synced);
     assert_eq!(machine.readiness(now), Readiness::Synced);
-    // It falls silent: nothing more is to be had.
-    assert_eq!(machine.readiness(ms(70_000)), Readiness::Synced);
+    // It falls silent: what it has by now nobody knows, and after a while nothing more is to be had.
+    machine.config.ready_after = None;
+    for (after_ms, expected) in [
+        (2999, Readiness::Synced),
+        (3000, Readiness::Waiting),
+        (4999, Readiness::Waiting),
+        (5000, Readiness::Alone),
+        (9500, Readiness::Alone),
+    ] {
+        let is = machine.readiness(now + ms(after_ms));
+        assert_eq!(is, expected, "{after_ms} ms");
+    }
+    // It is heard again, and has told two updates meanwhile.
+    let back = ms(70_000);
+    machine.on_datagram(Peer::address(), &peer.status(9, Some(OWN)), back);
+    assert_eq!(machine.readiness(back), Readiness::Waiting);
     // A session that is over.
     let stop = vec![Action::StopBulk { session }];
     assert_eq!(machine.on_bulk(session, welcome, now), stop);

@@ -83,6 +83,11 @@ pub const FOREIGN_SPLITS: u32 = 5;
 /// How soon the same warning is given again while its cause lasts.
 pub const SAID_ANEW: Duration = Duration::from_secs(60);
 
+/// A primary must have been heard for this long before its group is taken back, where something is to be there for that: a
+/// cable that is in again brings a heartbeat at once, and only then what says that something is missing. Conn-sync tells how
+/// it stands every 200 ms.
+pub const SETTLED_AFTER: Duration = Duration::from_secs(1);
+
 /// The dead time is at least so many keepalives: one lost heartbeat is no death, and the lease needs the rest.
 pub const KEEPALIVES_IN_DEADTIME: u32 = 3;
 

@@ -1,6 +1,7 @@
 //! Roles: what the rule says ([`super::decide`]), and all that goes with a new role.
 
 use std::cmp::Reverse;
+use std::time::Duration;
 
 use super::decide::{self, Circumstances, Decision, Other, Own, Rank, Why};
 use super::node::{FENCE_AGAIN, HISTORY, Machine, Stage};
@@ -9,6 +10,7 @@ use super::routers::OWNER;
 use super::types::{Action, Command, Filled, Note, PeerState, Reason, Role, Run, Transition};
 use super::unit::Last;
 use crate::config::AutoFailback;
+use crate::config::limits::SETTLED_AFTER;
 use crate::wire::message::GroupState;
 
 impl Machine {
@@ -106,15 +108,13 @@ impl Machine {
         } else {
             None
         };
+        let ready_since = unit.ready_since;
         let is_filled = !matches!(self.filled, Filled::Waiting(_));
         let may_fail_back = is_filled
-            && match self.config.auto_failback {
-                AutoFailback::On => true,
-                AutoFailback::Off => false,
-                AutoFailback::After(delay) => {
-                    unit.ready_since.is_some_and(|since| now >= since + delay)
-                }
-            };
+            && self.failback_delay().is_some_and(|delay| {
+                delay.is_zero() || ready_since.is_some_and(|since| now >= since + delay)
+            });
+        let unit = &self.units[index];
         let may_ask = now >= unit.held_until(now, &timing);
         let vacant_since = unit.vacant_since;
         let routers = self.routers_of(index);
@@ -132,6 +132,20 @@ impl Machine {
             hears_foreign,
             foreign_before: before.map(|foreign| foreign.address).next(),
         }
+    }
+
+    /// For how long a group must have been this node's to take back, and its primary heard, before it asks for it; none: never.
+    pub(super) fn failback_delay(&self) -> Option<Duration> {
+        let delay = match self.config.auto_failback {
+            AutoFailback::On => Duration::ZERO,
+            AutoFailback::Off => return None,
+            AutoFailback::After(delay) => delay,
+        };
+        Some(match self.filled {
+            Filled::Needless => delay,
+            // What says that something is missing anew comes a little later than the primary's heartbeat.
+            Filled::Waiting(_) | Filled::Done(_) | Filled::GivenUp(_) => delay.max(SETTLED_AFTER),
+        })
     }
 
     /// Who is primary, for the reasons of later transitions.

@@ -182,6 +182,10 @@ impl Machine {
         if let Filled::Waiting(_) = self.filled {
             consider(self.fill_until);
         }
+        if let Some(delay) = self.failback_delay() {
+            let ready = self.units.iter().filter_map(|unit| unit.ready_since);
+            ready.for_each(|since| consider(since + delay));
+        }
         self.wake_at = next;
     }
 }

@@ -271,6 +271,81 @@ fn a_node_that_is_not_filled_does_not_fail_back() {
     assert_eq!(nodes.roles()[0], Primary, "an operator knows what he does");
 }
 
+/// The only cable of the preferred node was out, and it knew that it was of no use meanwhile. When it is in again, the primary is
+/// heard at once; that something is missing, it is told later.
+#[test]
+fn a_node_whose_cable_was_out_hears_first_what_it_lacks() {
+    let done = || Some(Filled::Done("all of them".to_owned()));
+    let given_up = || Some(Filled::GivenUp("connections".to_owned()));
+    let lacks = |at_ms| Some((at_ms, Filled::Waiting("connections".to_owned())));
+    // `auto_failback`, how it stood while the cable was out; after so many ms it is told otherwise; ms within which it takes
+    // its group back, if in 3 s at all.
+    let rows = [
+        ("true", None, None, Some(0..=200)),
+        ("true", done(), None, Some(1000..=1200)),
+        ("true", given_up(), None, Some(1000..=1200)),
+        ("true", done(), lacks(200), None),
+        ("true", done(), lacks(900), None),
+        ("500ms", None, None, Some(500..=700)),
+        ("500ms", done(), None, Some(1000..=1200)),
+        ("2s", done(), None, Some(2000..=2200)),
+        ("2s", done(), lacks(1500), None),
+        ("false", done(), None, None),
+    ];
+    for (auto_failback, filled, later, expected) in rows {
+        let what = format!("{auto_failback} {filled:?} {later:?}");
+        let mut nodes = Nodes::two(&format!("auto_failback: {auto_failback}"));
+        if let Some(filled) = filled {
+            nodes.give(0, Input::Filled(filled));
+        }
+        nodes.cut = vec![(0, 1), (1, 0)];
+        nodes.fit(0, 0, Some("eth0 has no carrier"));
+        nodes.pass(5000);
+        assert_eq!(nodes.roles(), [Unfit, Primary], "{what}");
+        nodes.cut.clear();
+        nodes.pass(100);
+        nodes.fit(0, 0, None);
+        let since = nodes.now;
+        let (told_at, told) = later.map_or((0, None), |(at, told)| (at, Some(told)));
+        nodes.pass(told_at);
+        if let Some(told) = told {
+            nodes.give(0, Input::Filled(told));
+        }
+        nodes.pass(3000 - told_at);
+        match expected {
+            Some(expected) => {
+                let took = nodes.took_after(0, since);
+                assert!(expected.contains(&took), "{what}: after {took} ms");
+            }
+            None => assert_eq!(nodes.roles(), [Backup, Primary], "{what}"),
+        }
+    }
+}
+
+/// The machine is woken for that, not only when it has something to tell.
+#[test]
+fn a_failback_that_becomes_due_is_woken_for() {
+    for (auto_failback, delay_ms) in [("true", 1000), ("1510ms", 1510)] {
+        let mut nodes = Nodes::two(&format!("auto_failback: {auto_failback}"));
+        nodes.give(0, Input::Filled(Filled::Done("all of them".to_owned())));
+        nodes.cut = vec![(0, 1), (1, 0)];
+        nodes.fit(0, 0, Some("eth0 has no carrier"));
+        nodes.pass(5000);
+        nodes.cut.clear();
+        // Between two of its heartbeats.
+        nodes.pass(117);
+        nodes.fit(0, 0, None);
+        let ready = nodes.machines[0].units[0].ready_since;
+        let due = ready.expect("the primary is heard") + MILLISECOND * delay_ms;
+        while nodes.now < due {
+            let wake_at = nodes.machines[0].wake_at();
+            assert!(wake_at <= due, "{auto_failback}: {wake_at:?} {due:?}");
+            nodes.pass(1);
+        }
+        assert_eq!(nodes.roles(), [Primary, Backup], "{auto_failback}");
+    }
+}
+
 #[test]
 fn an_orderly_stop_is_taken_over_under_one_keepalive() {
     let mut nodes = Nodes::two("");

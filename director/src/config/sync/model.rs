@@ -33,7 +33,7 @@ pub struct Sync {
     pub records_per_second: u32,
     /// Bytes of the longest datagram.
     pub datagram_bytes: usize,
-    /// Without another node for so long after its start, this one has what there is to have.
+    /// Without another node for so long after its start, or after the last one was heard, this one has what there is to have.
     pub alone_after: Duration,
 }
 
