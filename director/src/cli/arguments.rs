@@ -109,7 +109,7 @@ Exit codes: 0 it answers, 2 the configuration is wrong, 3 no director answers.")
     Checks {
         #[command(flatten)]
         socket: Socket,
-        /// Only those of this real server: ADDRESS or ADDRESS:PORT.
+        /// Only those of this real server: ADDRESS, or ADDRESS:PORT with its port in services or the one that is asked.
         #[arg(long, value_name = "SERVER")]
         server: Option<String>,
         /// Each one's last results too.

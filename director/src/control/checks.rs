@@ -11,6 +11,9 @@ pub struct CheckStatus {
     pub server: IpAddr,
     /// The port that is asked; 0: the check has none.
     pub port: u16,
+    /// Ports of the real server in the services that want it, as `director status` names it; none: those services have several.
+    #[serde(default)]
+    pub service_ports: Vec<u16>,
     /// Its type, like `http`.
     pub check: String,
     /// The virtual address that it is sent to at that real server, if it goes the way of clients' packets.

@@ -1,10 +1,10 @@
 //! What health checks find, put together for operators beside the loop.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::health::{Health, word};
+use super::health::{Health, subjects, word};
 use crate::config::Config;
 use crate::control::{CheckStatus, RunStatus};
 use crate::health::engine::{Report, Reporter};
@@ -32,6 +32,7 @@ impl Checks {
     /// All of them, in the order of the configuration. Waits for whoever runs them.
     pub(super) fn status(&self) -> Result<Vec<CheckStatus>, String> {
         let mut checks: Vec<(usize, CheckStatus)> = Vec::new();
+        let ports = service_ports(&self.config);
         let reports = self
             .reporter
             .report()
@@ -39,7 +40,8 @@ impl Checks {
         for report in reports {
             if let Some(places) = self.wanted_by.get(&report.subject) {
                 let first = places.first().copied().unwrap_or(usize::MAX);
-                checks.push((first, self.check(places, report)));
+                let ports = ports.get(&report.subject).into_iter().flatten();
+                checks.push((first, self.check(places, ports.copied().collect(), report)));
             }
         }
         checks.sort_by(|(place, one), (other, two)| {
@@ -49,7 +51,7 @@ impl Checks {
         Ok(checks.into_iter().map(|(_, status)| status).collect())
     }
 
-    fn check(&self, places: &[usize], report: Report) -> CheckStatus {
+    fn check(&self, places: &[usize], service_ports: Vec<u16>, report: Report) -> CheckStatus {
         let now = Instant::now();
         let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let services = places
@@ -66,6 +68,7 @@ impl Checks {
         CheckStatus {
             server: report.subject.server,
             port: report.subject.port,
+            service_ports,
             check: report.subject.check.probe.name().to_owned(),
             through: report.subject.through.map(|way| way.virtual_address),
             services: services.map(|service| service.name.clone()).collect(),
@@ -80,5 +83,46 @@ impl Checks {
                 .map(|due| milliseconds(due.saturating_duration_since(now))),
             history: history.collect(),
         }
+    }
+}
+
+/// The ports by which services know the real servers that are checked: a check may ask another one.
+fn service_ports(config: &Config) -> HashMap<Subject, BTreeSet<u16>> {
+    let mut ports: HashMap<Subject, BTreeSet<u16>> = HashMap::new();
+    for service in &config.services {
+        for server in service.all_servers() {
+            let Some(port) = server.port else { continue };
+            for subject in subjects(service, server) {
+                ports.entry(subject).or_default().insert(port);
+            }
+        }
+    }
+    ports
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::parse;
+
+    #[test]
+    fn ports_by_which_services_know_what_is_checked() {
+        let text = "interfaces: [lo]\nservices:\n  - {address: 192.0.2.10, port: 80, check: {type: http, port: 9000}, \
+                    real_servers: [10.0.0.1, \"10.0.0.2:8080\"]}\n  - {address: 192.0.2.11, port: 81, check: {type: http, port: \
+                    9000}, real_servers: [10.0.0.1]}\n  - {address: 192.0.2.12, port: 1-9, method: dr, check: ping, \
+                    real_servers: [10.0.0.1]}\n";
+        let mut found: Vec<(String, u16, Vec<u16>)> = service_ports(&parse("test", text).unwrap())
+            .into_iter()
+            .map(|(subject, ports)| {
+                let server = subject.server.to_string();
+                (server, subject.port, ports.into_iter().collect())
+            })
+            .collect();
+        found.sort();
+        let expected = [
+            ("10.0.0.1".to_owned(), 9000, vec![80, 81]),
+            ("10.0.0.2".to_owned(), 9000, vec![8080]),
+        ];
+        assert_eq!(found, expected);
     }
 }

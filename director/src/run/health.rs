@@ -305,7 +305,7 @@ fn method_of(record: &Destination) -> Option<Method> {
 }
 
 /// What is checked of a real server.
-fn subjects<'a>(
+pub(super) fn subjects<'a>(
     service: &'a VirtualService,
     server: &'a RealServer,
 ) -> impl Iterator<Item = Subject> + 'a {
