@@ -16,7 +16,7 @@ use crate::upkeep::list::{Connection, connections};
 
 /// Prints the connections in the tables, whoever keeps them.
 pub(super) fn conns(options: &ConnsArguments) -> anyhow::Result<ExitCode> {
-    let config = config::load(&options.config);
+    let config = config::load_of_running(&options.config);
     let instance = match (&options.instance, &config) {
         (Some(instance), _) => instance.clone(),
         (None, Ok(config)) => config.instance.clone(),

@@ -19,7 +19,7 @@ const FRAMES: usize = 1000;
 pub(super) fn explain_packets(options: &ExplainArguments) -> anyhow::Result<ExitCode> {
     let instance = match &options.instance {
         Some(instance) => instance.clone(),
-        None => config::load(&options.config)
+        None => config::load_of_running(&options.config)
             .inspect_err(|_| {
                 eprintln!(
                     "director: the instance's name is in the configuration; or say --instance NAME"

@@ -6,7 +6,7 @@ use heartbeat::control::Question;
 
 use super::arguments::Socket;
 use super::output::{show, show_json, show_outcome};
-use super::server::socket_path;
+use super::server::{socket_path, sure_socket_path};
 use crate::control::send_question;
 
 /// Shows how the heartbeat is.
@@ -30,6 +30,6 @@ pub(super) fn order(
         .as_ref()
         .map_or_else(|| "all groups".to_owned(), |group| format!("group {group}"));
     let done = format!("{word} ordered for {shown}; `director heartbeat` shows what comes of it");
-    let said = send_question(&socket_path(socket)?, &question(group));
+    let said = send_question(&sure_socket_path(socket)?, &question(group));
     show_outcome(said.map(|_| done), false)
 }

@@ -1,13 +1,12 @@
 //! `director server` and `director services`.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use super::SILENT;
 use super::arguments::{ServerAction, Socket};
 use super::output::{show, show_json, show_outcome};
-use crate::config;
+use crate::config::{self, ConfigError};
 use crate::control::{
     ServerCommand, ServerSaid, Status, fetch_status, render_services, send_command,
 };
@@ -32,7 +31,7 @@ pub(super) fn server(
         server: which.server.clone(),
         said,
     };
-    show_outcome(send_command(&socket_path(socket)?, &command), json)
+    show_outcome(send_command(&sure_socket_path(socket)?, &command), json)
 }
 
 /// The running director's status. `None`: none answers, which has been said.
@@ -55,33 +54,91 @@ pub(super) fn services(socket: &Socket, json: bool) -> anyhow::Result<ExitCode> 
     Ok(ExitCode::SUCCESS)
 }
 
-/// Where the running director listens.
+/// Where the running director listens that is asked something. A file that somebody is half through editing does not keep an
+/// operator from it: what it most probably names is taken, and told.
 pub(super) fn socket_path(socket: &Socket) -> anyhow::Result<PathBuf> {
     match &socket.socket {
         Some(socket) => Ok(socket.clone()),
-        None => of_config(&socket.config),
+        None => Ok(of_config(&socket.config).or_else(|error| guess(&socket.config, error))?),
     }
 }
 
-/// A file that somebody is half through editing does not keep an operator from the director that runs.
-fn of_config(file: &Path) -> anyhow::Result<PathBuf> {
-    match config::load(file) {
-        Ok(config) => Ok(config.control_socket),
-        Err(error) => {
-            let socket = fs::read_to_string(file)
-                .ok()
-                .and_then(|text| config::guess_control_socket(&text));
-            let Some(socket) = socket else {
-                eprintln!(
-                    "director: the socket's place is in the configuration; or say --socket PATH"
-                );
-                return Err(error.into());
-            };
+/// Where the running director listens that is to change something: none is guessed, since another one would change.
+pub(super) fn sure_socket_path(socket: &Socket) -> anyhow::Result<PathBuf> {
+    match &socket.socket {
+        Some(socket) => Ok(socket.clone()),
+        None => Ok(of_config(&socket.config).inspect_err(|_| {
             eprintln!(
-                "director: {error}\n\ndirector: asking on {} all the same; --socket PATH says another",
-                socket.display()
+                "director: nothing is changed, since only a configuration without mistakes says which director is meant; or \
+                 say --socket PATH"
             );
-            Ok(socket)
+        })?),
+    }
+}
+
+fn of_config(file: &Path) -> Result<PathBuf, ConfigError> {
+    config::load_of_running(file).map(|config| config.control_socket)
+}
+
+fn guess(file: &Path, error: ConfigError) -> Result<PathBuf, ConfigError> {
+    let socket = config::read_regular_text(file)
+        .ok()
+        .and_then(|text| config::guess_control_socket(&text));
+    let Some(socket) = socket else {
+        eprintln!("director: the socket's place is in the configuration; or say --socket PATH");
+        return Err(error);
+    };
+    eprintln!(
+        "director: {error}\n\ndirector: asking on {} all the same; --socket PATH says another",
+        socket.display()
+    );
+    Ok(socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use nix::sys::stat::Mode;
+    use nix::unistd::mkfifo;
+
+    use super::*;
+
+    #[test]
+    fn which_director_is_meant() {
+        let directory = std::env::temp_dir().join(format!("director-which-{}", std::process::id()));
+        fs::create_dir_all(&directory).unwrap();
+        let (file, pipe) = (directory.join("file"), directory.join("pipe"));
+        // Nobody writes to it: whoever waits for that hangs.
+        mkfifo(&pipe, Mode::S_IRWXU).unwrap();
+        let good = "interfaces: [lo]\ninstance: blue\n";
+        let unreadable_key = "interfaces: [lo]\ninstance: blue\nsync: {interface: lo, key: {id: 1, file: /nowhere}}\n";
+        let (blue, other) = (Some("/run/director/blue.sock"), Some("/other"));
+        // (file, text, --socket, where it asks, where it changes something)
+        let cases = [
+            (&file, good, None, blue, blue),
+            (&file, unreadable_key, None, blue, blue),
+            (&file, "instance: blue\nnonsense: [\n", None, blue, None),
+            (&file, "interfaces: [lo]\nnonsense: 1\n", None, None, None),
+            (&file, "nonsense: [\n", other, other, other),
+            (&pipe, "", None, None, None),
+            (&pipe, "", other, other, other),
+            (&directory, "", None, None, None),
+        ];
+        for (path, text, socket, asks, changes) in cases {
+            fs::write(&file, text).unwrap();
+            let socket = Socket {
+                config: path.clone(),
+                socket: socket.map(PathBuf::from),
+            };
+            let found = [socket_path(&socket), sure_socket_path(&socket)];
+            let found = found.map(Result::ok);
+            assert_eq!(
+                found,
+                [asks, changes].map(|it| it.map(PathBuf::from)),
+                "{text}"
+            );
         }
+        fs::remove_dir_all(&directory).unwrap();
     }
 }

@@ -10,7 +10,7 @@ use super::sync::load_sync_keys;
 use super::{limits, resolve, yaml};
 use crate::files::open_regular;
 
-/// Loads a configuration file.
+/// Loads a configuration file, or what comes through a pipe.
 ///
 /// # Errors
 /// The file or a key that it names cannot be read, or is too large, or its text is wrong: then with every mistake's line and column.
@@ -18,6 +18,15 @@ pub fn load(path: &Path) -> Result<Config, ConfigError> {
     let config = parse(&path.display().to_string(), &read_text(path)?)?;
     load_keys(&config)?;
     Ok(config)
+}
+
+/// Loads the configuration of a director that runs, to find it or to know its names. As that does, it takes regular files
+/// only: nobody waits for a pipe. The keys that it names are the running director's to read.
+///
+/// # Errors
+/// As [`load`], and where the file is no regular one.
+pub fn load_of_running(path: &Path) -> Result<Config, ConfigError> {
+    parse(&path.display().to_string(), &read_regular_text(path)?)
 }
 
 /// Reads a configuration's text; `file_name` only stands in the errors.
@@ -52,8 +61,11 @@ fn read_text(path: &Path) -> Result<String, ConfigError> {
     text_of(path, fs::File::open(path))
 }
 
-/// A regular file's text: nothing else can be read again and again, and without waiting.
-pub(super) fn read_regular_text(path: &Path) -> Result<String, ConfigError> {
+/// A regular file's text, mistakes and all: nothing else can be read again and again, and without waiting.
+///
+/// # Errors
+/// It is no regular file, cannot be read, is too large, or not in UTF-8.
+pub fn read_regular_text(path: &Path) -> Result<String, ConfigError> {
     text_of(path, open_regular(path))
 }
 

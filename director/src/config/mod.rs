@@ -46,7 +46,7 @@ pub use checks::{
 };
 pub use error::{ConfigError, Mistake, Mistakes, Place};
 pub use guess::guess_control_socket;
-pub use load::{load, parse};
+pub use load::{load, load_of_running, parse, read_regular_text};
 pub use model::{
     Config, ConnectionLimits, Endpoint, Health, Interface, Method, NoServer, OnDown, Persistence,
     Ports, Protocol, RealServer, RemovedServers, Scheduler, Timeouts, Track, Tunnel,
