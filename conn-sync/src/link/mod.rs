@@ -6,6 +6,8 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 
+use nix::errno::Errno;
+use nix::net::if_::if_nametoindex;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, UdpSocket};
 
@@ -19,13 +21,39 @@ const BACKLOG: i32 = 8;
 /// What a node talks through.
 #[derive(Debug)]
 pub struct Link {
+    interface: String,
+    /// Index of the interface that all of it is bound to.
+    index: u32,
     sockets: Vec<UdpSocket>,
     to: Vec<SocketAddr>,
 }
 
-/// Index of an interface.
-fn index(interface: &str) -> io::Result<u32> {
-    nix::net::if_::if_nametoindex(interface).map_err(io::Error::from)
+/// Sockets are bound to an interface by its index: they neither hear nor say anything any more, and are told of no error, when
+/// another one has its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Lost {
+    /// There is none of that name.
+    #[error("it is gone")]
+    Gone,
+    /// There is another one of that name.
+    #[error("it was made anew: its index was {before} and is {now}")]
+    MadeAnew {
+        /// Index of the one that the sockets are bound to.
+        before: u32,
+        /// Index of the one that has the name now.
+        now: u32,
+    },
+}
+
+/// What became of an interface, by what its name stands for now. Where that could not be found out nothing is known to have
+/// changed.
+fn lost(before: u32, now: Result<u32, Errno>) -> Option<Lost> {
+    match now {
+        Ok(now) if now == before => None,
+        Ok(now) => Some(Lost::MadeAnew { before, now }),
+        Err(Errno::ENODEV | Errno::ENXIO) => Some(Lost::Gone),
+        Err(_) => None,
+    }
 }
 
 /// Link-local addresses need the interface that they are of.
@@ -46,7 +74,7 @@ impl Link {
     /// # Errors
     /// There is no such interface, or the kernel refuses a socket.
     pub fn open(config: &Config) -> io::Result<Self> {
-        let index = index(&config.interface)?;
+        let index = if_nametoindex(config.interface.as_str()).map_err(io::Error::from)?;
         let to: Vec<SocketAddr> = match &config.peers {
             Peers::Group { address, .. } => vec![at(*address, config.port, index)],
             Peers::Listed(peers) => peers.iter().map(|it| at(*it, config.port, index)).collect(),
@@ -57,7 +85,18 @@ impl Link {
                 sockets.push(datagrams(config, index, is_ipv4)?);
             }
         }
-        Ok(Self { sockets, to })
+        Ok(Self {
+            interface: config.interface.clone(),
+            index,
+            sockets,
+            to,
+        })
+    }
+
+    /// Whether the interface is another one than the sockets are bound to. Asks the kernel.
+    #[must_use]
+    pub fn lost(&self) -> Option<Lost> {
+        lost(self.index, if_nametoindex(self.interface.as_str()))
     }
 
     /// The sockets of both families, as far as there are any.
@@ -180,6 +219,27 @@ mod tests {
     use super::*;
     use crate::config::KernelConfig;
     use crate::entry::NodeName;
+
+    #[test]
+    fn an_interface_that_was_made_anew_is_another_one() {
+        let anew = Lost::MadeAnew { before: 7, now: 9 };
+        for (now, expected) in [
+            (Ok(7), None),
+            (Ok(9), Some(anew)),
+            (Err(Errno::ENODEV), Some(Lost::Gone)),
+            (Err(Errno::ENXIO), Some(Lost::Gone)),
+            // The question could not be asked.
+            (Err(Errno::EMFILE), None),
+            (Err(Errno::ENFILE), None),
+            (Err(Errno::ENOMEM), None),
+        ] {
+            assert_eq!(lost(7, now), expected, "{now:?}");
+        }
+        let words = "it was made anew: its index was 7 and is 9";
+        assert_eq!(anew.to_string(), words);
+        // The kernel says it in this way.
+        assert_eq!(lost(7, if_nametoindex("no-such-one")), Some(Lost::Gone));
+    }
 
     /// A kernel's IPVS tells all through the group. What comes to the address of this machine it does not hear, and nor does
     /// who speaks its protocol.

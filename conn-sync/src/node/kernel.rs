@@ -21,7 +21,7 @@ use super::{Lent, Order, Start, Status, Tables};
 use crate::config::KernelConfig;
 use crate::directory::{Directory, Handle};
 use crate::entry::{Entry, How, NodeName, Record};
-use crate::link::Link;
+use crate::link::{Link, Lost};
 use crate::machine::aside::Aside;
 use crate::machine::{Class, Readiness};
 use crate::refresh::Refresh;
@@ -310,14 +310,14 @@ impl State {
     }
 }
 
-/// The thread, until nobody holds the node any more.
+/// The thread, until nobody holds the node any more, or its interface is lost.
 pub(super) async fn run(
     start: Start,
     kernel: KernelConfig,
     lent: Arc<Lent>,
     link: Link,
     mut orders: mpsc::UnboundedReceiver<Order>,
-) {
+) -> Option<Lost> {
     let Start {
         config,
         directory,
@@ -366,6 +366,10 @@ pub(super) async fn run(
                     state.aside.expire(state.started.elapsed());
                     messages
                 }
+                Turn::Link => match link.lost() {
+                    Some(lost) => return Some(lost),
+                    None => Vec::new(),
+                },
                 Turn::Tick => state.retry(),
             };
             turns.done(turn, Instant::now(), cpu_time().saturating_sub(cost));
@@ -379,7 +383,7 @@ pub(super) async fn run(
         tokio::select! {
             order = orders.recv() => match order {
                 Some(order) => state.obey(order),
-                None => return,
+                None => return None,
             },
             socket = readable(link.sockets()) => {
                 for _ in 0..MESSAGES_AT_ONCE {

@@ -31,7 +31,7 @@ pub use kernel_report::KernelReport;
 
 use crate::config::{Config, KernelConfig, Protocol};
 use crate::directory::Directory;
-use crate::link::Link;
+use crate::link::{Link, Lost};
 use crate::machine;
 use crate::table::View;
 use crate::wire::auth::Keyring;
@@ -131,11 +131,31 @@ enum Spoken {
     Kernel(KernelConfig),
 }
 
+/// Why a node's thread has ended by itself.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Ended {
+    /// Its sockets are bound to an interface that is no more. It can be started again.
+    #[error("interface {interface}: {lost}")]
+    Interface {
+        /// Its name.
+        interface: String,
+        /// What became of it.
+        lost: Lost,
+    },
+    /// It panicked, and said this.
+    #[error("it panicked: {0}")]
+    Panicked(String),
+    /// It does not say: there should be no such end.
+    #[error("it ended without a reason")]
+    WithoutReason,
+}
+
 /// A running node. It ends when this is dropped.
 pub struct Node {
     orders: Option<mpsc::UnboundedSender<Order>>,
     lent: Arc<Lent>,
-    thread: Option<JoinHandle<()>>,
+    interface: String,
+    thread: Option<JoinHandle<Option<Lost>>>,
 }
 
 impl Node {
@@ -170,17 +190,19 @@ impl Node {
             }
         };
         let for_thread = Arc::clone(&lent);
+        let interface = start.config.interface.clone();
         let thread = thread.spawn(move || match spoken {
             Spoken::Own(listener) => {
-                runtime.block_on(run::run(start, for_thread, link, listener, ordered));
+                runtime.block_on(run::run(start, for_thread, link, listener, ordered))
             }
             Spoken::Kernel(kernel) => {
-                runtime.block_on(kernel::run(start, kernel, for_thread, link, ordered));
+                runtime.block_on(kernel::run(start, kernel, for_thread, link, ordered))
             }
         })?;
         Ok(Self {
             orders: Some(orders),
             lent,
+            interface,
             thread: Some(thread),
         })
     }
@@ -204,12 +226,16 @@ impl Node {
         asked
     }
 
-    /// Why its thread has ended by itself, once it has: it panicked. Told once; nothing is shared from then on.
-    pub fn ended(&mut self) -> Option<String> {
+    /// Why its thread has ended by itself, once it has. Told once; nothing is shared from then on.
+    pub fn ended(&mut self) -> Option<Ended> {
         let thread = self.thread.take_if(|thread| thread.is_finished())?;
         Some(match thread.join() {
-            Ok(()) => "it ended without a reason".to_owned(),
-            Err(panic) => format!("it panicked: {}", words_of(panic.as_ref())),
+            Ok(Some(lost)) => Ended::Interface {
+                interface: self.interface.clone(),
+                lost,
+            },
+            Ok(None) => Ended::WithoutReason,
+            Err(panic) => Ended::Panicked(words_of(panic.as_ref()).to_owned()),
         })
     }
 

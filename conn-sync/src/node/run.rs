@@ -18,7 +18,7 @@ use super::state::{Shared, State, cpu_time};
 use super::turns::{Turn, Turns};
 use super::{Lent, Order, Start, Tables};
 use crate::directory::Handle;
-use crate::link::Link;
+use crate::link::{Link, Lost};
 use crate::machine::{Action, Readiness, To};
 
 /// Datagrams that are taken in before anything else has its turn.
@@ -32,16 +32,16 @@ const EXCHANGE_LOOK: Duration = Duration::from_millis(2);
 /// See [`EXCHANGE_LOOK`]: half a second in all.
 const EXCHANGE_LOOKS: u32 = 250;
 
-/// The thread, until nobody holds the node any more.
+/// The thread, until nobody holds the node any more, or its interface is lost.
 pub(super) async fn run(
     start: Start,
     lent: Arc<Lent>,
     link: Link,
     listener: TcpListener,
     orders: mpsc::UnboundedReceiver<Order>,
-) {
+) -> Option<Lost> {
     let serve = serve(start, lent, link, listener, orders);
-    LocalSet::new().run_until(serve).await;
+    LocalSet::new().run_until(serve).await
 }
 
 async fn serve(
@@ -50,7 +50,7 @@ async fn serve(
     link: Link,
     listener: TcpListener,
     mut orders: mpsc::UnboundedReceiver<Order>,
-) {
+) -> Option<Lost> {
     let Start {
         config,
         incarnation,
@@ -72,7 +72,19 @@ async fn serve(
         // Before anything that comes from outside, of which there may be more and more.
         if let Some(turn) = turns.due(Instant::now(), deadline) {
             let cost = cpu_time();
-            let actions = take_turn(&shared, turn);
+            let actions = match turn {
+                Turn::Link => match link.lost() {
+                    Some(lost) => return Some(lost),
+                    None => Vec::new(),
+                },
+                Turn::Pass => shared.borrow_mut().pass(),
+                Turn::Templates => shared.borrow_mut().pass_templates(),
+                Turn::Tick => {
+                    let mut state = shared.borrow_mut();
+                    let now = state.now();
+                    state.machine.tick(now).0
+                }
+            };
             turns.done(turn, Instant::now(), cpu_time().saturating_sub(cost));
             carry_out(&shared, &link, &mut sessions, actions).await;
             tell_readiness(&shared, &mut readiness, &mut on_readiness);
@@ -81,7 +93,7 @@ async fn serve(
         let actions = tokio::select! {
             order = orders.recv() => match order {
                 Some(order) => obey(&shared, order),
-                None => return,
+                None => return None,
             },
             heard = readable(link.sockets()) => {
                 let actions = joined(heard_on(&shared, heard));
@@ -113,19 +125,6 @@ async fn serve(
         };
         carry_out(&shared, &link, &mut sessions, actions).await;
         tell_readiness(&shared, &mut readiness, &mut on_readiness);
-    }
-}
-
-/// Does what is due.
-fn take_turn(shared: &Shared, turn: Turn) -> Vec<Action<Handle>> {
-    let mut state = shared.borrow_mut();
-    match turn {
-        Turn::Pass => state.pass(),
-        Turn::Templates => state.pass_templates(),
-        Turn::Tick => {
-            let now = state.now();
-            state.machine.tick(now).0
-        }
     }
 }
 

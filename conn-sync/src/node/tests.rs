@@ -141,7 +141,8 @@ fn a_thread_that_dies_is_noticed() {
         assert_eq!(node.ended(), None, "{protocol:?}");
         tables.breaks.store(true, Ordering::Relaxed);
         let why = wait("its end", || node.ended());
-        assert_eq!(why, "it panicked: the tables are gone", "{protocol:?}");
+        let expected = "it panicked: the tables are gone";
+        assert_eq!(why.to_string(), expected, "{protocol:?}");
         assert!(node.status().blocking_recv().is_err(), "{protocol:?}");
         assert_eq!(node.ended(), None, "it is told once");
     }

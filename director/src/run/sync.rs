@@ -7,7 +7,7 @@ use std::time::Instant;
 use anyhow::Context;
 use conn_sync::directory::{self, Directory};
 use conn_sync::machine::Readiness;
-use conn_sync::node::{self, Start};
+use conn_sync::node::{self, Ended, Start};
 use conn_sync::wire::Keyring;
 use heartbeat::machine::Filled;
 use tokio::sync::oneshot;
@@ -151,8 +151,9 @@ impl Node {
             let fault = format!("conn-sync has ended: {why}");
             tracing::error!(
                 "{fault}; connections are shared with nobody until it is started again in {} s. What peers told stays in \
-                 the tables. This should not happen: please report it with the lines before this one",
-                wait.as_secs()
+                 the tables.{}",
+                wait.as_secs(),
+                request(&why)
             );
             let filled = filled_without(has_full_sync, &fault);
             self.heartbeat.gate().set(filled);
@@ -293,6 +294,16 @@ impl Node {
     }
 }
 
+/// What is asked of operators when it has ended for no reason of theirs.
+fn request(why: &Ended) -> &'static str {
+    match why {
+        Ended::Interface { .. } => "",
+        Ended::Panicked(_) | Ended::WithoutReason => {
+            " This should not happen: please report it with the lines before this one"
+        }
+    }
+}
+
 /// What a failback waits for while connections are shared: nothing, where nobody can be asked for all of his.
 fn filled(has_full_sync: bool, readiness: Readiness) -> Filled {
     let words = in_words(readiness).to_owned();
@@ -325,7 +336,36 @@ fn in_words(readiness: Readiness) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use conn_sync::link::Lost;
+
     use super::*;
+
+    /// Nobody is asked to report what was done to an interface.
+    #[test]
+    fn only_ends_without_a_cause_outside_are_to_be_reported() {
+        let lost = |lost| Ended::Interface {
+            interface: "eth1".to_owned(),
+            lost,
+        };
+        let anew = Lost::MadeAnew { before: 7, now: 9 };
+        for (why, words, is_reported) in [
+            (lost(Lost::Gone), "interface eth1: it is gone", false),
+            (
+                lost(anew),
+                "interface eth1: it was made anew: its index was 7 and is 9",
+                false,
+            ),
+            (
+                Ended::Panicked("no reason".to_owned()),
+                "it panicked: no reason",
+                true,
+            ),
+            (Ended::WithoutReason, "it ended without a reason", true),
+        ] {
+            assert_eq!(why.to_string(), words);
+            assert_eq!(request(&why).contains("report"), is_reported, "{why}");
+        }
+    }
 
     /// A fault of conn-sync opens nothing: `failback_limit` does. Without a full sync there is nothing to wait for.
     #[test]
