@@ -187,6 +187,9 @@ impl Resolver {
             real_servers.iter().chain(&fallback_servers),
         );
         let health = self.health(file, &own, scheduler);
+        if real_servers.len() == file.real_servers.as_deref().unwrap_or_default().len() {
+            self.expect_reachable_quorum(file, place, &health, &real_servers);
+        }
         if !are_endpoints_read {
             return None;
         }
@@ -404,6 +407,38 @@ impl Resolver {
             },
             depends_on,
         }
+    }
+
+    /// Whether the quorum can be reached, and once lost, reached again.
+    fn expect_reachable_quorum(
+        &mut self,
+        file: &ServiceFile,
+        place: Place,
+        health: &Health,
+        real_servers: &[RealServer],
+    ) {
+        let (quorum, hysteresis) = (u64::from(health.quorum), u64::from(health.hysteresis));
+        let weight: u64 = real_servers.iter().map(|it| u64::from(it.weight)).sum();
+        // One of weight 0 is out for a while, and will weigh something again.
+        let is_known = !real_servers.is_empty() && real_servers.iter().all(|it| it.weight > 0);
+        if !is_known || quorum + hysteresis <= weight {
+            return;
+        }
+        let written = file.hysteresis.as_ref().or(file.quorum.as_ref());
+        let place = written.map_or(place, |written| written.place);
+        let found = if quorum > weight {
+            format!("found the quorum {quorum}, but all real servers together weigh {weight}")
+        } else {
+            format!(
+                "found the quorum {quorum} with the hysteresis {hysteresis}, but all real servers together weigh {weight}: \
+                 once lost, it would never be reached again"
+            )
+        };
+        self.mistakes.push(Mistake::new(
+            place,
+            found,
+            format!("quorum and hysteresis that are together at most {weight}, or more weight"),
+        ));
     }
 
     /// Which connections are tracked; what tracking on change cannot do is a mistake.
@@ -733,6 +768,7 @@ impl Resolver {
             let place = file.check.as_ref().map_or(place, |written| written.place());
             self.goes_through(place, address, method, &checks, service);
         }
+        self.expect_sources(&file.check, place, address, &checks, service);
         let thresholds = self.thresholds(
             &file.upper_threshold,
             &file.lower_threshold,
@@ -748,6 +784,39 @@ impl Resolver {
             method,
             checks,
         })
+    }
+
+    /// Whether checks are sent from addresses of the family that they go to.
+    fn expect_sources(
+        &mut self,
+        written: &Optional<CheckChoices>,
+        place: Place,
+        address: IpAddr,
+        checks: &[Arc<Check>],
+        service: &ForRealServers,
+    ) {
+        let family = |is_ipv4: bool| if is_ipv4 { "IPv4" } else { "IPv6" };
+        for check in checks {
+            let to_ipv4 = if check.through {
+                service.is_ipv4
+            } else {
+                Some(check.address.unwrap_or(address).is_ipv4())
+            };
+            let (Some(source), Some(to_ipv4)) = (check.source, to_ipv4) else {
+                continue;
+            };
+            if source.is_ipv4() != to_ipv4 {
+                self.mistakes.push(Mistake::new(
+                    written.as_ref().map_or(place, |written| written.place()),
+                    format!(
+                        "found the source {source} for the check {} of {address}, which goes to an {} address",
+                        check.probe.name(),
+                        family(to_ipv4)
+                    ),
+                    format!("an {} address of this node, or no source", family(to_ipv4)),
+                ));
+            }
+        }
     }
 
     /// Whether a check can take the way of clients' packets to a real server.

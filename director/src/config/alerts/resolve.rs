@@ -175,7 +175,7 @@ impl Resolver {
 
     fn webhook(&mut self, file: &WebhookFile, place: Place) -> Option<AlertWay> {
         let url = self.required("url", &file.url, place);
-        let headers = self.headers(&file.headers);
+        let headers = self.headers(&file.headers, None);
         let ca_file = self.maybe(&file.ca);
         let Url {
             is_https,

@@ -111,6 +111,23 @@ pub struct HttpProbe {
     pub digest: Option<Digest>,
 }
 
+impl HttpProbe {
+    /// The name or address in its `Host`, without the port and an IPv6 address's brackets: for certificates.
+    #[must_use]
+    pub fn host_name(&self) -> Option<&str> {
+        let host = self.host.as_deref()?;
+        let name = match host.rsplit_once(':') {
+            Some((name, port))
+                if !port.is_empty() && port.bytes().all(|it| it.is_ascii_digit()) =>
+            {
+                name
+            }
+            _ => host,
+        };
+        Some(name.trim_matches(['[', ']']))
+    }
+}
+
 /// How a backend's certificate is looked at.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 pub struct TlsOptions {

@@ -207,7 +207,7 @@ impl Resolver {
     }
 
     fn http(&mut self, file: &CheckFile, tls: Option<TlsOptions>) -> HttpProbe {
-        let headers = self.headers(&file.headers);
+        let headers = self.headers(&file.headers, Some("the key \"host\" of the check"));
         let status = file.status.as_ref().map(|written| &written.value);
         let status: Option<Vec<_>> = status.map(|ranges| {
             let read = ranges.iter().map(|it| it.read(&mut self.mistakes));
@@ -225,10 +225,11 @@ impl Resolver {
         }
     }
 
-    /// Headers of an HTTP request.
+    /// Headers of an HTTP request. `for_host`: what to use instead of the header `Host`, where that would be sent twice.
     pub(in crate::config) fn headers(
         &mut self,
         written: &Optional<Located<BTreeMap<String, Value<HeaderValue>>>>,
+        for_host: Option<&str>,
     ) -> Vec<(String, Secret)> {
         let mut headers = Vec::new();
         for (name, value) in written.as_ref().into_iter().flat_map(|it| &it.value) {
@@ -242,6 +243,22 @@ impl Resolver {
                     value.place,
                     format!("found the header \"{name}\""),
                     "a name of letters, digits and \"-\"",
+                ));
+            }
+            // RFC 9112: they say where a request ends, and who is asked.
+            let instead = match name.to_ascii_lowercase().as_str() {
+                "host" => for_host,
+                "content-length" | "transfer-encoding" => {
+                    Some("no such header: it follows from what is sent")
+                }
+                "connection" => Some("no such header: each connection is for one request"),
+                _ => None,
+            };
+            if let Some(instead) = instead {
+                self.mistakes.push(Mistake::new(
+                    value.place,
+                    format!("found the header \"{name}\", which every request has by itself"),
+                    instead,
                 ));
             }
             if let Some(value) = value.read(&mut self.mistakes) {

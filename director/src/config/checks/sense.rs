@@ -57,6 +57,17 @@ impl Resolver {
                 );
             }
         }
+        if let (Some(tls), Some(name)) = (&http.tls, http.host_name())
+            && tls.server_name.is_none()
+            && ServerName::try_from(name).is_err()
+        {
+            self.senseless(
+                file.host.standing(),
+                format!("found the host \"{name}\" of an https check, and no certificate can be for that name"),
+                "a host's name, like www.example.org, or an address; or beside it the key \"server_name\", which the \
+                 certificate is for",
+            );
+        }
         // RFC 9110 section 7.2: a host and perhaps a port.
         if let Some(host) = &http.host
             && host.contains([' ', '/', '@', '?', '#'])

@@ -114,7 +114,7 @@ fn passwords_are_not_shown() {
 #[test]
 fn mistakes() {
     // (check, what is said)
-    let cases: [(&str, &[&str]); 21] = [
+    let cases: [(&str, &[&str]); 30] = [
         (
             "{type: mysql, user: u, password: p, password_file: /p}",
             &[
@@ -187,6 +187,50 @@ fn mistakes() {
             "{type: external, command: [check-it]}",
             &["absolute path of a program"],
         ),
+        (
+            "{type: https, host: \"www..example.org:8443\"}",
+            &[
+                "no certificate can be for",
+                "\"www..example.org\"",
+                "server_name",
+            ],
+        ),
+        (
+            "{type: https, host: \":443\", verify: false}",
+            &["no certificate can be for"],
+        ),
+        (
+            "{type: http, headers: {Host: www.example.org}}",
+            &["found the header \"Host\"", "the key \"host\""],
+        ),
+        (
+            "{type: http, headers: {content-length: 5}}",
+            &["found the header \"content-length\"", "no such header"],
+        ),
+        (
+            "{type: http, headers: {Transfer-Encoding: chunked}}",
+            &["found the header \"Transfer-Encoding\"", "no such header"],
+        ),
+        (
+            "{type: http, headers: {Connection: keep-alive}}",
+            &["found the header \"Connection\"", "one request"],
+        ),
+        (
+            "{type: connect, source: \"2001:db8::9\"}, real_servers: [10.0.0.1]",
+            &[
+                "found the source 2001:db8::9",
+                "10.0.0.1",
+                "an IPv4 address of this node",
+            ],
+        ),
+        (
+            "{type: connect, source: 10.0.0.9, address: \"2001:db8::1\"}, real_servers: [10.0.0.1]",
+            &["found the source 10.0.0.9", "an IPv6 address of this node"],
+        ),
+        (
+            "connect, method: tun, real_servers: [{address: \"2001:db8::1\", check: {type: ping, source: 10.0.0.9}}]",
+            &["found the source 10.0.0.9", "an IPv6 address of this node"],
+        ),
     ];
     for (check, said) in cases {
         let text = format!(
@@ -203,9 +247,45 @@ fn mistakes() {
 }
 
 #[test]
+fn what_only_looks_like_a_mistake() {
+    let cases = [
+        // Whose name stands in the certificate is said beside it.
+        "check: {type: https, host: \"www..example.org\", server_name: www.example.org}",
+        "check: {type: https, host: \"[2001:db8::1]:8443\"}",
+        "check: {type: http, host: \"www..example.org\"}",
+        "check: {type: connect, source: 10.0.0.9, address: 10.0.0.8}, method: tun, real_servers: [\"2001:db8::1\"]",
+        "quorum: 3, hysteresis: 1, real_servers: [10.0.0.1, {address: 10.0.0.2, weight: 3}]",
+        // Taken out for a while.
+        "quorum: 2, real_servers: [10.0.0.1, {address: 10.0.0.2, weight: 0}]",
+        "quorum: 2",
+    ];
+    for keys in cases {
+        let text =
+            format!("interfaces: [eth0]\nservices: [{{address: 192.0.2.10, port: 80, {keys}}}]\n");
+        good(keys, &text);
+    }
+}
+
+#[test]
 fn mistakes_in_what_follows() {
     // (keys of a service, what is said)
-    let cases: [(&str, &[&str]); 9] = [
+    let cases: [(&str, &[&str]); 12] = [
+        (
+            "quorum: 3, real_servers: [10.0.0.1, 10.0.0.2]",
+            &["found the quorum 3", "together weigh 2", "at most 2"],
+        ),
+        (
+            "quorum: 2, hysteresis: 1, real_servers: [10.0.0.1, 10.0.0.2]",
+            &[
+                "quorum 2 with the hysteresis 1",
+                "together weigh 2",
+                "never be reached again",
+            ],
+        ),
+        (
+            "hysteresis: 1, real_servers: [10.0.0.1]",
+            &["quorum 1 with the hysteresis 1", "together weigh 1"],
+        ),
         (
             "depends_on: [nobody]",
             &["depends on \"nobody\"", "no such service"],

@@ -24,7 +24,7 @@ pub(super) async fn probe(reach: &Reach, probe: &HttpProbe) -> Result<Good, Fail
         None => stream,
         Some(options) => {
             // The port is not part of a certificate's name.
-            let host = probe.host.as_deref().map(without_port);
+            let host = probe.host_name().map(str::to_owned);
             let name = host.unwrap_or_else(|| tls::default_name(reach.address));
             tls::wrap(stream, options, &name).await?
         }
@@ -58,16 +58,6 @@ pub(super) async fn probe(reach: &Reach, probe: &HttpProbe) -> Result<Good, Fail
             },
         }
     }
-}
-
-fn without_port(host: &str) -> String {
-    let name = match host.rsplit_once(':') {
-        Some((name, port)) if !port.is_empty() && port.bytes().all(|it| it.is_ascii_digit()) => {
-            name
-        }
-        _ => host,
-    };
-    name.trim_matches(['[', ']']).to_owned()
 }
 
 fn request(reach: &Reach, probe: &HttpProbe) -> Result<Request<Empty<Bytes>>, Failure> {
