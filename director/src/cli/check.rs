@@ -308,6 +308,15 @@ IPv6 connections, ranges of ports    500000   93750 x 2 CPUs   22.9        48.0
         assert!(end.starts_with("total  "), "{end}");
     }
 
+    /// What README shows is what it says.
+    #[test]
+    fn the_table_in_the_readme_is_true() {
+        let config = config::parse("director.yaml", "interfaces: [eth0]").unwrap();
+        let text = table(&Footprint::of(&config.connections, 2, 2));
+        let readme = include_str!("../../../README.md");
+        assert!(readme.contains(text.trim()), "README should show:\n{text}");
+    }
+
     /// Scripts that read the configuration find it where it was.
     #[test]
     fn json_has_the_configuration_and_the_memory() {
