@@ -415,6 +415,9 @@ impl Machine {
         if matches!(self.stage, Stage::Leaving(..) | Stage::Stopped) {
             return;
         }
+        if self.hears_nobody_yet() {
+            self.stage = Stage::Listening(self.now + self.config.timing.listen());
+        }
         for unit in 0..self.units.len() {
             let role = self.units[unit].role;
             let is_listening = self.stage != Stage::Running;
@@ -433,6 +436,18 @@ impl Machine {
             };
             self.change(unit, to, reason, actions);
         }
+    }
+
+    /// It has just become fit and hears none of the others. Perhaps its cable is back, which the kernel tells before their next
+    /// heartbeat comes: somebody may serve, and must not be taken for dead.
+    fn hears_nobody_yet(&self) -> bool {
+        let becomes_fit =
+            |unit: usize| self.units[unit].role == Role::Unfit && self.unfit_for(unit).is_none();
+        self.stage == Stage::Running
+            && !self.peers.is_empty()
+            && !self.peers.iter().any(Peer::is_alive)
+            && !self.units.iter().any(Unit::is_primary)
+            && (0..self.units.len()).any(becomes_fit)
     }
 
     /// What is needed to take groups back is there, or not: told once each.

@@ -322,6 +322,45 @@ fn a_node_whose_cable_was_out_hears_first_what_it_lacks() {
     }
 }
 
+/// The kernel tells of a cable that is back before the next heartbeat comes by it.
+#[test]
+fn a_node_that_becomes_fit_listens_before_it_takes_anybody_for_dead() {
+    let waits = || Filled::Waiting("connections".to_owned());
+    for (auto_failback, filled) in [
+        ("false", None),
+        ("true", Some(waits())),
+        ("false", Some(waits())),
+        ("10s", None),
+    ] {
+        let what = format!("{auto_failback} {filled:?}");
+        let mut nodes = Nodes::two(&format!("auto_failback: {auto_failback}"));
+        nodes.cut = vec![(0, 1), (1, 0)];
+        nodes.fit(0, 0, Some("eth0 has no carrier"));
+        nodes.pass(5000);
+        assert_eq!(nodes.roles(), [Unfit, Primary], "{what}");
+        if let Some(filled) = filled {
+            nodes.give(0, Input::Filled(filled));
+        }
+        nodes.cut.clear();
+        nodes.fit(0, 0, None);
+        for at_ms in 0..3000 {
+            nodes.pass(1);
+            assert_eq!(nodes.roles()[1], Primary, "{what}, after {at_ms} ms");
+        }
+        assert_eq!(nodes.roles(), [Backup, Primary], "{what}");
+    }
+    // Where really nobody is there, it serves after it has listened.
+    let mut nodes = Nodes::two("auto_failback: false");
+    nodes.cut = vec![(0, 1), (1, 0)];
+    nodes.fit(0, 0, Some("eth0 has no carrier"));
+    nodes.fit(1, 0, Some("eth0 has no carrier"));
+    nodes.pass(5000);
+    assert_eq!(nodes.roles(), [Unfit, Unfit]);
+    nodes.fit(0, 0, None);
+    nodes.pass(2000);
+    assert_eq!(nodes.roles(), [Primary, Unfit]);
+}
+
 /// The machine is woken for that, not only when it has something to tell.
 #[test]
 fn a_failback_that_becomes_due_is_woken_for() {
