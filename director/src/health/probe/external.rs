@@ -3,7 +3,7 @@
 //! Its arguments are those of the configuration, then the backend's address and port. Its environment is `PATH`,
 //! `DIRECTOR_SERVER` and `DIRECTOR_PORT`, nothing else. The first line that it prints, or complains, is shown to operators.
 //! It is the leader of a process group of its own, which is killed when it ends, its time is over, or the director stops:
-//! with all its children that have not left the group.
+//! with all its children that have not left the group, and those that have while their parents are still there.
 
 use std::pin::pin;
 use std::process::Stdio;

@@ -517,12 +517,19 @@ fn is_running(pid: &str) -> bool {
 async fn programs_leave_nobody_behind() {
     let directory = std::env::temp_dir().join(format!("director-external-{}", std::process::id()));
     std::fs::create_dir_all(&directory).unwrap();
-    for (name, end) in [("hangs", "wait"), ("ends", "exit 0")] {
+    let child = "(sleep 1000 & echo $! > FILE.child; wait)";
+    // `timeout` makes a process group of its own.
+    let apart = "timeout 1000 /bin/sh -c 'echo $$ > FILE.child; exec sleep 1000'";
+    for (name, child, end) in [
+        ("hangs", child, "wait"),
+        ("ends", child, "exit 0"),
+        ("hangs-apart", apart, "wait"),
+    ] {
         let file = directory.join(name);
         let script = format!(
-            "(sleep 1000 & echo $! > {0}.child; wait) & echo $$ > {0}.leader; while [ ! -s {0}.child ]; do :; done; {end}",
-            file.display()
+            "{child} & echo $$ > FILE.leader; while [ ! -s FILE.child ]; do :; done; {end}"
         );
+        let script = script.replace("FILE", &file.display().to_string());
         let probe = format!("{{type: external, command: [/bin/sh, -c, \"{script}\"]}}");
         let found = run(
             &probe_of(&probe),
