@@ -218,6 +218,10 @@ fn asks(own: Own, primary: &Other, others: &[Other], at: Circumstances) -> bool 
     if own.rank.is_forced {
         return true;
     }
+    // What it were handed it could not take.
+    if at.foreign {
+        return false;
+    }
     if primary.rank.is_forced && primary.rank.is_not_standby {
         return false;
     }

@@ -272,14 +272,11 @@ fn an_operators_order_wins_over_a_foreign_router() {
     assert_eq!(nodes.roles(), [Unfit]);
 }
 
-/// Where heartbeats are signed an advert is no sign of a node's life: anybody can send it.
-#[test]
-fn an_advert_keeps_a_dead_node_alive_only_without_a_key() {
-    let key = "key: { id: 1, file: /etc/director/heartbeat.key }";
-    for (key, expected) in [("", Backup), (key, Primary)] {
-        let with_vrrp = |node| {
-            let text = format!(
-                "
+/// Two nodes with heartbeats of their own, and VRRP beside them; the first serves.
+fn two_with_vrrp(key: &str) -> Nodes {
+    let with_vrrp = |node| {
+        let text = format!(
+            "
 node: {node}
 keepalive: 100ms
 deadtime: 300ms
@@ -287,16 +284,47 @@ initdead: 1s
 {key}
 links: [{{ udp: {{ interface: eth0, broadcast: true }} }}, {{ vrrp: {{ interface: eth0 }} }}]
 groups: [{{ name: web, interface: eth0, addresses: [198.51.100.10/24], priority: {{ lb1: 150, lb2: 100 }}, vrid: 7 }}]"
-            );
-            Arc::new(config::parse("test", &text, "host").unwrap())
-        };
-        let mut nodes = Nodes::start(vec![with_vrrp("lb1"), with_vrrp("lb2")]);
-        for (node, last) in [5, 6].into_iter().enumerate() {
-            let v4 = Some(Ipv4Addr::new(10, 0, 0, last));
-            let (link, v6) = (LinkId(1), None);
-            nodes.give(node, Input::Addresses { link, v4, v6 });
-        }
-        nodes.pass(2000);
+        );
+        Arc::new(config::parse("test", &text, "host").unwrap())
+    };
+    let mut nodes = Nodes::start(vec![with_vrrp("lb1"), with_vrrp("lb2")]);
+    for (node, last) in [5, 6].into_iter().enumerate() {
+        let v4 = Some(Ipv4Addr::new(10, 0, 0, last));
+        let (link, v6) = (LinkId(1), None);
+        nodes.give(node, Input::Addresses { link, v4, v6 });
+    }
+    nodes.pass(2000);
+    nodes
+}
+
+/// Whom a foreign router bars asks nobody to hand over: he could not take it.
+#[test]
+fn a_group_is_handed_to_nobody_whom_a_foreign_router_bars() {
+    let mut nodes = two_with_vrrp("");
+    assert_eq!(nodes.roles(), [Primary, Backup]);
+    // To the first node alone, which is barred by it for half a minute.
+    let (link, from) = (LinkId(1), IpAddr::from([10, 0, 0, 9]));
+    let advert = advert(255, 40_950);
+    nodes.give(0, Input::Advert { link, from, advert });
+    nodes.order(1, Command::Takeover);
+    nodes.pass(1000);
+    assert_eq!(nodes.roles(), [Backup, Primary]);
+    nodes.order(1, Command::Ready);
+    for at_ms in 0..5000 {
+        nodes.pass(1);
+        assert_eq!(nodes.roles(), [Backup, Primary], "after {at_ms} ms");
+    }
+    // Then the first one takes its group back.
+    nodes.pass(40_000);
+    assert_eq!(nodes.roles(), [Primary, Backup]);
+}
+
+/// Where heartbeats are signed an advert is no sign of a node's life: anybody can send it.
+#[test]
+fn an_advert_keeps_a_dead_node_alive_only_without_a_key() {
+    let key = "key: { id: 1, file: /etc/director/heartbeat.key }";
+    for (key, expected) in [("", Backup), (key, Primary)] {
+        let mut nodes = two_with_vrrp(key);
         assert_eq!(nodes.roles(), [Primary, Backup]);
         nodes.still[0] = true;
         for _ in 0..20 {
