@@ -302,6 +302,10 @@ impl Machine {
         let unit = &mut self.units[index];
         let from = unit.role;
         if from == to {
+            if to == Role::Unfit {
+                // It was for another reason; the history has the transitions.
+                unit.reason = reason;
+            }
             return;
         }
         let (split, foreign_split) = (unit.split.take(), unit.foreign_split.take());

@@ -322,6 +322,21 @@ fn a_node_whose_cable_was_out_hears_first_what_it_lacks() {
     }
 }
 
+/// Operators are told what is wrong now, not what was.
+#[test]
+fn why_a_node_is_not_fit_is_told_as_it_is_now() {
+    let mut nodes = Nodes::two("auto_failback: false");
+    for why in [
+        "its fitness is not known yet",
+        "eth9: there is no such interface",
+    ] {
+        nodes.fit(0, 0, Some(why));
+        nodes.pass(2000);
+        assert_eq!(nodes.roles()[0], Unfit);
+        assert!(nodes.reason(0).contains(why), "{}", nodes.reason(0));
+    }
+}
+
 /// The kernel tells of a cable that is back before the next heartbeat comes by it.
 #[test]
 fn a_node_that_becomes_fit_listens_before_it_takes_anybody_for_dead() {
