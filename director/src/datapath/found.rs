@@ -61,7 +61,7 @@ where
         let (value, written) = value.unzip();
         put(&mut self.map, self.name, Plain(key), value)?;
         match (line, written) {
-            (Some(line), Some(written)) => drop(line.put(&key, written, || was_known)),
+            (Some(line), Some(written)) => line.put(&key, written, || was_known),
             (Some(line), None) => line.remove(&key, || was_known),
             // There are as many lines as there are numbers of them.
             (None, _) => {}

@@ -24,42 +24,30 @@ pub trait LineMut: Line {
     fn write(&self, place: usize, key: &Self::Key, value: Self::Written);
     /// Takes an entry away.
     fn clear(&self, place: usize);
-    /// Whether two keys are the same.
-    fn is_same(one: &Self::Key, other: &Self::Key) -> bool;
     /// Keys of this line that have no room in it.
     fn elsewhere(&self) -> &AtomicU64;
 
     /// Where in the line a key stands.
     fn place_of(&self, key: &Self::Key) -> Option<usize> {
-        (0..Self::ENTRIES).find(|place| {
-            self.key(*place)
-                .is_some_and(|standing| Self::is_same(&standing, key))
-        })
+        (0..Self::ENTRIES).find(|place| self.key(*place) == Some(*key))
     }
 
     /// A key's value is new. `was_known`: whether the hash map had the key before; asked only if the line does not know.
-    fn put(
-        &self,
-        key: &Self::Key,
-        value: Self::Written,
-        was_known: impl FnOnce() -> bool,
-    ) -> Written {
+    fn put(&self, key: &Self::Key, value: Self::Written, was_known: impl FnOnce() -> bool) {
         if let Some(place) = self.place_of(key) {
             self.write(place, key, value);
-            return Written::Line;
+            return;
         }
         if load(self.elsewhere()) > 0 && was_known() {
-            return Written::Elsewhere;
+            return;
         }
         let free = (0..Self::ENTRIES).find(|place| self.key(*place).is_none());
         match free {
             Some(place) => {
                 self.write(place, key, value);
-                Written::Line
             }
             None => {
                 store(self.elsewhere(), load(self.elsewhere()) + 1);
-                Written::Elsewhere
             }
         }
     }
@@ -81,15 +69,6 @@ pub trait LineMut: Line {
 /// A key and its value in the hash map.
 pub type Entry<L> = (<L as Line>::Key, <L as LineMut>::Written);
 
-/// Where a key is found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Written {
-    /// In its line.
-    Line,
-    /// In the hash map only.
-    Elsewhere,
-}
-
 /// Makes lines say what the hash map holds, whatever they said before: a director before this one may have been killed
 /// between the two. Packets find every key of the map meanwhile that they found before.
 pub fn set_all<L: LineMut>(lines: &[L], map: &[Entry<L>]) {
@@ -106,7 +85,7 @@ pub(super) fn set_from<L: LineMut>(first: u32, lines: &[L], map: &[Entry<L>]) {
         let wanted = by_line.get(&index).map(Vec::as_slice).unwrap_or_default();
         for place in 0..L::ENTRIES {
             let standing = line.key(place);
-            let is_wanted = |key: &L::Key| wanted.iter().any(|(wanted, _)| L::is_same(wanted, key));
+            let is_wanted = |key: &L::Key| wanted.iter().any(|(wanted, _)| wanted == key);
             if standing.is_some_and(|key| !is_wanted(&key)) {
                 line.clear(place);
             }
@@ -167,10 +146,6 @@ impl LineMut for ServiceLine4 {
         store(&self.keys[place], 0);
     }
 
-    fn is_same(one: &Self::Key, other: &Self::Key) -> bool {
-        one == other
-    }
-
     fn elsewhere(&self) -> &AtomicU64 {
         &self.elsewhere
     }
@@ -198,10 +173,6 @@ impl LineMut for ServiceLine6 {
         store(&self.entries[place][2], 0);
     }
 
-    fn is_same(one: &Self::Key, other: &Self::Key) -> bool {
-        one == other
-    }
-
     fn elsewhere(&self) -> &AtomicU64 {
         &self.elsewhere
     }
@@ -222,10 +193,6 @@ impl LineMut for ServerLine4 {
 
     fn clear(&self, _: usize) {
         store(&self.key, 0);
-    }
-
-    fn is_same(one: &Self::Key, other: &Self::Key) -> bool {
-        one == other
     }
 
     fn elsewhere(&self) -> &AtomicU64 {
@@ -254,10 +221,6 @@ impl LineMut for ServerLine6 {
 
     fn clear(&self, _: usize) {
         store(&self.key[2], 0);
-    }
-
-    fn is_same(one: &Self::Key, other: &Self::Key) -> bool {
-        one == other
     }
 
     fn elsewhere(&self) -> &AtomicU64 {
