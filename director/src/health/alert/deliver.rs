@@ -1,5 +1,6 @@
 //! One try to deliver an alert. When another one follows is [`super::machine`]'s business.
 
+mod addresses;
 mod mail;
 mod program;
 #[cfg(test)]
@@ -20,7 +21,7 @@ pub(super) async fn deliver(way: &AlertWay, letter: &Letter, time: Duration) -> 
         match way {
             AlertWay::Mail(mail) => mail::send(mail, letter, time).await,
             AlertWay::Program(program) => program::run(program, letter).await,
-            AlertWay::Webhook(webhook) => webhook::post(webhook, letter).await,
+            AlertWay::Webhook(webhook) => webhook::post(webhook, letter, time).await,
         }
     };
     match tokio::time::timeout(time, delivery).await {

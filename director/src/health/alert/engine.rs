@@ -17,7 +17,7 @@ use super::deliver::{TIMEOUT, deliver};
 use super::event::Event;
 use super::machine::{Id, Local, Machine, Outcome};
 use super::message::{Clock, letter};
-use crate::config::AlertTarget;
+use crate::config::{AlertTarget, AlertWay, MailWay};
 
 enum Order {
     Replace {
@@ -73,6 +73,7 @@ impl Engine {
 
     /// Makes exactly these the targets. `instance`: the director's name, for them.
     pub fn replace(&self, targets: Vec<Arc<AlertTarget>>, instance: String) {
+        let targets = targets.iter().flat_map(each_recipient).collect();
         // It fails only when the thread has ended, which it does with this end of the channel only.
         drop(self.orders.send(Order::Replace { targets, instance }));
     }
@@ -81,6 +82,26 @@ impl Engine {
     pub fn take_in(&self, events: Vec<Event>) {
         self.teller().take_in(events);
     }
+}
+
+/// Each recipient of mails as a target of its own, with a queue and tries of its own: one who cannot be reached makes nobody
+/// else wait, and nobody gets a mail again because of another one.
+fn each_recipient(target: &Arc<AlertTarget>) -> Vec<Arc<AlertTarget>> {
+    let AlertWay::Mail(mail) = &target.way else {
+        return vec![Arc::clone(target)];
+    };
+    let to = mail.to.iter();
+    let with = |recipient: &String| {
+        let way = AlertWay::Mail(MailWay {
+            to: vec![recipient.clone()],
+            ..mail.clone()
+        });
+        Arc::new(AlertTarget {
+            way,
+            ..AlertTarget::clone(target)
+        })
+    };
+    to.map(with).collect()
 }
 
 async fn work(mut orders: UnboundedReceiver<Order>) {

@@ -21,11 +21,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::event::{Condition, Event, Key};
-use crate::config::{AlertTarget, limits};
+use crate::config::{AlertTarget, AlertWay, limits};
 
-/// Tries to deliver a message.
-pub const TRIES: u32 = 10;
-/// How long it is tried.
+/// How long a message is tried, from the first try on.
 pub const PATIENCE: Duration = Duration::from_secs(3600);
 /// Pause after the first try. It doubles with each.
 pub const FIRST_PAUSE: Duration = Duration::from_secs(1);
@@ -140,11 +138,11 @@ struct Sending {
 }
 
 impl Machine {
-    /// Makes exactly these the targets. One of the same name goes on as it was.
+    /// Makes exactly these the targets. One of the same name, and for the same recipients if it is by mail, goes on as it was.
     pub fn replace(&mut self, wanted: &[Arc<AlertTarget>], now: Instant) {
         let mut known = std::mem::take(&mut self.targets);
         for config in wanted {
-            let place = known.iter().position(|it| it.config.name == config.name);
+            let place = known.iter().position(|it| it.config.is_same(config));
             let target = if let Some(place) = place {
                 let mut target = known.swap_remove(place);
                 target.config = Arc::clone(config);
@@ -368,7 +366,7 @@ impl Target {
             return Some(Outcome::Delivered { tries });
         }
         let pause = pause_after(tries);
-        if tries >= TRIES || now + pause > sending.first + PATIENCE {
+        if now + pause > sending.first + PATIENCE {
             let events = sending.message.entries.len();
             self.sending = None;
             return Some(Outcome::GivenUp { tries, events });
@@ -404,6 +402,18 @@ impl Track {
 }
 
 impl AlertTarget {
+    /// Whether somebody who was told by this one is told by another one.
+    fn is_same(&self, other: &Self) -> bool {
+        self.name == other.name && self.recipients() == other.recipients()
+    }
+
+    fn recipients(&self) -> &[String] {
+        match &self.way {
+            AlertWay::Mail(mail) => &mail.to,
+            AlertWay::Program(_) | AlertWay::Webhook(_) => &[],
+        }
+    }
+
     /// When a trouble that is told now is told again.
     fn next_repeat(&self, now: Instant) -> Option<Instant> {
         (self.every_ms > 0).then(|| now + milliseconds(self.every_ms))

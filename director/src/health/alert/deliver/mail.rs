@@ -4,37 +4,68 @@ use std::error::Error;
 use std::fs;
 use std::time::Duration;
 
+use lettre::Message;
 use lettre::message::Mailbox;
 use lettre::message::header::ContentType;
-use lettre::transport::smtp::authentication::Credentials;
-use lettre::transport::smtp::client::{Certificate, Tls, TlsParameters};
+use lettre::transport::smtp::authentication::{Credentials, DEFAULT_MECHANISMS};
+use lettre::transport::smtp::client::{AsyncSmtpConnection, Certificate, TlsParameters};
 use lettre::transport::smtp::extension::ClientId;
-use lettre::{AsyncSmtpTransport, AsyncTransport, Message, Tokio1Executor};
+
+use tokio::time::timeout;
 
 use super::Letter;
+use super::addresses::Addresses;
 use crate::config::{MailTls, MailWay, limits::AUTHORITIES_BYTES};
 use crate::files::read_regular;
 
+/// How long a server may take to say goodbye, once it has the mail.
+const GOODBYE: Duration = Duration::from_secs(1);
+
 pub(super) async fn send(way: &MailWay, letter: &Letter, time: Duration) -> Result<(), String> {
+    let addresses = Addresses::of(&way.server, way.port, time)
+        .await
+        .map_err(|error| failed(way, &error))?;
+    send_by(&addresses, way, letter).await
+}
+
+pub(super) async fn send_by(
+    addresses: &Addresses,
+    way: &MailWay,
+    letter: &Letter,
+) -> Result<(), String> {
     let host = host();
     let message = compose(way, letter, &host)?;
-    let tls = match way.tls {
-        MailTls::None => Tls::None,
-        MailTls::Starttls => Tls::Required(parameters(way)?),
-        MailTls::Tls => Tls::Wrapper(parameters(way)?),
+    let hello = ClientId::Domain(host);
+    let (at_once, later) = match way.tls {
+        MailTls::None => (None, None),
+        MailTls::Starttls => (None, Some(parameters(way)?)),
+        MailTls::Tls => (Some(parameters(way)?), None),
     };
-    let mut transport = AsyncSmtpTransport::<Tokio1Executor>::builder_dangerous(&way.server)
-        .port(way.port)
-        .tls(tls)
-        .timeout(Some(time))
-        .hello_name(ClientId::Domain(host));
-    if let Some((user, password)) = &way.login {
-        transport = transport.credentials(Credentials::new(user.clone(), password.0.clone()));
-    }
-    match transport.build().send(message).await {
-        Ok(_) => Ok(()),
-        Err(error) => Err(format!("mail by {}: {}", way.server, in_full(&error))),
-    }
+    let sent = async {
+        // The time is for a connection to one address.
+        let (all, each) = (&addresses.all[..], Some(addresses.each));
+        let mut connection =
+            AsyncSmtpConnection::connect_tokio1(all, each, &hello, at_once, None).await?;
+        if let Some(later) = later {
+            connection.starttls(later, &hello).await?;
+        }
+        if let Some((user, password)) = &way.login {
+            let login = Credentials::new(user.clone(), password.0.clone());
+            connection.auth(DEFAULT_MECHANISMS, &login).await?;
+        }
+        connection
+            .send(message.envelope(), &message.formatted())
+            .await?;
+        // It is delivered, whether the server takes its leave or not.
+        drop(timeout(GOODBYE, connection.quit()).await);
+        Ok(())
+    };
+    sent.await
+        .map_err(|error: lettre::transport::smtp::Error| failed(way, &in_full(&error)))
+}
+
+fn failed(way: &MailWay, why: &str) -> String {
+    format!("mail to {} by {}: {why}", way.to.join(", "), way.server)
 }
 
 fn compose(way: &MailWay, letter: &Letter, host: &str) -> Result<Message, String> {

@@ -1,6 +1,7 @@
 //! Deliveries to servers and programs that take them, refuse them, or do neither.
 
 use std::io::Write;
+use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 use tokio_rustls::rustls::{ServerConfig, version};
 
+use super::addresses::Addresses;
 use super::*;
 use crate::config;
 
@@ -100,6 +102,8 @@ enum Mail {
     Plain,
     RefusesLogin,
     RefusesRecipient,
+    /// Once it has the mail.
+    NeverLeaves,
     Silent,
 }
 
@@ -169,6 +173,7 @@ async fn mail_server(
                     is_data = true;
                     "354 go on"
                 }
+                "QUIT" if behaviour == Mail::NeverLeaves => continue,
                 "QUIT" => "221 bye",
                 _ => "250 fine",
             };
@@ -255,6 +260,13 @@ async fn mails() {
             false,
             Err("nobody of that name"),
             &["RCPT TO:<ops@example.org>"],
+        ),
+        (
+            Mail::NeverLeaves,
+            "tls: none".to_owned(),
+            false,
+            Ok(()),
+            &["QUIT"],
         ),
         (Mail::Silent, "tls: none".to_owned(), false, Err(""), &[]),
     ];
@@ -398,6 +410,57 @@ async fn webhooks() {
         &deliver(&way, &letter(), TIME).await,
         Err("refused"),
     );
+}
+
+/// Somebody who swallows connections: its queue of them is full, and stays so while this is held.
+fn swallows() -> (SocketAddr, socket2::Socket, std::net::TcpStream) {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
+    socket.bind(&any.into()).unwrap();
+    socket.listen(0).unwrap();
+    let address = socket.local_addr().unwrap().as_socket().unwrap();
+    let first = std::net::TcpStream::connect(address).unwrap();
+    (address, socket, first)
+}
+
+#[tokio::test]
+async fn the_next_address_is_tried() {
+    let (swallows, _socket, _first) = swallows();
+    let refuses: SocketAddr = "127.0.0.1:1".parse().unwrap();
+    let letter = letter();
+    for before in [&[swallows][..], &[refuses], &[swallows, refuses]] {
+        let with = |port: u16| Addresses {
+            all: [before, &[SocketAddr::from(([127, 0, 0, 1], port))]].concat(),
+            each: SHORT,
+        };
+        let (port, server) = web_server(Some("HTTP/1.1 204 No Content\r\n\r\n"), None).await;
+        let AlertWay::Webhook(hook) = way("webhook: {url: \"http://chat.example/\"}") else {
+            panic!("it is a webhook");
+        };
+        let posted = webhook::post_to(&with(port), &hook, &letter).await;
+        check(&format!("webhook, {before:?}"), &posted, Ok(()));
+        server.await.unwrap();
+
+        let (port, server) = mail_server(Mail::Plain, None, false).await;
+        let AlertWay::Mail(mail) =
+            way("mail: {server: mail.example, tls: none, to: [ops@example.org]}")
+        else {
+            panic!("it is mail");
+        };
+        let sent = mail::send_by(&with(port), &mail, &letter).await;
+        check(&format!("mail, {before:?}"), &sent, Ok(()));
+        server.await.unwrap();
+
+        // Nobody else: each is named.
+        let only = Addresses {
+            all: before.to_vec(),
+            each: SHORT,
+        };
+        let words = webhook::post_to(&only, &hook, &letter).await.unwrap_err();
+        for address in before {
+            assert!(words.contains(&address.to_string()), "{words}");
+        }
+    }
 }
 
 #[tokio::test]

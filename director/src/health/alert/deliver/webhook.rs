@@ -1,6 +1,7 @@
 //! An HTTP POST request with the alert as JSON. A status from 200 to 299: it is delivered.
 
 use std::future::pending;
+use std::time::Duration;
 
 use http_body_util::Full;
 use hyper::Request;
@@ -8,16 +9,28 @@ use hyper::body::Bytes;
 use hyper::client::conn::http1;
 use hyper::header::{CONNECTION, CONTENT_TYPE, HOST, HeaderValue, USER_AGENT};
 use hyper_util::rt::TokioIo;
-use tokio::net::lookup_host;
+use tokio::time::timeout;
 
 use super::Letter;
+use super::addresses::Addresses;
 use crate::config::WebhookWay;
 use crate::health::probe::frugal::Frugal;
 use crate::health::probe::{Reach, Stream, tls};
 
-pub(super) async fn post(way: &WebhookWay, letter: &Letter) -> Result<(), String> {
+pub(super) async fn post(way: &WebhookWay, letter: &Letter, time: Duration) -> Result<(), String> {
+    let addresses = Addresses::of(&way.host, way.port, time)
+        .await
+        .map_err(|error| failed(way, &error))?;
+    post_to(&addresses, way, letter).await
+}
+
+pub(super) async fn post_to(
+    addresses: &Addresses,
+    way: &WebhookWay,
+    letter: &Letter,
+) -> Result<(), String> {
     let request = request(way, letter)?;
-    let stream = connect(way).await?;
+    let stream = connect(way, addresses).await?;
     let stream = match &way.tls {
         None => stream,
         Some(options) => tls::wrap(stream, options, &way.host)
@@ -70,13 +83,10 @@ fn request(way: &WebhookWay, letter: &Letter) -> Result<Request<Full<Bytes>>, St
         .map_err(|error| failed(way, &error))
 }
 
-/// A connection to the first address of the host that takes one.
-async fn connect(way: &WebhookWay) -> Result<Box<dyn Stream>, String> {
-    let addresses = lookup_host((way.host.as_str(), way.port))
-        .await
-        .map_err(|error| failed(way, &error))?;
-    let mut last = "it has no address".to_owned();
-    for address in addresses {
+/// A connection to the first address that takes one.
+async fn connect(way: &WebhookWay, addresses: &Addresses) -> Result<Box<dyn Stream>, String> {
+    let mut failures = Vec::new();
+    for address in &addresses.all {
         let reach = Reach {
             address: address.ip(),
             port: address.port(),
@@ -84,12 +94,16 @@ async fn connect(way: &WebhookWay) -> Result<Box<dyn Stream>, String> {
             interface: None,
             through: None,
         };
-        match reach.connect().await {
-            Ok(stream) => return Ok(stream),
-            Err(failure) => last = failure.to_string(),
+        match timeout(addresses.each, reach.connect()).await {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(failure)) => failures.push(format!("{address}: {failure}")),
+            Err(_) => failures.push(format!(
+                "{address}: no connection within {} ms",
+                addresses.each.as_millis()
+            )),
         }
     }
-    Err(failed(way, &last))
+    Err(failed(way, &failures.join("; ")))
 }
 
 /// The path may hold a secret and is not shown.

@@ -1,7 +1,8 @@
 //! From an event to what a target gets, by the thread that does it.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::sync::mpsc;
 use std::time::Duration;
 
 use super::*;
@@ -78,5 +79,72 @@ fn a_server_that_comes_up_late() {
         let body = answer(late.accept().unwrap().0);
         assert!(body.contains(&format!("web {server} down since")), "{body}");
         assert!(body.contains("connecting: Connection refused"), "{body}");
+    }
+}
+
+/// Takes a mail for everybody but `gone@example.org`. Gives who it is for, and its text; none if it is refused.
+fn take_mail(stream: TcpStream) -> Option<(String, Option<String>)> {
+    let mut answers = stream.try_clone().ok()?;
+    let mut lines = BufReader::new(stream).lines().map_while(Result::ok);
+    answers.write_all(b"220 mail.test\r\n").ok()?;
+    let mut recipient = String::new();
+    loop {
+        let line = lines.next()?;
+        let answer = match line.split(':').next()? {
+            "RCPT TO" => {
+                recipient = line.split(['<', '>']).nth(1)?.to_owned();
+                if recipient == "gone@example.org" {
+                    answers.write_all(b"550 nobody of that name\r\n").ok()?;
+                    return Some((recipient, None));
+                }
+                "250 fine"
+            }
+            "DATA" => {
+                answers.write_all(b"354 go on\r\n").ok()?;
+                let text: Vec<String> = lines.by_ref().take_while(|line| line != ".").collect();
+                answers.write_all(b"250 taken\r\n").ok()?;
+                return Some((recipient, Some(text.join("\n"))));
+            }
+            _ => "250 fine",
+        };
+        answers.write_all(format!("{answer}\r\n").as_bytes()).ok()?;
+    }
+}
+
+/// A recipient that is refused keeps no mail from the others, and they get each of them once.
+#[test]
+fn one_recipient_is_refused() {
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let alerts = format!(
+        "[{{name: mail, group: 0s, mail: {{server: 127.0.0.1, port: {}, tls: none, to: [gone@example.org, ops@example.org]}}}}]",
+        server.local_addr().unwrap().port()
+    );
+    let (sender, heard) = mpsc::channel();
+    thread::spawn(move || {
+        // Until the test is over.
+        for stream in server.incoming().map_while(Result::ok) {
+            if take_mail(stream).is_some_and(|mail| sender.send(mail).is_err()) {
+                return;
+            }
+        }
+    });
+    let engine = Engine::start().unwrap();
+    engine.replace(targets(&alerts), "edge".to_owned());
+    for server in ["10.0.0.1:80", "10.0.0.2:80"] {
+        engine.take_in(vec![down(server)]);
+        let (recipient, mail) = loop {
+            let (recipient, mail) = heard.recv_timeout(Duration::from_secs(20)).unwrap();
+            if recipient == "ops@example.org" {
+                break (recipient, mail);
+            }
+            assert_eq!(mail, None);
+        };
+        let text = mail.unwrap_or_else(|| panic!("{recipient} is refused"));
+        assert!(text.contains(&format!("web {server} down since")), "{text}");
+    }
+    // The other one's is tried again meanwhile.
+    for _ in 0..2 {
+        let next = heard.recv_timeout(Duration::from_secs(20)).unwrap();
+        assert_eq!(next, ("gone@example.org".to_owned(), None));
     }
 }
