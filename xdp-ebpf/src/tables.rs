@@ -1,5 +1,6 @@
 //! The tables as the packet path sees them: BPF maps in the kernel, ordinary memory natively.
 
+use core::mem::offset_of;
 use core::ptr::NonNull;
 use core::sync::atomic::AtomicU64;
 
@@ -176,6 +177,8 @@ pub unsafe trait Tables {
 /// something new; what stands in a map it does not follow.
 #[inline(always)]
 pub fn work<W: Copy, T: Tables>(tables: &T) -> Option<NonNull<W>> {
-    const { assert!(size_of::<W>() <= size_of::<Work>() && align_of::<W>() <= align_of::<Work>()) };
+    const {
+        assert!(size_of::<W>() <= offset_of!(Work, futile) && align_of::<W>() <= align_of::<Work>())
+    };
     tables.work().map(NonNull::cast)
 }

@@ -8,8 +8,9 @@
 //! pinned tables of another version.
 
 /// Version of everything in this file. Part of the pin directory's content (see the director's `datapath`).
-pub const LAYOUT_VERSION: u32 = 7;
+pub const LAYOUT_VERSION: u32 = 8;
 
+use core::mem::offset_of;
 use core::sync::atomic::AtomicU64;
 
 pub mod limits;
@@ -109,6 +110,23 @@ pub struct NextHop {
     pub mtu: u16,
     /// Slot in the devmap.
     pub egress: u16,
+}
+
+impl NextHop {
+    /// Both addresses, as they stand in a frame: in words, because the compiler moves an array of bytes by twos.
+    #[inline(always)]
+    #[must_use]
+    pub fn macs(&self) -> [u32; 3] {
+        const { assert!(offset_of!(Self, destination) == 4 && offset_of!(Self, source) == 10) };
+        // SAFETY: twelve bytes of plain data of this record, behind its first word and so aligned as that is.
+        unsafe {
+            core::ptr::from_ref(self)
+                .cast::<u32>()
+                .add(1)
+                .cast::<[u32; 3]>()
+                .read()
+        }
+    }
 }
 
 /// How packets reach a real server.
@@ -279,6 +297,8 @@ pub mod own_mac {
     pub const ANY: u64 = 0;
     /// None is.
     pub const NONE: u64 = u64::MAX;
+    /// The bits of a word that an address takes.
+    pub const MASK: u64 = (1 << 48) - 1;
     /// Number of last bytes.
     pub const ENTRIES: u32 = 256;
 
@@ -422,7 +442,9 @@ pub struct Scratch {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Work {
     /// Whatever the loop wants.
-    pub words: [u64; 24],
+    pub words: [u64; 23],
+    /// Kept from loop to loop: how many looks in a row found no place to move a connection to, in a table that seems full.
+    pub futile: u64,
 }
 
 /// Messages that [`Stage::Answer`] sends back to a packet's sender.

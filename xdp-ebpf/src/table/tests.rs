@@ -220,6 +220,38 @@ fn a_flood_displaces_itself() {
     }
 }
 
+/// Everybody connects at once, as after an outage: half-open ones only, of one endpoint, as in a flood. There is room, so each
+/// gets some; and in a table that was full of a flood before, all but a few.
+#[test]
+fn a_burst_of_handshakes_is_no_flood() {
+    const BURST: u32 = 1300;
+    let half_open = Value::new(9, NOW_S as u16, State::SynReceived, 0).0;
+    // 2048 places: two thirds of them, as many as tables are made for.
+    let tables = tables(1, 512);
+    let settings = tables.settings.unwrap();
+    let key = |number: u32| key4(number.wrapping_mul(0x9e37_79b1), 1, 2);
+    let found = |number| find::<Narrow, _>(&tables, &settings, 0, key(number));
+    let burst = |first: u32| {
+        let burst = first..first + BURST;
+        for number in burst.clone() {
+            assert!(insert::<Narrow, _>(&tables, &key(number), half_open));
+        }
+        burst.filter(|number| !found(*number).is_some()).count()
+    };
+    assert_eq!(burst(0), 0);
+    for number in 0..100_000 {
+        assert!(insert::<Narrow, _>(&tables, &key(number), half_open));
+    }
+    for number in 0..100_000 {
+        let found = found(number);
+        if found.is_some() {
+            update::<Narrow, _>(&tables, &found, Value::NONE);
+        }
+    }
+    let lost = burst(200_000);
+    assert!(lost < 30, "{lost}");
+}
+
 #[test]
 fn loads_follow_what_is_inserted_changed_and_given_up() {
     let mut tables = tables(1, 2);
