@@ -6,6 +6,7 @@
 
 use serde::Serialize;
 use xdp_ebpf::connection::{Bucket4, Bucket6};
+use xdp_ebpf::filter;
 use xdp_ebpf::layout::{
     Counters, Destination, Endpoint, Endpoint4, Endpoint6, Fragment, FragmentKey4, FragmentKey6,
     Lease, Load, Locality, LocalityKey, Neighbour4, Neighbour6, NextHop, REASONS, RangeKey4,
@@ -229,6 +230,7 @@ fn shapes(buckets4: u64, buckets6: u64) -> [Shape; maps::ALL.len()] {
         Shape::new::<u32, ServerLine6>(maps::SERVER_LINES6, Array, of(SERVER_LINES + limits::CPUS)),
         Shape::new::<[u8; 4], u32>(maps::ADDRESSES4, Hash, of(limits::ADDRESSES)),
         Shape::new::<[u8; 16], u32>(maps::ADDRESSES6, Hash, of(limits::ADDRESSES)),
+        Shape::new::<u32, u64>(maps::ADDRESS_FILTER, Array, of(filter::WORDS)),
         Shape::new::<[u8; 4], Route>(maps::ROUTES4, Trie, of(limits::ROUTES)),
         Shape::new::<[u8; 16], Route>(maps::ROUTES6, Trie, of(limits::ROUTES)),
         Shape::new::<u32, NextHop>(maps::NEXT_HOPS, Array, of(limits::NEXT_HOPS)),

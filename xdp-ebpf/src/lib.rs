@@ -23,6 +23,7 @@ pub mod checksum;
 pub mod connection;
 pub mod decap;
 pub mod family;
+pub mod filter;
 #[cfg(feature = "bpf")]
 pub mod kernel;
 pub mod layout;

@@ -172,16 +172,29 @@ impl<const N: usize> Window<'_, N> {
     #[must_use]
     pub fn raw128<const OFFSET: usize>(self) -> [u32; 4] {
         const { assert!(OFFSET + 16 <= N) };
-        // SAFETY: inside the window by the assertion.
-        unsafe { load::<[u32; 4]>(self.at + OFFSET) }
+        // SAFETY: inside the window by the assertion; both are 16 bytes of plain data.
+        unsafe { core::mem::transmute::<[u64; 2], [u32; 4]>(load(self.at + OFFSET)) }
     }
 
     /// Writes an IPv6 address.
     #[inline(always)]
     pub fn set_raw128<const OFFSET: usize>(self, value: [u32; 4]) {
         const { assert!(OFFSET + 16 <= N) };
+        // SAFETY: inside the window by the assertion; both are 16 bytes of plain data.
+        unsafe {
+            store::<[u64; 2]>(
+                self.at + OFFSET,
+                core::mem::transmute::<[u32; 4], [u64; 2]>(value),
+            )
+        }
+    }
+
+    /// Writes both addresses of an Ethernet header at the beginning ([`NextHop::macs`]).
+    #[inline(always)]
+    pub fn set_macs(self, words: [u32; 3]) {
+        const { assert!(size_of::<[u32; 3]>() <= N) };
         // SAFETY: inside the window by the assertion.
-        unsafe { store::<[u32; 4]>(self.at + OFFSET, value) }
+        unsafe { store::<[u32; 3]>(self.at, words) }
     }
 
     /// A MAC address.

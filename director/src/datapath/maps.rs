@@ -2,7 +2,7 @@
 
 use std::os::fd::AsFd;
 use std::path::Path;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use aya::Ebpf;
 use aya::maps::lpm_trie::{Key, LpmTrie};
@@ -12,6 +12,7 @@ use aya::maps::{
 };
 use aya::util::nr_cpus;
 use nix::libc;
+use xdp_ebpf::filter::{self, Place};
 use xdp_ebpf::layout::{
     Counters, Destination, Endpoint, Fragment, FragmentKey4, FragmentKey6, Lease, Load, Locality,
     LocalityKey, Neighbour4, Neighbour6, NextHop, RangeKey4, RangeKey6, Route, Served, Service,
@@ -26,6 +27,7 @@ use super::found::Found;
 use super::load::mapped;
 use super::memory::{Mapped, Shared};
 use super::plain::{Plain, PlainData};
+use super::read::contents;
 use super::sys;
 use crate::plan::{Share, Write};
 
@@ -61,6 +63,8 @@ pub struct Maps {
     pub(super) real_servers6: Found<ServerLine6, Plain<SharedBy>>,
     pub(super) addresses4: HashMap<MapData, [u8; 4], u32>,
     pub(super) addresses6: HashMap<MapData, [u8; 16], u32>,
+    /// Before both, mapped into memory.
+    address_filter: Mapped<AtomicU64>,
     pub(super) routes4: LpmTrie<MapData, [u8; 4], Plain<Route>>,
     pub(super) routes6: LpmTrie<MapData, [u8; 16], Plain<Route>>,
     pub(super) next_hops: Array<MapData, Plain<NextHop>>,
@@ -164,6 +168,11 @@ impl Maps {
             )?,
             addresses4: of(get, maps::ADDRESSES4)?,
             addresses6: of(get, maps::ADDRESSES6)?,
+            address_filter: mapped(
+                get(maps::ADDRESS_FILTER)?,
+                maps::ADDRESS_FILTER,
+                filter::WORDS,
+            )?,
             routes4: of(get, maps::ROUTES4)?,
             routes6: of(get, maps::ROUTES6)?,
             next_hops: of(get, maps::NEXT_HOPS)?,
@@ -188,7 +197,15 @@ impl Maps {
         self.services4.agree(Served)?;
         self.services6.agree(Served)?;
         self.real_servers4.agree(|shared| shared.0)?;
-        self.real_servers6.agree(|shared| shared.0)
+        self.real_servers6.agree(|shared| shared.0)?;
+        let four = contents(&self.addresses4, maps::ADDRESSES4, |key| key, |_| ())?;
+        let six = contents(&self.addresses6, maps::ADDRESSES6, |key| key, |_| ())?;
+        let four = four.into_keys().map(Place::of4);
+        let words = filter::words_of(four.chain(six.into_keys().map(Place::of6)));
+        for (word, bits) in self.address_filter.as_slice().iter().zip(words) {
+            word.store(bits, Ordering::Relaxed);
+        }
+        Ok(())
     }
 
     /// Possible CPUs: as many values has an element of a map that has one for each.
@@ -274,9 +291,12 @@ impl Maps {
                 .real_servers6
                 .put(*key, shared.map(|shared| (Plain(shared), shared))),
             Write::Address4(key, flags) => {
+                // Before the map: an address that is there is never missed.
+                Place::of4(*key).enter(self.address_filter.as_slice());
                 put(&mut self.addresses4, maps::ADDRESSES4, *key, *flags)
             }
             Write::Address6(key, flags) => {
+                Place::of6(*key).enter(self.address_filter.as_slice());
                 put(&mut self.addresses6, maps::ADDRESSES6, *key, *flags)
             }
             Write::Route4((length, address), route) => {

@@ -5,6 +5,7 @@ use std::marker::PhantomData;
 use std::num::NonZeroUsize;
 use std::os::fd::BorrowedFd;
 use std::ptr::NonNull;
+use std::sync::atomic::AtomicU64;
 
 use nix::libc::c_void;
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
@@ -32,6 +33,8 @@ unsafe impl Shared for Bucket4 {}
 // SAFETY: arrays of `AtomicU64`.
 unsafe impl Shared for Bucket6 {}
 
+// SAFETY: itself.
+unsafe impl Shared for AtomicU64 {}
 // SAFETY: made of `AtomicU64`.
 unsafe impl Shared for Load {}
 // SAFETY: made of `AtomicU64`.

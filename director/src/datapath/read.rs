@@ -339,7 +339,7 @@ fn locality(words: LocalityWords) -> Locality {
     }
 }
 
-fn contents<K: aya::Pod, V: aya::Pod, Key: Ord, Value>(
+pub(super) fn contents<K: aya::Pod, V: aya::Pod, Key: Ord, Value>(
     map: &HashMap<MapData, K, V>,
     name: &'static str,
     key: impl Fn(K) -> Key,

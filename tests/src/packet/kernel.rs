@@ -19,6 +19,7 @@ use aya::{Ebpf, EbpfLoader, Pod};
 use nix::sched::{CloneFlags, CpuSet, sched_setaffinity, unshare};
 use nix::unistd::Pid;
 use xdp_ebpf::connection::{Bucket4, Bucket6, Value};
+use xdp_ebpf::filter::{Place, words_of};
 use xdp_ebpf::layout::{Counters, HeldFrame, Reason, Stage, limits, maps, own_mac, programs};
 use xdp_ebpf::lines::{Entry, LineMut, ServerLine4, ServerLine6, ServiceLine4, ServiceLine6};
 use xdp_ebpf::state::State;
@@ -378,6 +379,12 @@ impl Kernel {
             &old.real_servers6(),
             &fixture.real_servers6(),
         )?;
+        let four = fixture.addresses4();
+        let four = four.iter().map(|(address, _)| Place::of4(*address));
+        let six = fixture.addresses6();
+        let six = six.iter().map(|(address, _)| Place::of6(*address));
+        let words: Vec<(u32, u64)> = (0..).zip(words_of(four.chain(six))).collect();
+        self.set_array(maps::ADDRESS_FILTER, &words)?;
         self.set_hash::<[u8; 4], u32>(maps::ADDRESSES4, &fixture.addresses4())?;
         self.set_hash::<[u8; 16], u32>(maps::ADDRESSES6, &fixture.addresses6())?;
         self.set_hash::<[u8; 8], [u8; 24]>(maps::NEIGHBOURS4, &keys(fixture.neighbours4.clone()))?;

@@ -46,6 +46,8 @@ pub const SERVER_LINES6: &str = "SERVER_LINES6";
 pub const ADDRESSES4: &str = "ADDRESSES4";
 /// IPv6 address → [`super::address`] flags (`u32`).
 pub const ADDRESSES6: &str = "ADDRESSES6";
+/// Word → bits of those addresses ([`crate::filter`]), memory-mapped by userspace.
+pub const ADDRESS_FILTER: &str = "ADDRESS_FILTER";
 /// IPv4 prefix → [`super::Route`].
 pub const ROUTES4: &str = "ROUTES4";
 /// IPv6 prefix → [`super::Route`].
@@ -96,7 +98,7 @@ pub const fn in_object(pinned: &'static str) -> &'static str {
 }
 
 /// All of the above: what is pinned, and what a director must find to adopt a running data path.
-pub const ALL: [&str; 41] = [
+pub const ALL: [&str; 42] = [
     SETTINGS,
     SERVICES4,
     SERVICES6,
@@ -120,6 +122,7 @@ pub const ALL: [&str; 41] = [
     SERVER_LINES6,
     ADDRESSES4,
     ADDRESSES6,
+    ADDRESS_FILTER,
     ROUTES4,
     ROUTES6,
     NEXT_HOPS,

@@ -209,10 +209,7 @@ fn is_for_us<P: Packet, T: Tables>(packet: &P, tables: &T) -> bool {
     let Some(header) = packet.window::<{ ethernet::LEN }>(packet.data()) else {
         return false;
     };
-    let [one, two, three] = header.mac::<{ ethernet::DESTINATION }>();
-    let mac = u64::from(u16::from_le(one))
-        | u64::from(u16::from_le(two)) << 16
-        | u64::from(u16::from_le(three)) << 32;
+    let mac = u64::from_le(header.raw64::<{ ethernet::DESTINATION }>()) & own_mac::MASK;
     let own = tables.own_mac(own_mac::index(mac));
     own == mac || own == own_mac::ANY
 }

@@ -19,20 +19,12 @@ pub(super) fn link_len(next_hop: &NextHop) -> u32 {
     (ethernet::LEN + tags * ethernet::TAG_LEN) as u32
 }
 
-/// A MAC address in the words it is moved in.
-#[inline(always)]
-fn words(mac: [u8; 6]) -> [u16; 3] {
-    // SAFETY: both are 6 bytes of plain data.
-    unsafe { core::mem::transmute(mac) }
-}
-
 /// Writes the link header at the packet's beginning. `None`: no room.
 #[inline(always)]
 pub(super) fn write_link<P: Packet>(packet: &P, next_hop: &NextHop, ether_type: u16) -> Option<()> {
     let data = packet.data();
     let header = packet.window::<{ ethernet::LEN }>(data)?;
-    header.set_mac::<{ ethernet::DESTINATION }>(words(next_hop.destination));
-    header.set_mac::<{ ethernet::SOURCE }>(words(next_hop.source));
+    header.set_macs(next_hop.macs());
     if next_hop.vlan[1] == 0 {
         header.set_be16::<{ ethernet::TYPE }>(ether_type);
     } else if next_hop.vlan[0] == 0 {

@@ -1,6 +1,7 @@
 //! The director's programs: a thin shell that gives the packet path the real BPF maps.
 #![no_std]
 #![no_main]
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 #![expect(
     missing_docs,
     unreachable_pub,
@@ -15,7 +16,7 @@ use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
 use xdp_ebpf::family::{V4, V6};
 use xdp_ebpf::kernel::Frame;
-use xdp_ebpf::layout::{self, Learn, LeaseOrder, Reason, limits};
+use xdp_ebpf::layout::{self, Learn, LeaseOrder, Reason, Stage, limits};
 use xdp_ebpf::path::{self, Verdict};
 use xdp_ebpf::reach::{Exact, Ranged};
 use xdp_ebpf::tables::Tables as _;
@@ -253,12 +254,47 @@ fn finish(frame: &Frame, verdict: Verdict) -> u32 {
             xdp_action::XDP_DROP
         }
         Verdict::Continue(stage) => {
-            maps::tail_call(frame.context(), stage);
+            go_to(frame.context(), stage);
             // Comes back only if the program is not there.
             Maps.count(Reason::StageMissing);
             xdp_action::XDP_DROP
         }
     }
+}
+
+/// Goes to a stage, each by a call of its own ([`maps::tail_call`]).
+#[inline(always)]
+fn go_to(context: &XdpContext, stage: Stage) {
+    macro_rules! each {
+        ($($name:ident),+) => {
+            match stage {
+                $(Stage::$name => maps::tail_call::<{ Stage::$name as u32 }>(context),)+
+            }
+        };
+    }
+    each!(
+        Ipv6,
+        Icmp,
+        Icmp6,
+        First,
+        First6,
+        Later,
+        Later6,
+        Answer,
+        Schedule,
+        Schedule6,
+        Deliver,
+        Deliver6,
+        Ranged,
+        Ranged6,
+        IcmpRanged,
+        Icmp6Ranged,
+        ScheduleRanged,
+        Schedule6Ranged,
+        FirstRanged,
+        First6Ranged,
+        Fence
+    );
 }
 
 /// Nothing here panics; the compiler wants to know what would happen.
