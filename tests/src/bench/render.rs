@@ -82,6 +82,9 @@ pub fn table(report: &Report) -> String {
         for note in &suite.notes {
             let _ = writeln!(text, "  {note}");
         }
+        if let Some(why) = &suite.failure {
+            let _ = writeln!(text, "  FAILED: {why}");
+        }
         text.push('\n');
     }
     text + &conclusion(report)
@@ -95,6 +98,12 @@ fn conclusion(report: &Report) -> String {
         report.count(Verdict::Missed),
         report.count(Verdict::Undecided)
     );
+    for (suite, why) in report.failures() {
+        let _ = writeln!(
+            text,
+            "  not measured, and none of its goals: {suite}: {why}"
+        );
+    }
     let rounds: usize = report.rows().map(|(_, row)| row.rounds).sum();
     let counted = report.rows().filter_map(|(_, row)| row.judged());
     let discarded = rounds.saturating_sub(counted.map(|judged| judged.samples).sum());
@@ -247,6 +256,7 @@ mod tests {
                     Row::exact("t", "time", "ms", 61.0, Some(Goal::AtMost(50.0))),
                 ],
                 notes: vec!["a note".to_owned()],
+                failure: None,
             }],
         }
     }
@@ -269,6 +279,22 @@ Rounds of all rows: 15, of which 4 were discarded: the machine was slow.
   MISSED: packet/t: 61.00 ms (of half of the rounds 61.00 to 61.00), goal ≤ 50
 ";
         assert_eq!(table(&report()), expected);
+    }
+
+    #[test]
+    fn what_failed_is_in_the_verdict() {
+        let mut report = report();
+        report.suites.push(Suite {
+            name: "live".to_owned(),
+            failure: Some("frames are lost".to_owned()),
+            ..Suite::default()
+        });
+        let expected = "\
+Goals: 1 met, 2 missed, 1 undecided.
+  not measured, and none of its goals: live: frames are lost
+";
+        assert!(conclusion(&report).starts_with(expected));
+        assert!(table(&report).contains("\nlive\n  FAILED: frames are lost\n"));
     }
 
     #[test]
@@ -307,7 +333,7 @@ Rounds of all rows: 15, of which 4 were discarded: the machine was slow.
         report.suites.push(Suite {
             name: "another one, of the same line".to_owned(),
             rows: vec![more],
-            notes: vec![],
+            ..Suite::default()
         });
         let expected = vec![("TUN".to_owned(), vec![(1.0, 40.0), (16_000.0, 40.0)])];
         assert_eq!(series(&report), expected);

@@ -23,6 +23,9 @@ pub struct Suite {
     pub rows: Vec<Row>,
     /// What one should know when reading them.
     pub notes: Vec<String>,
+    /// Why it was not measured.
+    #[serde(default)]
+    pub failure: Option<String>,
 }
 
 /// A line of the table.
@@ -148,6 +151,20 @@ impl Row {
 }
 
 impl Report {
+    /// What is said of the run.
+    #[must_use]
+    pub fn circumstance(&self, what: &str) -> Option<&str> {
+        let mut said = self.circumstances.iter();
+        said.find(|(name, _)| name == what)
+            .map(|(_, value)| value.as_str())
+    }
+
+    /// What was not measured, and why.
+    pub fn failures(&self) -> impl Iterator<Item = (&str, &str)> {
+        let suites = self.suites.iter();
+        suites.filter_map(|suite| Some((suite.name.as_str(), suite.failure.as_deref()?)))
+    }
+
     /// All rows, with the names of their suites.
     pub fn rows(&self) -> impl Iterator<Item = (&str, &Row)> {
         self.suites
@@ -238,7 +255,7 @@ mod tests {
             suites: vec![Suite {
                 name: suite.to_owned(),
                 rows,
-                notes: vec![],
+                ..Suite::default()
             }],
         }
     }

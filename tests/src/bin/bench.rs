@@ -89,16 +89,24 @@ fn run(cli: &Cli) -> Result<()> {
         circumstances: circumstances(options),
         suites: Vec::new(),
     };
-    let mut failed = Vec::new();
+    if let (Some(base), Some(file)) = (&base, &cli.compare) {
+        let (then, now) = (base.circumstance(EXTENT), report.circumstance(EXTENT));
+        ensure!(
+            then == now,
+            "{} is of a run that was {}, and this one is {}: they measure other numbers of flows. Compare with one of the same extent",
+            file.display(),
+            then.unwrap_or("of unknown extent"),
+            now.unwrap_or("of unknown extent")
+        );
+    }
     for suite in wanted(&cli.suites) {
         eprintln!("==> {}: {}", suite.name, suite.about);
         let done = measured(suite, options).unwrap_or_else(|error| {
             eprintln!("error: suite {}: {error:#}", suite.name);
-            failed.push(suite.name);
             Suite {
                 name: suite.name.to_owned(),
-                rows: Vec::new(),
-                notes: vec![format!("FAILED: {error:#}")],
+                failure: Some(format!("{error:#}")),
+                ..Suite::default()
             }
         });
         report.suites.push(done);
@@ -119,6 +127,7 @@ fn run(cli: &Cli) -> Result<()> {
             cli.compare.as_deref().unwrap_or(Path::new("")).display()
         );
     }
+    let failed: Vec<_> = report.failures().map(|(suite, _)| suite).collect();
     ensure!(
         failed.is_empty(),
         "not measured: {}; the others were",
@@ -178,6 +187,9 @@ fn write(directory: &Path, report: &Report) -> Result<()> {
     )
 }
 
+/// Which circumstance tells quick runs from full ones.
+const EXTENT: &str = "extent";
+
 /// What one needs to know to read the figures.
 fn circumstances(options: Options) -> Vec<(String, String)> {
     let line = |file: &str, prefix: &str| {
@@ -209,7 +221,7 @@ fn circumstances(options: Options) -> Vec<(String, String)> {
         ),
         ("seconds since 1970", now.to_string()),
         (
-            "extent",
+            EXTENT,
             if options.quick { "quick" } else { "full" }.to_owned(),
         ),
     ]

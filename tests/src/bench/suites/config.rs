@@ -90,6 +90,7 @@ pub fn run(options: &Options) -> Result<Suite> {
             "From the text until the packet path has it, as `director status` says; without the kernel's verification of the programs, which comes before. All real servers are checked and up.".to_owned(),
             format!("Each round is another director, and the median of {RELOADS} of its reloads."),
         ],
+        ..Suite::default()
     })
 }
 

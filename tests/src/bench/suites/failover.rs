@@ -70,5 +70,6 @@ pub fn run(options: &Options) -> Result<Suite> {
         notes: vec![
             "DR; keepalive 100 ms, deadtime 300 ms, two links; a client behind a router, which requests every 4 ms or as soon as a request has failed (40 ms).".to_owned(),
         ],
+        ..Suite::default()
     })
 }

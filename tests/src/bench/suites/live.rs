@@ -9,9 +9,9 @@ use super::{answers, named};
 use crate::bench::Options;
 use crate::bench::live::{Forwarder, Live};
 use crate::bench::machine::gross;
-use crate::bench::report::{Point, Question, Suite};
+use crate::bench::report::{Point, Question, Row, Suite};
 use crate::bench::rounds::{self, Extent, Turn};
-use crate::bench::statistics::{Cell, Round};
+use crate::bench::statistics::{Cell, Round, Sifted};
 use crate::bench::verdict::Goal;
 
 /// In the order of the contenders.
@@ -65,11 +65,13 @@ pub fn run(options: &Options) -> Result<Suite> {
         })?;
         let rounds = with_net(&gross(&rounds));
         rows.append(&mut answers(&questions(count, contenders), &rounds));
+        rows.extend(undecided(count, contenders));
     }
     Ok(Suite {
         name: "live".to_owned(),
         rows,
         notes,
+        ..Suite::default()
     })
 }
 
@@ -149,6 +151,15 @@ fn questions(count: u32, contenders: usize) -> Vec<Question> {
     all
 }
 
+/// The goal of those questions that cannot be asked without nftables.
+fn undecided(count: u32, contenders: usize) -> Option<Row> {
+    let missing = questions(count, FORWARDERS.len()).into_iter();
+    let mut missing = missing.filter(|it| contenders <= NFTABLES && it.goal.is_some());
+    missing
+        .next()
+        .map(|question| Row::answer(&question, &Sifted::new(&[])))
+}
+
 /// How long a fixed piece of work takes, in nanoseconds a turn: by the time that this thread runs, as frames are measured.
 fn speed() -> Result<f64> {
     use crate::bench::rig::thread_time_ns;
@@ -166,7 +177,7 @@ fn speed() -> Result<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::statistics::Sifted;
+    use crate::bench::verdict::Verdict;
 
     fn cell(floor: f64, cost: f64) -> Cell {
         Cell {
@@ -204,5 +215,14 @@ mod tests {
             let asked: Vec<usize> = questions.iter().map(|it| it.contender).collect();
             assert_eq!(asked, expected);
         }
+    }
+
+    #[test]
+    fn a_goal_beside_nobody_is_undecided() {
+        let row = undecided(FLOWS_OF_GOAL, NFTABLES).unwrap();
+        assert_eq!(row.name, "nftables-1k");
+        assert_eq!(row.verdict, Some(Verdict::Undecided));
+        assert_eq!(undecided(FLOWS_OF_GOAL, FORWARDERS.len()), None);
+        assert_eq!(undecided(1, NFTABLES), None);
     }
 }

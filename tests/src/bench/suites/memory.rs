@@ -62,6 +62,7 @@ pub fn run(_options: &Options) -> Result<Suite> {
             "Of connection tables for a million, as the kernel accounts for them (memlock)."
                 .to_owned(),
         ],
+        ..Suite::default()
     })
 }
 

@@ -160,5 +160,6 @@ pub fn run(options: &Options) -> Result<Suite> {
         name: "packet".to_owned(),
         rows,
         notes: vec!["One flow. Net of a program that sends at once; ratios to the same yardstick throughout.".to_owned()],
+        ..Suite::default()
     })
 }

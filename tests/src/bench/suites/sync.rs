@@ -145,5 +145,6 @@ pub fn run(options: &Options) -> Result<Suite> {
             "The last one: of all steps of 5 ms the one whose connections were at the peer latest."
                 .to_owned(),
         ],
+        ..Suite::default()
     })
 }

@@ -51,6 +51,7 @@ pub fn run(options: &Options) -> Result<Suite> {
         notes: vec![
             "A running director does a pass in ten slices, about a second altogether. Tables of two CPUs, all connections in use.".to_owned(),
         ],
+        ..Suite::default()
     })
 }
 

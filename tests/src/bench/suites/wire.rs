@@ -20,6 +20,7 @@ pub fn run(options: &Options) -> Result<Suite> {
         name: "wire".to_owned(),
         rows: through(options, &[Load::Stream, Load::Requests])?,
         notes: notes(),
+        ..Suite::default()
     })
 }
 
