@@ -58,6 +58,11 @@ pub fn run(options: &RunOptions) -> anyhow::Result<()> {
 /// The signals that a director knows.
 struct Signals {
     hangup: Signal,
+    end: End,
+}
+
+/// Those that end it.
+struct End {
     terminate: Signal,
     interrupt: Signal,
 }
@@ -67,9 +72,21 @@ impl Signals {
         let listen = |kind| signal(kind).context("cannot listen for signals");
         Ok(Self {
             hangup: listen(SignalKind::hangup())?,
-            terminate: listen(SignalKind::terminate())?,
-            interrupt: listen(SignalKind::interrupt())?,
+            end: End {
+                terminate: listen(SignalKind::terminate())?,
+                interrupt: listen(SignalKind::interrupt())?,
+            },
         })
+    }
+}
+
+impl End {
+    /// Waits until the director is told to stop.
+    async fn told(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
     }
 }
 
@@ -101,7 +118,7 @@ async fn run_loop(options: &RunOptions) -> anyhow::Result<()> {
     serve(&mut node, &mut watch, &mut control, &mut signals, &held).await;
     drop(held);
     // First, so that another node serves the addresses before this one forgets how.
-    node.heartbeat.stop();
+    node.heartbeat.stop_unless(signals.end.told()).await;
     node.sync.stop();
     tracing::info!("stopping: detaching and removing all tables");
     node.end_resize().await;
@@ -135,8 +152,7 @@ async fn serve(
         (ticks(PROBE_TICK), ticks(WALK_TICK), ticks(CLOCK_TICK));
     loop {
         tokio::select! {
-            _ = signals.terminate.recv() => return,
-            _ = signals.interrupt.recv() => return,
+            () = signals.end.told() => return,
             _ = signals.hangup.recv() => node.reload(None),
             loaded = reload::next(&mut node.loading) => node.on_loaded(loaded),
             events = watch.next() => follow(node, events).await,

@@ -267,12 +267,35 @@ impl Heartbeat {
 
     /// Gives everything up in order; the others are told first. Waits until that is done, programs of groups included.
     pub(super) fn stop(&mut self) {
-        if let Some(running) = self.running.take() {
-            self.gate.with(|gated| gated.node = None);
-            drop(running.watchdog);
+        if let Some(node) = self.release() {
             // Whoever has a question to it meanwhile holds it as well, and is answered or refused.
-            running.node.stop_and_wait();
+            node.stop_and_wait();
         }
+    }
+
+    /// The same at the director's end, while the runtime goes on. Told to stop `again`, it waits for no program any more.
+    pub(super) async fn stop_unless(&mut self, again: impl Future<Output = ()>) {
+        let Some(node) = self.release() else { return };
+        // Both fail only once the heartbeat has ended.
+        let _ = node.stop();
+        let ended = Arc::clone(&node);
+        let ended = tokio::task::spawn_blocking(move || ended.stop_and_wait());
+        tokio::select! {
+            // It does not panic: it polls.
+            _ = ended => {}
+            () = again => {
+                tracing::warn!("told to stop a second time: programs that run are not waited for");
+                let _ = node.stop_now();
+                node.stop_and_wait();
+            }
+        }
+    }
+
+    /// From here on nothing of this director speaks to its node.
+    fn release(&mut self) -> Option<Arc<node::Node>> {
+        let running = self.running.take()?;
+        self.gate.with(|gated| gated.node = None);
+        Some(running.node)
     }
 }
 

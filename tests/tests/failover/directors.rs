@@ -358,6 +358,25 @@ fn keys_change_while_both_run() {
     waited.unwrap_or_else(|error| panic!("{error:#}\n{}", pair.logs()));
 }
 
+/// Told to stop, a director waits for what its groups run; told a second time, it does not.
+#[test]
+#[ignore = "needs root, network namespaces and BPF: cargo xtask test runs it"]
+fn in_a_hurry() {
+    let programs = "    timeout: 2m\n    on_backup: [/bin/sleep, '100']\n";
+    let mut pair = Pair::up(Runs::Director, &[QUICK, BOTH_CABLES, ONE_GROUP, programs]);
+    pair.wait_role(Host::Director, "web", "primary");
+    pair.signal(Host::Director, Signal::SIGTERM);
+    let released = wait_until("the address is released", PATIENCE, || {
+        anyhow::ensure!(!pair.has_address(Host::Director), "it is there");
+        Ok(())
+    });
+    released.unwrap_or_else(|error| panic!("{error:#}\n{}", pair.logs()));
+    let what = "programs that run are not waited for";
+    assert!(!pair.logs().contains(what), "{}", pair.logs());
+    // It has PATIENCE, less than the program.
+    pair.end(Host::Director, Signal::SIGTERM);
+}
+
 fn ordered(pair: &mut Pair) {
     let primary = pair.wait_settled("web");
     pair.command(primary, &["standby"]).unwrap();
