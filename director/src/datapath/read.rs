@@ -21,6 +21,9 @@ use crate::plan::{Share, Tables};
 /// Destinations whose counters are read by one call of the kernel.
 const COUNTERS_AT_ONCE: usize = 1024;
 
+/// Some elements of a map, and what the next ones come after; `None`: there are no others.
+type Batch<T> = (Vec<T>, Option<u32>);
+
 impl Maps {
     /// Reads everything back that the director writes.
     ///
@@ -186,6 +189,21 @@ impl Maps {
             .map_err(failed("read", maps::TEMPLATES))
     }
 
+    /// As [`Self::templates`], a few of them at a time: those after `after`, which is what the call before gave; `None`: the
+    /// first. Gives `None` with the last ones.
+    ///
+    /// # Errors
+    /// When the kernel refuses a read.
+    pub fn some_templates(
+        &self,
+        after: Option<u32>,
+        most: usize,
+    ) -> Result<Batch<(TemplateKey, Template)>, DatapathError> {
+        let (some, next) = batch(&self.templates, maps::TEMPLATES, after, most)?;
+        let some = some.map(|(key, template)| (key.0, template.0));
+        Ok((some.collect(), next))
+    }
+
     /// What persistence remembers of a client.
     #[must_use]
     pub fn template(&self, key: &TemplateKey) -> Option<Template> {
@@ -209,24 +227,21 @@ impl Maps {
         )
     }
 
-    /// Addresses that `lblc` and `lblcr` remember.
+    /// Addresses that `lblc` and `lblcr` remember, and when each was last used by the table clock: a few at a time, as
+    /// [`Self::some_templates`].
     ///
     /// # Errors
     /// When the kernel refuses a read.
-    pub fn locality_keys(&self) -> Result<Vec<LocalityKey>, DatapathError> {
-        self.localities
-            .keys()
-            .map(|key| key.map(|key| key.0))
-            .collect::<Result<_, _>>()
-            .map_err(failed("read", maps::LOCALITIES))
-    }
-
-    /// When what `lblc` or `lblcr` remembers of an address was last used, by the table clock.
-    #[must_use]
-    pub fn locality_seen_s(&self, key: &LocalityKey) -> Option<u32> {
-        let words = self.localities.get(&Plain(*key), 0).ok()?;
+    pub fn some_localities(
+        &self,
+        after: Option<u32>,
+        most: usize,
+    ) -> Result<Batch<(LocalityKey, u32)>, DatapathError> {
+        let (some, next) = batch(&self.localities, maps::LOCALITIES, after, most)?;
         // Written from 32 bits.
-        Some(words[offset_of!(Locality, seen_s) / 8] as u32)
+        let seen_s = |words: LocalityWords| words[offset_of!(Locality, seen_s) / 8] as u32;
+        let some = some.map(|(key, words)| (key.0, seen_s(words)));
+        Ok((some.collect(), next))
     }
 
     /// Has `lblc` and `lblcr` forget an address.
@@ -349,6 +364,25 @@ pub(super) fn contents<K: aya::Pod, V: aya::Pod, Key: Ord, Value>(
         .map(|entry| entry.map(|(k, v)| (key(k), value(v))))
         .collect::<Result<_, _>>()
         .map_err(failed("read", name))
+}
+
+/// Some elements of a hash map by one call of the kernel: one for each of thousands would hold up what else the main loop
+/// does.
+fn batch<K: aya::Pod + Default, V: aya::Pod + Default>(
+    map: &HashMap<MapData, K, V>,
+    name: &'static str,
+    after: Option<u32>,
+    most: usize,
+) -> Result<(impl Iterator<Item = (K, V)>, Option<u32>), DatapathError> {
+    let (mut keys, mut values) = (vec![K::default(); most], vec![V::default(); most]);
+    let (read, next) = sys::read_hash_batch(
+        IterableMap::map(map).fd().as_fd(),
+        after,
+        &mut keys,
+        &mut values,
+    )
+    .map_err(|source| failed("read", name)(MapError::IoError(source)))?;
+    Ok((keys.into_iter().zip(values).take(read), next))
 }
 
 fn ranges<K: super::plain::PlainData + Ord>(

@@ -91,6 +91,39 @@ pub(super) fn read_batch<V: aya::Pod>(
     read.map(|()| u32::from_ne_bytes([a, b, c, d]) as usize)
 }
 
+/// Reads elements of a hash map, as many as there is room for in `keys`. Gives how many that were, and what the next call
+/// goes on after; `None`: these were the last.
+///
+/// It goes by the map's buckets, so that whatever is added or removed between two calls, what stays is read, and read once.
+pub(super) fn read_hash_batch<K: aya::Pod, V: aya::Pod>(
+    map: BorrowedFd<'_>,
+    after: Option<u32>,
+    keys: &mut [K],
+    values: &mut [V],
+) -> io::Result<(usize, Option<u32>)> {
+    let room = u32::try_from(keys.len().min(values.len())).map_err(io::Error::other)?;
+    // The number of a bucket, whatever the keys are (`__htab_map_lookup_and_delete_batch` in `kernel/bpf/hashtab.c`).
+    let (before, mut next) = (after.unwrap_or_default(), 0_u32);
+    let mut attributes = [
+        after.map_or(0, |_| (&raw const before) as u64),
+        (&raw mut next) as u64,
+        keys.as_mut_ptr() as u64,
+        values.as_mut_ptr() as u64,
+        pair(room, number(map)),
+        0,
+        0,
+    ];
+    let is_last = match bpf(BPF_MAP_LOOKUP_BATCH, &mut attributes) {
+        Ok(_) => false,
+        // The end of the map; what was read until then is there.
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => true,
+        Err(error) => return Err(error),
+    };
+    let [a, b, c, d, ..] = attributes[4].to_ne_bytes();
+    let read = u32::from_ne_bytes([a, b, c, d]) as usize;
+    Ok((read, (!is_last).then_some(next)))
+}
+
 /// Writes elements of an array map, from `first` on. Each for itself: a reader meanwhile sees some of them.
 pub(super) fn write_batch(map: BorrowedFd<'_>, first: u32, values: &[u32]) -> io::Result<()> {
     let keys: Vec<u32> = (first..).take(values.len()).collect();

@@ -170,6 +170,7 @@ async fn serve(
             () = yield_now(), if node.health.is_behind() => node.write_standings(),
             _ = walks.tick() => {
                 node.walk();
+                node.look_after_templates();
                 node.forget_localities();
             }
             question = control.next() => match question {

@@ -14,20 +14,21 @@ use crate::upkeep::templates;
 
 /// How often addresses are looked through.
 const PERIOD: Duration = Duration::from_secs(60);
-/// Addresses looked at in one turn: each is a call of the kernel, so these are about a millisecond.
+/// Addresses looked at in one turn: those that go are a call of the kernel each, so these are about a millisecond.
 const AT_ONCE: usize = 1024;
 
-/// Addresses that are still to be looked at, and when all are looked through next.
+/// Where the look through all addresses is, and when the next one begins.
 #[derive(Debug)]
 pub(super) struct Localities {
-    left: Vec<LocalityKey>,
+    /// What it goes on after; none: it has not begun.
+    after: Option<u32>,
     due: Instant,
 }
 
 impl Localities {
     pub(super) fn new(now: Instant) -> Self {
         Self {
-            left: Vec::new(),
+            after: None,
             due: now + PERIOD,
         }
     }
@@ -46,26 +47,23 @@ impl Node {
     /// is decided anew by the next connection.
     pub(super) fn forget_localities(&mut self) {
         let begun = Instant::now();
-        if self.localities.left.is_empty() {
+        if self.localities.after.is_none() {
             if begun < self.localities.due {
                 return;
             }
-            match self.datapath.maps.locality_keys() {
-                Ok(keys) => self.localities.left = keys,
-                Err(error) => tracing::warn!("{error}"),
-            }
             self.localities.due = begun + PERIOD;
-            return;
         }
+        let maps = &mut self.datapath.maps;
+        let some = match maps.some_localities(self.localities.after.take(), AT_ONCE) {
+            Ok((some, next)) => {
+                self.localities.after = next;
+                some
+            }
+            Err(error) => return tracing::warn!("{error}"),
+        };
         let now_s = self.tables.settings.now_s;
-        let rest = self.localities.left.len().saturating_sub(AT_ONCE);
-        for key in self.localities.left.split_off(rest) {
-            let maps = &mut self.datapath.maps;
-            let is_idle = || {
-                let seen_s = maps.locality_seen_s(&key);
-                seen_s.is_some_and(|seen_s| templates::is_locality_idle(seen_s, now_s))
-            };
-            if (is_orphan(&self.tables, &key) || is_idle())
+        for (key, seen_s) in some {
+            if (is_orphan(&self.tables, &key) || templates::is_locality_idle(seen_s, now_s))
                 && let Err(error) = maps.remove_locality(key)
             {
                 tracing::warn!("{error}");

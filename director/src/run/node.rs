@@ -1,13 +1,13 @@
 //! What the running director knows and does. The event loop says when.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Context;
-use xdp_ebpf::layout::{Template, TemplateKey, destination};
+use xdp_ebpf::layout::destination;
 
 use super::gone::gone;
 use super::health::Health;
@@ -19,6 +19,7 @@ use super::resize::Resize;
 use super::sync::Sync;
 use super::system;
 use super::telling::Telling;
+use super::templates::Templates;
 use super::times::{Times, milliseconds};
 use super::watch::{Stamp, Watch};
 use crate::config::{Config, Reader};
@@ -91,10 +92,7 @@ pub(super) struct Node {
     loads_meanwhile: loads::Snapshot,
     /// What was removed and the last pass found unused.
     unused: Unused,
-    /// When templates are looked through next.
-    pub(super) templates_due: Instant,
-    /// Templates whose time has passed, while a pass looks for their connections.
-    pub(super) idle_templates: HashMap<TemplateKey, Template>,
+    pub(super) templates: Templates,
     pub(super) localities: Localities,
     /// Whether upkeep has been told what is gone by the tables as they are.
     pub(super) gone_is_told: bool,
@@ -198,8 +196,7 @@ impl Node {
             rates: Rates::default(),
             loads_meanwhile: loads::Snapshot::default(),
             unused: Unused::default(),
-            templates_due: Instant::now(),
-            idle_templates: HashMap::new(),
+            templates: Templates::new(Instant::now()),
             localities: Localities::new(Instant::now()),
             gone_is_told: false,
             in_force: false,
@@ -252,7 +249,7 @@ impl Node {
         self.gone_is_told = false;
         self.marks.begin_anew();
         // Nothing is known yet of what these tables have no connections of.
-        self.idle_templates.clear();
+        self.templates.begin_anew();
         self.unused = Unused::default();
     }
 

@@ -92,6 +92,8 @@ impl Node {
         done("tables are written");
         self.drain_deadline_s = self.overrides.next_deadline_s(system::unix_s());
         self.upkeep.set_rules(self.rules(config));
+        self.templates
+            .set_timeouts(self.persistence_timeouts(config));
         self.datapath.attach(&config.interfaces)?;
         Ok(())
     }

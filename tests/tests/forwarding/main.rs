@@ -16,6 +16,7 @@ mod methods;
 mod on_change;
 mod operators;
 mod others;
+mod persistent;
 mod scale;
 mod schedulers;
 mod site;
