@@ -8,6 +8,7 @@
 //! ```
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use super::machine::{State, Verdict};
@@ -121,17 +122,42 @@ pub struct Standings(pub Vec<ServiceStanding>);
 pub struct Memory {
     /// Whether the quorum was reached; none before the first judgement.
     has_quorum: Option<bool>,
-    /// Real servers that came up again and when, by their place in the service.
-    slow: BTreeMap<usize, Instant>,
-    /// What was found of them the last time.
-    states: Vec<State>,
+    servers: BTreeMap<Member, Remembered>,
+}
+
+/// A real server of a service, wherever it stands in the list: a reload may put others before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Member {
+    address: IpAddr,
+    port: Option<u16>,
+    is_fallback: bool,
+}
+
+/// What is remembered of a real server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Remembered {
+    /// What was found of it the last time.
+    state: State,
+    /// When it came up again, while its slow start is under way.
+    started: Option<Instant>,
+}
+
+impl Member {
+    const fn of(server: &RealServer, is_fallback: bool) -> Self {
+        Self {
+            address: server.address,
+            port: server.port,
+            is_fallback,
+        }
+    }
 }
 
 impl Memory {
-    /// What was found of the real servers the last time, by their place in the service.
+    /// What was found of a real server the last time.
     #[must_use]
-    pub fn states(&self) -> &[State] {
-        &self.states
+    pub fn state(&self, server: &RealServer, is_fallback: bool) -> Option<State> {
+        let remembered = self.servers.get(&Member::of(server, is_fallback));
+        remembered.map(|it| it.state)
     }
 }
 
@@ -165,9 +191,8 @@ pub fn judge(
     let mut servers = Vec::with_capacity(circumstances.found.len());
     let mut weight_up = 0_u64;
     let unknown = Found::default();
-    memory
-        .states
-        .resize(service.all_servers().count(), State::Unchecked);
+    // Those that are in the list no more are forgotten.
+    let before = std::mem::take(&mut memory.servers);
     for (place, server) in service.all_servers().enumerate() {
         let found = circumstances.found.get(place).unwrap_or(&unknown);
         let said = circumstances
@@ -178,10 +203,17 @@ pub fn judge(
             found,
             circumstances.stayed.get(place) == Some(&true),
         );
-        let started = slow_start(memory, place, found, health, circumstances.now);
+        let is_real = place < service.real_servers.len();
+        let member = Member::of(server, !is_real);
+        let remembered = before.get(&member).copied().unwrap_or_default();
+        let started = slow_start(remembered, found, health, circumstances.now);
+        let now = Remembered {
+            state: found.state,
+            started,
+        };
+        memory.servers.insert(member, now);
         let mut effective = by_agent(said, found.said);
         if is_up {
-            let is_real = place < service.real_servers.len();
             // One whose agent wants no clients is not who answers them.
             let is_idle = found.said.and_then(|said| said.percent) == Some(0);
             if is_real && !is_idle {
@@ -275,30 +307,17 @@ fn quorum(health: &Health, before: Option<bool>, weight: u64) -> bool {
 }
 
 /// When a real server's slow start began, if it is under way: it was down, and then came up.
-fn slow_start(
-    memory: &mut Memory,
-    place: usize,
-    found: &Found,
-    health: &Health,
-    now: Instant,
-) -> Option<Instant> {
-    let before = memory.states.get(place).copied().unwrap_or_default();
-    if let Some(state) = memory.states.get_mut(place) {
-        *state = found.state;
-    }
-    if found.state != State::Up || health.slow_start_s == 0 {
-        memory.slow.remove(&place);
+fn slow_start(before: Remembered, found: &Found, health: &Health, now: Instant) -> Option<Instant> {
+    if found.state != State::Up {
         return None;
     }
-    if before == State::Down {
-        memory.slow.insert(place, found.since.unwrap_or(now));
-    }
-    let started = *memory.slow.get(&place)?;
-    if now.saturating_duration_since(started) >= Duration::from_secs(health.slow_start_s.into()) {
-        memory.slow.remove(&place);
-        return None;
-    }
-    Some(started)
+    let started = if before.state == State::Down {
+        Some(found.since.unwrap_or(now))
+    } else {
+        before.started
+    };
+    let time = Duration::from_secs(health.slow_start_s.into());
+    started.filter(|started| now.saturating_duration_since(*started) < time)
 }
 
 /// Percent of its weight that a real server gets.

@@ -109,10 +109,10 @@ impl Health {
     pub(super) fn stay_in_service(&mut self, config: &Config) {
         let mut in_service = InService::default();
         for service in &config.services {
-            let states = self.memories.get(&service.name).map(Memory::states);
+            let memory = self.memories.get(&service.name);
             for (place, server) in service.all_servers().enumerate() {
-                let state = states.and_then(|states| states.get(place));
-                let is_in = match state {
+                let is_fallback = place >= service.real_servers.len();
+                let is_in = match memory.and_then(|memory| memory.state(server, is_fallback)) {
                     Some(State::Up) => true,
                     Some(State::Down) | None => false,
                     Some(State::Unchecked) => {

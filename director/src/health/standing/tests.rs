@@ -188,6 +188,84 @@ fn a_recovered_server_starts_slowly() {
     assert_eq!(new.shown("UUU", 1), "200 100 0!");
 }
 
+/// What is remembered is of a real server, not of its place: a reload may put others there.
+#[test]
+fn a_slow_start_goes_with_its_server() {
+    let with = |real_servers: &str, fallback_servers: &str| {
+        let text = format!(
+            "interfaces: [eth0]\nservices: [{{address: 192.0.2.10, port: 80, check: connect, slow_start: 100s, \
+             real_servers: [{real_servers}], fallback_servers: [{fallback_servers}]}}]\n"
+        );
+        let config =
+            config::parse("test.yaml", &text).unwrap_or_else(|error| panic!("{error}\n{text}"));
+        config.services.into_iter().next().unwrap()
+    };
+    let (a, b, x) = ("10.0.0.1", "10.0.0.2", "10.0.0.9");
+    let local = "127.0.0.1";
+    // (lists before and after a reload, what is found at 0 s and at 10 s before it, and at 60 s after it, weights then; 50
+    // is that of one that began at 10 s)
+    type Lists = (String, &'static str);
+    let cases: [(Lists, [&str; 2], Lists, &str, &str); 6] = [
+        // The one that recovered is gone, and the other has its place.
+        (
+            (format!("{a}, {b}"), local),
+            ["DUU", "UUU"],
+            (b.to_owned(), local),
+            "UU",
+            "100 0!",
+        ),
+        // Another one stands before it.
+        (
+            (format!("{a}, {b}"), local),
+            ["DUU", "UUU"],
+            (format!("{x}, {a}, {b}"), local),
+            "UUUU",
+            "100 50 100 0!",
+        ),
+        // It was down, and recovers behind another one.
+        (
+            (format!("{a}, {b}"), local),
+            ["UUU", "DUU"],
+            (format!("{b}, {a}"), local),
+            "UUU",
+            "100 1 0!",
+        ),
+        // The same address with another port is another one.
+        (
+            (format!("{a}, {b}"), local),
+            ["DUU", "UUU"],
+            (format!("\"{a}:8080\", {b}"), local),
+            "UUU",
+            "100 100 0!",
+        ),
+        // As a fallback server it is another one.
+        (
+            (format!("{a}, {b}"), local),
+            ["DUU", "UUU"],
+            (b.to_owned(), a),
+            "DU",
+            "0! 100 *",
+        ),
+        // Nothing has changed.
+        (
+            (format!("{a}, {b}"), local),
+            ["DUU", "UUU"],
+            (format!("{a}, {b}"), local),
+            "UUU",
+            "50 100 0!",
+        ),
+    ];
+    for (before, found, after, then, expected) in cases {
+        let mut judge = Judge::new("");
+        judge.service = with(&before.0, before.1);
+        for (passed_s, found) in [0, 10].into_iter().zip(found) {
+            judge.shown(found, passed_s);
+        }
+        judge.service = with(&after.0, after.1);
+        assert_eq!(judge.shown(then, 60), expected, "{before:?} {after:?}");
+    }
+}
+
 #[test]
 fn agents_and_operators_have_their_say() {
     let said = |percent, administrative| Said {
@@ -360,6 +438,7 @@ proptest! {
         turns in proptest::collection::vec("[UD?]{3}", 1..12),
         quorum in 0u32..5,
         hysteresis in 0u32..3,
+        slow_start_s in 0u16..3,
         quiesces in any::<bool>(),
     ) {
         let on_down = if quiesces { "quiesce" } else { "remove" };
@@ -367,9 +446,10 @@ proptest! {
         // Those too that no configuration may have: operators change weights.
         judge.service.health.quorum = quorum;
         judge.service.health.hysteresis = hysteresis;
-        for turn in turns {
-            let found = states(&turn, judge.start);
-            let (standing, _) = judge.found(&found, 0);
+        judge.service.health.slow_start_s = slow_start_s;
+        for (turn, passed_s) in turns.into_iter().zip(0..) {
+            let found = states(&turn, judge.start + Duration::from_secs(passed_s));
+            let (standing, _) = judge.found(&found, passed_s);
             for (effective, state) in standing.servers.iter().zip(turn.chars()) {
                 prop_assert!(effective.weight == 0 || state == 'U', "{turn}: {standing:?}");
             }
@@ -384,6 +464,58 @@ proptest! {
             if !is_real_up && is_fallback_up && quorum > 0 {
                 prop_assert!(standing.is_on_fallback, "{turn}: {standing:?}");
             }
+        }
+    }
+}
+
+proptest! {
+    /// Whatever is found whenever: who comes up after being down gets a part of its weight that only grows, is never nothing
+    /// and is all of it when the slow start is over; who was not down before gets all at once. While one is under way, and
+    /// only then, it is looked at again.
+    #[test]
+    fn a_slow_start_only_grows_and_ends(
+        turns in proptest::collection::vec(("[UD?]{2}", 0u64..30), 1..20),
+        slow_start_s in 0u16..40,
+    ) {
+        let mut judge = Judge::new("slow_start: 1s");
+        judge.service.health.slow_start_s = slow_start_s;
+        let all = [2 * scale(&judge.service), scale(&judge.service)];
+        let mut before = ['?'; 2];
+        // Since when each is what it is, whether it came up after being down, and its weight.
+        let mut known = [(0, false, 0); 2];
+        let mut now_s = 0;
+        for (turn, passed_s) in turns {
+            now_s += passed_s;
+            for (place, state) in turn.chars().enumerate() {
+                if before[place] != state {
+                    known[place] = (now_s, before[place] == 'D' && state == 'U', 0);
+                    before[place] = state;
+                }
+            }
+            let at = |passed_s| judge.start + Duration::from_secs(passed_s);
+            let found: Vec<Found> = before
+                .iter()
+                .zip(known)
+                .flat_map(|(state, (since_s, ..))| states(&state.to_string(), at(since_s)))
+                .chain([found(State::Down, judge.start)])
+                .collect();
+            let (standing, next) = judge.found(&found, now_s);
+            let mut is_under_way = false;
+            for (place, (since_s, recovered, last)) in known.into_iter().enumerate() {
+                let weight = standing.servers[place].weight;
+                let is_slow = recovered && now_s - since_s < u64::from(slow_start_s);
+                match before[place] {
+                    'U' if is_slow => {
+                        is_under_way = true;
+                        prop_assert!((1..=all[place]).contains(&weight), "{turn} {now_s}: {standing:?}");
+                        prop_assert!(weight >= last, "{turn} {now_s}: {last} before, {standing:?}");
+                    }
+                    'U' => prop_assert_eq!(weight, all[place], "{} {}: {:?}", turn, now_s, standing),
+                    _ => prop_assert_eq!(weight, 0, "{} {}: {:?}", turn, now_s, standing),
+                }
+                known[place].2 = weight;
+            }
+            prop_assert_eq!(next.is_some(), is_under_way, "{} {}", turn, now_s);
         }
     }
 }
