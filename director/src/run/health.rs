@@ -10,6 +10,7 @@ use xdp_ebpf::layout::{Destination, destination, method};
 use super::alerts::Alerts;
 use super::node::Node;
 use super::system;
+use super::unwritten::Unwritten;
 use crate::config::{Config, Method, Probe, RealServer, Tunnel, UntilChecked, VirtualService};
 use crate::control::ServerHealth;
 use crate::health::alert::engine::Teller;
@@ -43,8 +44,10 @@ pub(super) struct Health {
     dependents: HashMap<usize, Vec<usize>>,
     /// How the real servers take part.
     pub(super) standings: Standings,
-    /// Services whose standing is not in the tables yet, by their place, and since when that is so.
-    unwritten: BTreeMap<usize, Instant>,
+    /// Services that a service depends on, by their places.
+    dependencies: HashMap<usize, Vec<usize>>,
+    /// Services whose standing is not in the tables yet.
+    unwritten: Unwritten,
     /// When services, by their place, must be judged again although nothing happens.
     due: BTreeMap<usize, Instant>,
     /// Who is told of it.
@@ -54,7 +57,7 @@ pub(super) struct Health {
 impl Health {
     /// Whether there are standings that are not in the tables yet.
     pub(super) fn is_behind(&self) -> bool {
-        !self.unwritten.is_empty()
+        self.unwritten.is_waiting()
     }
 
     /// They all are.
@@ -72,7 +75,8 @@ impl Health {
             stayed: InService::default(),
             dependents: HashMap::new(),
             standings: Standings::default(),
-            unwritten: BTreeMap::new(),
+            dependencies: HashMap::new(),
+            unwritten: Unwritten::default(),
             due: BTreeMap::new(),
             alerts: Alerts::new()?,
         })
@@ -149,10 +153,12 @@ impl Health {
             .map(|(place, service)| (service.name.as_str(), place))
             .collect();
         self.dependents.clear();
+        self.dependencies.clear();
         for (place, service) in config.services.iter().enumerate() {
             for name in &service.health.depends_on {
                 if let Some(on) = places.get(name.as_str()) {
                     self.dependents.entry(*on).or_default().push(place);
+                    self.dependencies.entry(place).or_default().push(*on);
                 }
             }
         }
@@ -189,13 +195,9 @@ impl Health {
                 .all_servers()
                 .map(|server| self.stayed.contains(service, server))
                 .collect();
-            let is_up = |name: &String| {
-                let mut services = config.services.iter().zip(&self.standings.0);
-                services
-                    .find(|(service, _)| service.name == *name)
-                    .is_some_and(|(_, standing)| standing.is_up)
-            };
-            let are_dependencies_up = service.health.depends_on.iter().all(is_up);
+            let is_up = |on: &usize| self.standings.0.get(*on).is_some_and(|it| it.is_up);
+            let mut dependencies = self.dependencies.get(&place).into_iter().flatten();
+            let are_dependencies_up = dependencies.all(is_up);
             let memory = self.memories.entry(service.name.clone()).or_default();
             let (standing, due) = judge(
                 service,
@@ -410,9 +412,10 @@ impl Node {
         self.judge_services(affected, first_reached);
     }
 
-    /// What is due by time alone: slow starts.
+    /// What is due by time alone: slow starts, and what could not be written.
     pub(super) fn judge_due(&mut self) {
         let now = Instant::now();
+        self.health.unwritten.try_again(now);
         let due = self.health.due.iter().filter(|(_, due)| **due <= now);
         let due: BTreeSet<usize> = due.map(|(place, _)| *place).collect();
         if !due.is_empty() {
@@ -424,31 +427,35 @@ impl Node {
     fn judge_services(&mut self, affected: BTreeSet<usize>, since: Instant) {
         let changed = self.health.judge(&self.config, &self.overrides, affected);
         for place in changed {
-            self.health.unwritten.entry(place).or_insert(since);
+            self.health.unwritten.add(place, since);
         }
         self.write_standings();
     }
 
     /// Writes how some services' real servers take part now. Where there are more, the loop comes back for them.
     pub(super) fn write_standings(&mut self) {
-        let mut places = Vec::new();
-        let mut since = None;
-        while places.len() < SERVICES_AT_ONCE
-            && let Some((place, from)) = self.health.unwritten.pop_first()
-        {
-            since = [since, Some(from)].into_iter().flatten().min();
-            places.push(place);
-        }
-        let Some(since) = since else { return };
+        let some = self.health.unwritten.take(SERVICES_AT_ONCE);
+        let Some(since) = some.iter().map(|(_, since)| *since).min() else {
+            return;
+        };
+        let places: Vec<usize> = some.iter().map(|(place, _)| *place).collect();
         if self.reweigh_services(&places).is_ok() {
             self.times.verdicts.took(since.elapsed());
             return;
         }
         // One of them cannot be written, for want of room: the others do not suffer for it.
-        for place in places {
-            if let Err(error) = self.reweigh_services(&[place]) {
+        for (place, since) in some {
+            let Err(error) = self.reweigh_services(&[place]) else {
+                continue;
+            };
+            let now = Instant::now();
+            self.health.unwritten.refuse(place, since, now);
+            if let Some(untold) = self.troubles.standings.tell(now) {
+                let service = self.config.services.get(place).map(|it| it.name.as_str());
                 tracing::error!(
-                    "cannot write what health checks found: {}",
+                    untold,
+                    service,
+                    "cannot write what health checks found; it is tried again: {}",
                     in_words(&error)
                 );
             }

@@ -32,6 +32,7 @@ mod system;
 mod telling;
 mod templates;
 mod times;
+mod unwritten;
 mod watch;
 
 pub use event_loop::{RunOptions, run};

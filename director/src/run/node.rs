@@ -118,6 +118,7 @@ pub(super) struct Troubles {
     pub(super) probes: Seldom,
     pub(super) fragments: Seldom,
     pub(super) network: Seldom,
+    pub(super) standings: Seldom,
 }
 
 impl Node {
