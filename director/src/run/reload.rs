@@ -26,12 +26,14 @@ pub(super) type Asker = oneshot::Sender<Result<String, Refusal>>;
 pub(super) struct Loaded {
     reader: Reader,
     config: Result<Config, String>,
+    /// What the file was like before it was read: what is written after that is a change. None: that is not known.
+    stamp: Option<Option<Stamp>>,
 }
 
 /// A file that is being read.
 pub(super) struct Loading {
     began: Instant,
-    thread: JoinHandle<(Reader, Result<Config, ConfigError>)>,
+    thread: JoinHandle<(Reader, Result<Config, ConfigError>, Option<Stamp>)>,
     askers: Vec<Asker>,
     /// Those who asked when reading had begun. The file may have changed since, so it is read once more for them.
     again: Option<Vec<Asker>>,
@@ -45,11 +47,13 @@ pub(super) async fn next(loading: &mut Option<Loading>) -> Loaded {
     let failed = |words: String| Loaded {
         reader: Reader::default(),
         config: Err(words),
+        stamp: None,
     };
     match timeout_at((*began + PATIENCE).into(), thread).await {
-        Ok(Ok((reader, config))) => Loaded {
+        Ok(Ok((reader, config, stamp))) => Loaded {
             reader,
             config: config.map_err(|error| in_words(&anyhow::Error::new(error))),
+            stamp: Some(stamp),
         },
         Ok(Err(broken)) => failed(format!(
             "reading it broke, which is a mistake in this program: {broken}"
@@ -72,15 +76,14 @@ impl Node {
     }
 
     fn begin_reload(&mut self, askers: Vec<Asker>) {
-        // Before it is read: what is written after that is a change.
-        self.watch.loaded(Stamp::of(&self.file));
         let file = self.file.clone();
         let mut reader = std::mem::take(&mut self.reader);
         self.loading = Some(Loading {
             began: Instant::now(),
             thread: spawn_blocking(move || {
+                let stamp = Stamp::of(&file);
                 let config = reader.load(&file);
-                (reader, config)
+                (reader, config, stamp)
             }),
             askers,
             again: None,
@@ -92,8 +95,11 @@ impl Node {
         if self.loading.is_some() || !self.config.watch {
             return;
         }
+        let Some(stamp) = self.watch.found(&self.file) else {
+            return;
+        };
         let file = self.file.display();
-        match self.watch.look(Stamp::of(&self.file)) {
+        match self.watch.look(stamp) {
             Look::Leave => {}
             Look::Missing => tracing::warn!(
                 %file,
@@ -113,6 +119,10 @@ impl Node {
         };
         let came = Instant::now();
         self.reader = loaded.reader;
+        match loaded.stamp {
+            Some(stamp) => self.watch.loaded(stamp),
+            None => self.watch.gave_up(),
+        }
         match loaded.config.and_then(|config| {
             self.put_into_force(config)
                 .map_err(|error| in_words(&error))

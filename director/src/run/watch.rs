@@ -1,11 +1,15 @@
 //! Noticing that the configuration file has changed.
 //!
 //! By looking at it now and then, not by events of the file system: files are replaced, linked and mounted over, and a look a
-//! few times in a second costs nothing.
+//! few times in a second costs nothing. A thread beside the loop looks: on a network's file system that does not answer it
+//! waits, and nothing else does.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+
+use tokio::sync::oneshot;
+use tokio::task::spawn_blocking;
 
 /// What tells one state of a file from another: device, file, length, and when it was last written, in nanoseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +35,8 @@ pub(super) struct Watch {
     loaded: Option<Stamp>,
     seen: Option<Stamp>,
     missed: bool,
+    /// What the thread that looks now will find.
+    looking: Option<oneshot::Receiver<Option<Stamp>>>,
 }
 
 /// What to do about a file.
@@ -49,6 +55,30 @@ impl Watch {
     pub(super) fn loaded(&mut self, stamp: Option<Stamp>) {
         self.loaded = stamp;
         self.seen = stamp;
+    }
+
+    /// The file could not be loaded in time, in whatever state: not again before it changes.
+    pub(super) fn gave_up(&mut self) {
+        self.loaded = self.seen;
+    }
+
+    /// The state that a thread has found since the last call, if it is done; then another one begins to look, and never more
+    /// than one at a time.
+    pub(super) fn found(&mut self, file: &Path) -> Option<Option<Stamp>> {
+        let found = match self.looking.as_mut().map(oneshot::Receiver::try_recv) {
+            Some(Err(oneshot::error::TryRecvError::Empty)) => return None,
+            Some(Ok(stamp)) => Some(stamp),
+            // The first call, or it broke.
+            Some(Err(oneshot::error::TryRecvError::Closed)) | None => None,
+        };
+        let (tell, looking) = oneshot::channel();
+        self.looking = Some(looking);
+        let file = file.to_owned();
+        spawn_blocking(move || {
+            // Nobody listens where the director ends.
+            let _ = tell.send(Stamp::of(&file));
+        });
+        found
     }
 
     /// To load it, where it has changed and stays as it is since the last look, so that nobody is writing it right now. That
@@ -100,5 +130,47 @@ mod tests {
                 watch.loaded(look);
             }
         }
+    }
+    /// One that could not be loaded in time is not tried again and again.
+    #[test]
+    fn a_file_that_hangs_is_not_loaded_again_before_it_changes() {
+        let stamp = |number| Some(Stamp(0, 0, number, 0, 0));
+        let mut watch = Watch::default();
+        watch.loaded(stamp(1));
+        // (what is looked at, what to do)
+        let looks = [
+            (2, Look::Leave),
+            (2, Look::Load),
+            (2, Look::Leave),
+            (3, Look::Leave),
+            (3, Look::Load),
+        ];
+        for (number, expected) in looks {
+            assert_eq!(watch.look(stamp(number)), expected);
+            if expected == Look::Load {
+                watch.gave_up();
+            }
+        }
+    }
+
+    /// The loop asks and never waits; what it is told is from after its question before.
+    #[tokio::test]
+    async fn a_thread_looks_and_the_loop_goes_on() {
+        let file = std::env::temp_dir().join(format!("director-watch-{}", std::process::id()));
+        let mut watch = Watch::default();
+        assert_eq!(watch.found(&file), None, "nobody has looked yet");
+        for text in [None, Some("one"), Some("other one")] {
+            if let Some(text) = text {
+                fs::write(&file, text).unwrap();
+            }
+            let mut founds = Vec::new();
+            // The first of them may have been under way when the file was written.
+            while founds.len() < 2 {
+                founds.extend(watch.found(&file));
+                tokio::task::yield_now().await;
+            }
+            assert_eq!(founds[1], Stamp::of(&file), "{text:?}");
+        }
+        fs::remove_file(&file).unwrap();
     }
 }
