@@ -13,6 +13,8 @@
 //! It does **not** know how a packet is parsed or rewritten (`xdp-ebpf`), nor who is in charge (`heartbeat`).
 
 pub mod agent;
+#[cfg(test)]
+mod alone;
 pub mod cli;
 pub mod config;
 pub mod control;

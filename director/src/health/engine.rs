@@ -62,7 +62,8 @@ pub struct Report {
 
 #[derive(Debug)]
 enum Order {
-    Replace(Vec<Subject>),
+    /// These run, and of them those stayed in service until they have.
+    Replace(Vec<Subject>, Vec<Subject>),
     Destinations(Destinations),
     /// Of some checks with an id above this one.
     Report(Id, Reply<Vec<(Id, Report)>>),
@@ -93,8 +94,6 @@ impl Engine {
             .name("checks".to_owned())
             .spawn(move || {
                 runtime.block_on(work(taken, told));
-                // A password's file may be on a file system that does not answer.
-                runtime.shutdown_background();
             })?;
         Ok(Self {
             orders,
@@ -103,10 +102,11 @@ impl Engine {
         })
     }
 
-    /// Makes exactly these the checks that run. What was known of one that stays is kept.
-    pub fn replace(&self, subjects: Vec<Subject>) {
+    /// Makes exactly these the checks that run. What was known of one that stays is kept. `in_service`: of real servers that
+    /// are in service although it has not run yet.
+    pub fn replace(&self, subjects: Vec<Subject>, in_service: Vec<Subject>) {
         // It fails only when the thread has ended, which `next` tells.
-        drop(self.orders.send(Order::Replace(subjects)));
+        drop(self.orders.send(Order::Replace(subjects, in_service)));
     }
 
     /// Says where the real servers are to which checks go as clients' packets do.
@@ -224,8 +224,10 @@ async fn work(mut orders: UnboundedReceiver<Order>, told: UnboundedSender<Change
         tokio::select! {
             order = orders.recv() => match order {
                 None | Some(Order::End) => return,
-                Some(Order::Replace(subjects)) => {
+                Some(Order::Replace(subjects, in_service)) => {
+                    probe::authorities::reloaded();
                     machine.replace(subjects, Instant::now(), random_up_to);
+                    machine.are_in_service(&in_service);
                 }
                 Some(Order::Destinations(destinations)) => ways.destinations = destinations,
                 Some(Order::Report(last, reply)) => {
@@ -299,7 +301,10 @@ impl Ways {
             return Ok(reach);
         }
         let carrier = self.carrier().map_err(|error| {
-            Failure::new(FailureKind::Local, format!("no way through: {error}"))
+            Failure::new(
+                FailureKind::of_beginning(&error),
+                format!("no way through: {error}"),
+            )
         })?;
         reach.through = Some(Through {
             carrier,
@@ -347,6 +352,9 @@ fn report(entry: &Entry) -> Report {
 }
 
 #[cfg(test)]
+mod bounds;
+
+#[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
@@ -390,7 +398,7 @@ mod tests {
         let mut engine = Engine::start().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        engine.replace(vec![subject(port), subject(port)]);
+        engine.replace(vec![subject(port), subject(port)], Vec::new());
         let next = async |engine: &mut Engine| timeout(LONG, engine.next()).await.unwrap();
         let first = next(&mut engine).await;
         assert_eq!(first.verdict.state, State::Up);
@@ -403,7 +411,7 @@ mod tests {
         let report = engine.reporter().report().unwrap();
         assert_eq!(report.len(), 1, "the same check is run once");
         assert!(report[0].runs >= 5 && report[0].failures >= 2, "{report:?}");
-        engine.replace(Vec::new());
+        engine.replace(Vec::new(), Vec::new());
         assert_eq!(engine.reporter().report().unwrap().len(), 0);
         assert!(engine.next_now().is_none());
     }
@@ -424,7 +432,7 @@ mod tests {
         });
         check.timing.timeout_ms = 3_600_000;
         let engine = Engine::start().unwrap();
-        engine.replace(vec![external]);
+        engine.replace(vec![external], Vec::new());
         let reporter = engine.reporter();
         let deadline = Instant::now() + LONG;
         let process = loop {

@@ -8,7 +8,9 @@
 //!      └───────────────────────── `rise` successes in a row ───────┘
 //! ```
 //!
-//! The first result decides alone: until then nothing is known, and nobody would be helped by waiting for more.
+//! The first result decides alone: until then nothing is known, and nobody would be helped by waiting for more. Of a real
+//! server that is in service already, from before a reload or another director, it takes `fall` failures: one lost packet
+//! must not take out who has answered all along.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::net::IpAddr;
@@ -100,6 +102,8 @@ pub struct Entry {
     pub verdict: Verdict,
     /// For how long it can be expected to hold a place.
     pub class: Class,
+    /// Whether its backend is in service although nothing is known of it yet.
+    pub is_in_service: bool,
     /// Results in a row that speak against the verdict.
     pub against: u32,
     /// When it runs next; none while it runs.
@@ -218,6 +222,7 @@ impl Machine {
                     subject: subject.clone(),
                     verdict: Verdict::default(),
                     class,
+                    is_in_service: false,
                     against: 0,
                     due: Some(due),
                     history: VecDeque::new(),
@@ -235,6 +240,15 @@ impl Machine {
             }
         }
         self.ids = kept;
+    }
+
+    /// Backends of these are in service although the checks have not run yet.
+    pub fn are_in_service(&mut self, subjects: &[Subject]) {
+        for id in subjects.iter().filter_map(|subject| self.ids.get(subject)) {
+            if let Some(entry) = self.entries.get_mut(id) {
+                entry.is_in_service = true;
+            }
+        }
     }
 
     /// When the next check is due that there is a place for.
@@ -355,6 +369,7 @@ impl Entry {
         }
         let (state, needed) = match (self.verdict.state, is_good) {
             (State::Unchecked, true) => (State::Up, 1),
+            (State::Unchecked, false) if self.is_in_service => (State::Down, timing.fall),
             (State::Unchecked, false) => (State::Down, 1),
             (State::Up, false) => (State::Down, timing.fall),
             (State::Down, true) => (State::Up, timing.rise),
@@ -406,7 +421,7 @@ fn next_run(
 ) -> Instant {
     let milliseconds = |time_ms: u32| Duration::from_millis(u64::from(time_ms));
     match state {
-        State::Up if against > 0 => now + milliseconds(timing.retry_delay_ms),
+        State::Up | State::Unchecked if against > 0 => now + milliseconds(timing.retry_delay_ms),
         State::Up | State::Unchecked => (started + milliseconds(timing.interval_ms)).max(now),
         State::Down => (started + milliseconds(timing.down_interval_ms)).max(now),
     }

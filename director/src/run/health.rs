@@ -244,9 +244,14 @@ impl Health {
     pub(super) fn in_force(&mut self, config: &Config) {
         let mut by_subject: HashMap<Subject, Vec<usize>> =
             HashMap::with_capacity(self.wanted_by.len());
+        let mut in_service = Vec::new();
         for (place, service) in config.services.iter().enumerate() {
             for server in service.all_servers() {
+                let stayed = self.stayed.contains(service, server);
                 for subject in subjects(service, server) {
+                    if stayed && !self.verdicts.contains_key(&subject) {
+                        in_service.push(subject.clone());
+                    }
                     let wanted_by = by_subject.entry(subject).or_default();
                     if wanted_by.last() != Some(&place) {
                         wanted_by.push(place);
@@ -266,7 +271,7 @@ impl Health {
             .filter_map(|subject| Some((subject.server, subject.through?.method)))
             .collect();
         self.engine
-            .replace(self.wanted_by.keys().cloned().collect());
+            .replace(self.wanted_by.keys().cloned().collect(), in_service);
         self.alerts.in_force(config);
     }
 }

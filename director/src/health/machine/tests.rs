@@ -55,12 +55,21 @@ fn at(start: Instant, time_ms: u64) -> Instant {
     start + Duration::from_millis(time_ms)
 }
 
-/// One check whose runs take 10 ms, and what it comes to after each result: `+` success, `-` failure, `0` no descriptors left. Gives the states, as
-/// `?`, `U`, `D`, and the milliseconds from each run to the next.
+/// One check whose runs take 10 ms, and what it comes to after each result: `+` success, `-` failure, `0` no descriptors
+/// left. `!` before them: its backend is in service from the beginning. Gives the states, as `?`, `U`, `D`, and the
+/// milliseconds from each run to the next.
 fn run(timing: Timing, results: &str) -> (String, Vec<u64>) {
     let start = Instant::now();
     let mut machine = machine();
-    machine.replace([subject(Probe::Connect, timing)], start, |_| 0);
+    let checked = subject(Probe::Connect, timing);
+    machine.replace([checked.clone()], start, |_| 0);
+    let results = match results.strip_prefix('!') {
+        Some(rest) => {
+            machine.are_in_service(&[checked]);
+            rest
+        }
+        None => results,
+    };
     let (mut states, mut pauses) = (String::new(), Vec::new());
     let mut began: Option<Instant> = None;
     for result in results.chars() {
@@ -110,6 +119,12 @@ fn rise_and_fall() {
         ("0+000000", "?UUUUUUU"),
         ("+-0-0-", "UUUUUD"),
         ("0--0+0+", "?DDDDDU"),
+        // Who is in service is not taken out by the first failure, nor by those before a success.
+        ("!+---", "UUUD"),
+        ("!---", "??D"),
+        ("!--+---", "??UUUD"),
+        ("!-0--+", "???DD"),
+        ("!---++", "??DDU"),
     ];
     for (results, expected) in cases {
         assert_eq!(run(TIMING, results).0, expected, "{results}");
@@ -125,8 +140,9 @@ fn rise_and_fall() {
 #[test]
 fn when_the_next_run_is_due() {
     // (results, milliseconds from one start to the next)
-    let cases: [(&str, &[u64]); 5] = [
+    let cases: [(&str, &[u64]); 6] = [
         ("+++", &[1000, 1000]),
+        ("!--+", &[110, 110]),
         // The retry delay counts from the failure.
         ("+--+", &[1000, 110, 110]),
         ("+---+", &[1000, 110, 110, 400]),

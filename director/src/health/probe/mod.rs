@@ -4,6 +4,8 @@
 //! `director checks` and in an alert. The time it may take is kept by [`run`], for all of them.
 
 mod agent;
+mod aside;
+pub(in crate::health) mod authorities;
 mod connect;
 mod dialogue;
 mod dns;
@@ -25,6 +27,7 @@ mod tests;
 pub(in crate::health) mod tls;
 mod udp;
 
+use std::error::Error;
 use std::fmt;
 use std::io;
 use std::time::Duration;
@@ -109,9 +112,9 @@ pub enum FailureKind {
     Oversized,
     /// A certificate that is not good.
     Certificate,
-    /// Nothing that the backend did: no socket left, no such program.
+    /// Nothing that the backend did: no such address here, no such program.
     Local,
-    /// This machine has no descriptors or no memory left. Says nothing of the backend, whatever the check.
+    /// This machine has no descriptors, processes, threads or memory left. Says nothing of the backend, whatever the check.
     Shortage,
 }
 
@@ -138,13 +141,25 @@ impl fmt::Display for Said {
 }
 
 impl FailureKind {
-    /// Of what could not be begun for this reason.
+    /// Of what could not be begun for this reason, or for what stands behind it.
     #[must_use]
     pub fn of_beginning(error: &io::Error) -> Self {
-        match error.raw_os_error().map(Errno::from_raw) {
-            Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM | Errno::ENOBUFS) => Self::Shortage,
-            _ => Self::Local,
+        let mut cause: Option<&(dyn Error + 'static)> = Some(error);
+        while let Some(this) = cause {
+            let Some(error) = this.downcast_ref::<io::Error>() else {
+                cause = this.source();
+                continue;
+            };
+            // EAGAIN: of `fork` and of threads, of which there are as many as there may be.
+            if let Some(
+                Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM | Errno::ENOBUFS | Errno::EAGAIN,
+            ) = error.raw_os_error().map(Errno::from_raw)
+            {
+                return Self::Shortage;
+            }
+            cause = error.get_ref().map(|behind| behind as _);
         }
+        Self::Local
     }
 
     /// For people and scripts.
@@ -210,7 +225,7 @@ impl Failure {
             | io::ErrorKind::ConnectionAborted
             | io::ErrorKind::BrokenPipe
             | io::ErrorKind::UnexpectedEof => FailureKind::Closed,
-            _ => FailureKind::Local,
+            _ => FailureKind::of_beginning(error),
         };
         Self::new(kind, format!("{doing}: {error}"))
     }

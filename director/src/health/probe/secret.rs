@@ -3,10 +3,9 @@
 use std::borrow::Cow;
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use tokio::task::spawn_blocking;
-
+use super::aside::Aside;
 use super::{Failure, FailureKind};
 use crate::config::{LoginProbe, Secret};
 use crate::files::open_regular;
@@ -14,45 +13,46 @@ use crate::files::open_regular;
 /// The longest password in a file.
 const PASSWORD_BYTES: u64 = 1024;
 
+static READING: Aside<PathBuf, Result<String, Failure>> = Aside::new();
+
 /// A login with its password. A file that takes long, of a network's file system, holds up no other check.
 pub(super) async fn read(probe: &LoginProbe) -> Result<Cow<'_, LoginProbe>, Failure> {
     let Some(file) = &probe.password_file else {
         return Ok(Cow::Borrowed(probe));
     };
-    let path = file.clone();
-    let read = spawn_blocking(move || password(&path)).await;
-    let read = read.unwrap_or_else(|broken| Err(broken.to_string()));
-    let password = read.map_err(|what| {
-        let words = format!("the password file {}: {what}", file.display());
-        Failure::new(FailureKind::Local, words)
-    })?;
+    let read = READING.get(file, |file| {
+        password(file).map_err(|error| failed(file, &error))
+    });
+    let password = read.await.map_err(|error| failed(file, &error))??;
     Ok(Cow::Owned(LoginProbe {
         password: Some(Secret(password)),
         ..probe.clone()
     }))
 }
 
+fn failed(file: &Path, error: &io::Error) -> Failure {
+    let words = format!("the password file {}: {error}", file.display());
+    Failure::new(FailureKind::of_beginning(error), words)
+}
+
 /// The first line, which must be the only one.
-fn password(path: &Path) -> Result<String, String> {
-    let failed = |error: io::Error| error.to_string();
-    let file = open_regular(path).map_err(failed)?;
-    let mode = file.metadata().map_err(failed)?.mode() & 0o777;
+fn password(path: &Path) -> io::Result<String> {
+    let file = open_regular(path)?;
+    let mode = file.metadata()?.mode() & 0o777;
     if mode & 0o007 != 0 {
-        return Err(format!(
+        return Err(io::Error::other(format!(
             "everybody may read or write it (mode {mode:o}); chmod 600 makes it its owner's"
-        ));
+        )));
     }
     let mut text = String::new();
     // Room for the end of the line.
-    file.take(PASSWORD_BYTES + 2)
-        .read_to_string(&mut text)
-        .map_err(failed)?;
+    file.take(PASSWORD_BYTES + 2).read_to_string(&mut text)?;
     let line = text.strip_suffix('\n').unwrap_or(&text);
     let line = line.strip_suffix('\r').unwrap_or(line);
     if line.is_empty() || line.len() as u64 > PASSWORD_BYTES || line.contains(['\n', '\0']) {
-        return Err(format!(
+        return Err(io::Error::other(format!(
             "a password on one line was expected, of at most {PASSWORD_BYTES} bytes"
-        ));
+        )));
     }
     Ok(line.to_owned())
 }
@@ -89,18 +89,17 @@ mod tests {
             fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
             match (password(&path), expected) {
                 (Ok(found), Ok(password)) => assert_eq!(found, password),
-                (Err(said), Err(words)) => assert!(said.contains(words), "{said}"),
+                (Err(said), Err(words)) => {
+                    assert!(said.to_string().contains(words), "{said}");
+                }
                 (found, expected) => panic!("{text:?}: {found:?}, expected {expected:?}"),
             }
             fs::remove_file(&path).unwrap();
         }
-        let said = password(&path).unwrap_err();
-        assert!(said.contains("No such file"), "{said}");
-        assert!(
-            password(&directory)
-                .unwrap_err()
-                .contains("no regular file")
-        );
+        for (path, words) in [(&path, "No such file"), (&directory, "no regular file")] {
+            let said = password(path).unwrap_err().to_string();
+            assert!(said.contains(words), "{said}");
+        }
         fs::remove_dir_all(&directory).unwrap();
     }
 }

@@ -503,6 +503,33 @@ async fn programs() {
     }
 }
 
+/// What this machine lacks says nothing of a backend, wherever it is noticed.
+#[test]
+fn what_a_machine_lacks() {
+    use FailureKind::{Local, Refused, Shortage};
+    use nix::libc;
+    let behind = |code| io::Error::other(io::Error::from_raw_os_error(code));
+    // (error, its kind where something could not be begun, and on the way)
+    let cases = [
+        (libc::EMFILE, Shortage, Shortage),
+        (libc::ENFILE, Shortage, Shortage),
+        (libc::ENOMEM, Shortage, Shortage),
+        (libc::ENOBUFS, Shortage, Shortage),
+        // Of `fork` and threads.
+        (libc::EAGAIN, Shortage, Shortage),
+        (libc::ENOENT, Local, Local),
+        (libc::EACCES, Local, Local),
+        (libc::EADDRNOTAVAIL, Local, Local),
+        (libc::ECONNREFUSED, Local, Refused),
+    ];
+    for (code, beginning, on_the_way) in cases {
+        let error = io::Error::from_raw_os_error(code);
+        assert_eq!(FailureKind::of_beginning(&error), beginning, "{error}");
+        assert_eq!(FailureKind::of_beginning(&behind(code)), beginning);
+        assert_eq!(Failure::io("asking", &error).kind, on_the_way, "{error}");
+    }
+}
+
 /// Whether a process is still there and has not only been left unreaped.
 fn is_running(pid: &str) -> bool {
     std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| {
@@ -553,16 +580,17 @@ async fn programs_leave_nobody_behind() {
     std::fs::remove_dir_all(directory).unwrap();
 }
 
-/// A thousand checks at once: all of them end, in about the time of the slowest.
+/// A thousand runs, some of them at a time: all of them end. What as many at once cost is `engine::bounds`.
 #[tokio::test]
-async fn a_thousand_at_once() {
+async fn a_thousand_runs() {
     let (address, _task) = listen(Backend::Says(&["220 ready\r\n", "250 fine\r\n"])).await;
     let probe = Arc::new(probe_of("smtp"));
     let mut running = tokio::task::JoinSet::new();
     for _ in 0..1000 {
         let probe = Arc::clone(&probe);
         running.spawn(async move { run(&probe, &reach(address), 40 * TIME).await });
-        if running.len() >= crate::config::limits::CHECKS_AT_ONCE / 16 {
+        // So many connections a listener has waiting.
+        if running.len() >= 128 {
             running.join_next().await.unwrap().unwrap().unwrap();
         }
     }

@@ -1,8 +1,7 @@
 //! TLS over a connection to a backend, and the check of its certificate alone.
 
 use std::net::IpAddr;
-use std::path::Path;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio_rustls::TlsConnector;
@@ -13,17 +12,14 @@ use tokio_rustls::rustls::client::danger::{
 use tokio_rustls::rustls::crypto::{
     CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature,
 };
-use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio_rustls::rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, Error, OtherError, RootCertStore,
-    SignatureScheme,
+    CertificateError, ClientConfig, DigitallySignedStruct, Error, OtherError, SignatureScheme,
 };
 use x509_parser::parse_x509_certificate;
 
-use super::{Failure, FailureKind, Good, Reach, Stream};
-use crate::config::{TlsOptions, TlsProbe, limits::AUTHORITIES_BYTES};
-use crate::files::read_regular;
+use super::{Failure, FailureKind, Good, Reach, Stream, authorities};
+use crate::config::{TlsOptions, TlsProbe};
 
 /// Seconds of a day.
 const DAY_S: i64 = 86_400;
@@ -99,7 +95,7 @@ async fn handshake(
         let words = format!("\"{name}\" is no name that a certificate can be for");
         Failure::new(FailureKind::Local, words)
     })?;
-    let connector = TlsConnector::from(Arc::new(client(options)?));
+    let connector = TlsConnector::from(Arc::new(client(options).await?));
     connector
         .connect(server_name, stream)
         .await
@@ -153,7 +149,7 @@ fn is_an_authoritys(why: &OtherError) -> bool {
     format!("{why:?}").contains("CaUsedAsEndEntity")
 }
 
-fn client(options: &TlsOptions) -> Result<ClientConfig, Failure> {
+async fn client(options: &TlsOptions) -> Result<ClientConfig, Failure> {
     let provider = Arc::new(ring::default_provider());
     let broken = |error: Error| Failure::new(FailureKind::Local, format!("TLS: {error}"));
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
@@ -166,40 +162,10 @@ fn client(options: &TlsOptions) -> Result<ClientConfig, Failure> {
             .with_no_client_auth());
     }
     let roots = match &options.ca_file {
-        Some(file) => Arc::new(authorities(file)?),
-        None => Arc::clone(system_authorities()),
+        Some(file) => authorities::of_file(file).await?,
+        None => authorities::of_system().await?,
     };
     Ok(builder.with_root_certificates(roots).with_no_client_auth())
-}
-
-/// Read for each run: it may be renewed at any time, and is a small file.
-fn authorities(file: &Path) -> Result<RootCertStore, Failure> {
-    let failed = |what: String| {
-        let words = format!("certificate authorities of {}: {what}", file.display());
-        Failure::new(FailureKind::Local, words)
-    };
-    let mut roots = RootCertStore::empty();
-    let pem = read_regular(file, AUTHORITIES_BYTES).map_err(|error| failed(error.to_string()))?;
-    for certificate in CertificateDer::pem_slice_iter(&pem) {
-        let certificate = certificate.map_err(|error| failed(error.to_string()))?;
-        roots
-            .add(certificate)
-            .map_err(|error| failed(error.to_string()))?;
-    }
-    if roots.is_empty() {
-        return Err(failed("there are none in it".to_owned()));
-    }
-    Ok(roots)
-}
-
-fn system_authorities() -> &'static Arc<RootCertStore> {
-    static SYSTEM: OnceLock<Arc<RootCertStore>> = OnceLock::new();
-    SYSTEM.get_or_init(|| {
-        let mut roots = RootCertStore::empty();
-        // What cannot be read is not trusted.
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        Arc::new(roots)
-    })
 }
 
 /// Takes every certificate, for `verify: false`. That the backend has the certificate's key is still checked.

@@ -75,8 +75,10 @@ impl Through {
         to: SocketAddr,
         source: Option<IpAddr>,
     ) -> Result<(socket2::Socket, Flow), Failure> {
-        let local =
-            |what: String| Failure::new(FailureKind::Local, format!("no way through: {what}"));
+        let failed = |kind, what: String| Failure::new(kind, format!("no way through: {what}"));
+        let refused = |what: String, error: &io::Error| {
+            failed(FailureKind::of_beginning(error), format!("{what}: {error}"))
+        };
         if self.destination.next_hop.ifindex == 0 {
             return Err(Failure::new(
                 FailureKind::Unreachable,
@@ -86,20 +88,21 @@ impl Through {
         let source = match source {
             Some(source) => source,
             None => source_to(self.server)
-                .map_err(|error| local(format!("no route to {}: {error}", self.server)))?,
+                .map_err(|error| refused(format!("no route to {}", self.server), &error))?,
         };
         if source == to.ip() || source.is_ipv4() != to.is_ipv4() {
-            return Err(local(format!(
+            let what = format!(
                 "this node has the address {source} towards {}, to which {} would not answer; give the check another \
                  \"source\"",
                 self.server,
                 to.ip()
-            )));
+            );
+            return Err(failed(FailureKind::Local, what));
         }
         self.carrier
             .open(transport, source, to, self.destination)
             .await
-            .map_err(|error| local(format!("from {source} to {to}: {error}")))
+            .map_err(|error| refused(format!("from {source} to {to}"), &error))
     }
 }
 

@@ -39,9 +39,6 @@ pub(super) struct Tun {
 impl Tun {
     /// Takes this thread into a new namespace and makes the device there. Both end with what refers to them.
     pub(super) fn in_new_namespace() -> io::Result<Self> {
-        let doing = |what: &'static str| {
-            move |error: io::Error| io::Error::new(error.kind(), format!("{what}: {error}"))
-        };
         unshare(CloneFlags::CLONE_NEWNET)
             .map_err(io::Error::from)
             .map_err(doing("a network namespace (it takes CAP_SYS_ADMIN)"))?;
@@ -134,6 +131,21 @@ impl Tun {
     }
 }
 
+/// An error, and what failed by it. It stands behind the new one, where [`FailureKind::of_beginning`] looks for it.
+///
+/// [`FailureKind::of_beginning`]: crate::health::probe::FailureKind::of_beginning
+fn doing(what: &'static str) -> impl Fn(io::Error) -> io::Error {
+    move |error| io::Error::new(error.kind(), Undone { what, error })
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("{what}: {error}")]
+struct Undone {
+    what: &'static str,
+    #[source]
+    error: io::Error,
+}
+
 fn open() -> io::Result<File> {
     let file = OpenOptions::new()
         .read(true)
@@ -158,4 +170,22 @@ fn open() -> io::Result<File> {
         return Err(io::Error::last_os_error());
     }
     Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::health::probe::FailureKind;
+
+    #[test]
+    fn what_failed_is_told_with_its_cause() {
+        for (code, expected) in [
+            (libc::EMFILE, FailureKind::Shortage),
+            (libc::EPERM, FailureKind::Local),
+        ] {
+            let error = doing("a tun device")(io::Error::from_raw_os_error(code));
+            assert_eq!(FailureKind::of_beginning(&error), expected);
+            assert!(error.to_string().starts_with("a tun device: "), "{error}");
+        }
+    }
 }
