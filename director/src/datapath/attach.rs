@@ -36,15 +36,19 @@ impl Links {
         self.links.values().map(|(attached, _)| attached)
     }
 
-    /// Attaches the program where it is wanted, and takes it away where it is not wanted any more. A link that stands
-    /// already gets the program in place of the one it has, without a gap.
+    /// Attaches the program where it is wanted. A link that stands already gets the program in place of the one it has,
+    /// without a gap.
     pub(super) fn set(
         &mut self,
         program: &mut Xdp,
         directory: &PinDirectory,
         wanted: &[Interface],
     ) -> Result<(), DatapathError> {
-        for interface in wanted {
+        // Interfaces that have no program yet first: where one of them refuses, those that forward have not been touched.
+        let (others, new): (Vec<&Interface>, Vec<&Interface>) = wanted
+            .iter()
+            .partition(|interface| self.links.contains_key(&interface.name));
+        for interface in new.into_iter().chain(others) {
             let index = ifindex(&interface.name)?;
             let stands = self
                 .links
@@ -53,10 +57,21 @@ impl Links {
                     attached.ifindex == index && attached.mode == interface.mode
                 });
             if !stands {
+                // Whatever comes of it, that one is over.
+                self.links.remove(&interface.name);
                 let link = attach(program, directory, interface, index)?;
                 self.links.insert(interface.name.clone(), link);
             }
         }
+        Ok(())
+    }
+
+    /// Takes the program away where it is not wanted.
+    pub(super) fn retain(
+        &mut self,
+        directory: &PinDirectory,
+        wanted: &[Interface],
+    ) -> Result<(), DatapathError> {
         for name in directory.links()? {
             if !wanted.iter().any(|interface| interface.name == name) {
                 tracing::info!(interface = name, "detached: not configured any more");

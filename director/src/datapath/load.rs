@@ -149,13 +149,21 @@ impl Datapath {
         self.sizes.buckets6
     }
 
-    /// Attaches the program to these interfaces and to no others.
+    /// Attaches the program to these interfaces. Where it is attached besides is left as it is.
     ///
     /// # Errors
     /// At the first interface that refuses; those before it stay attached.
     pub fn attach(&mut self, interfaces: &[Interface]) -> Result<(), DatapathError> {
         let program = program(&mut self.object, programs::DIRECTOR)?;
         self.links.set(program, &self.directory, interfaces)
+    }
+
+    /// Detaches the program from all other interfaces.
+    ///
+    /// # Errors
+    /// When a pin cannot be removed.
+    pub fn detach_others(&mut self, interfaces: &[Interface]) -> Result<(), DatapathError> {
+        self.links.retain(&self.directory, interfaces)
     }
 
     /// The interfaces it is attached to.

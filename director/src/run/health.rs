@@ -1,6 +1,6 @@
 //! Verdicts into tables: what checks find, judged service by service, and written at once.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -8,15 +8,15 @@ use std::time::Instant;
 use xdp_ebpf::layout::{Destination, destination, method};
 
 use super::alerts::Alerts;
+use super::judged::{Judged, Judgement, found};
 use super::node::Node;
-use super::system;
 use super::unwritten::Unwritten;
-use crate::config::{Config, Method, Probe, RealServer, Tunnel, UntilChecked, VirtualService};
+use crate::config::{Config, Method, Probe, RealServer, Tunnel, VirtualService};
 use crate::control::ServerHealth;
 use crate::health::alert::engine::Teller;
 use crate::health::engine::{Change, Engine};
 use crate::health::machine::{State, Subject, Verdict};
-use crate::health::standing::{Circumstances, Found, Memory, ServiceStanding, Standings, judge};
+use crate::health::standing::{Found, Standings};
 use crate::health::through::Way;
 use crate::overrides::Overrides;
 use crate::plan::{self, Tables, destination_address};
@@ -33,23 +33,12 @@ pub(super) struct Health {
     verdicts: HashMap<Subject, Verdict>,
     /// Services, by their place in the configuration, that want a check.
     pub(super) wanted_by: Arc<HashMap<Subject, Vec<usize>>>,
-    /// By the service's name: a reload may put another one in its place.
-    memories: HashMap<String, Memory>,
     /// Real servers to which checks go as clients' packets do.
     through: HashSet<(IpAddr, Method)>,
-    /// Services and real servers that were in service when this director took over from one before it, or when another
-    /// configuration came into force: those stay until their checks say otherwise.
-    stayed: InService,
-    /// Services that depend on a service, by their places.
-    dependents: HashMap<usize, Vec<usize>>,
-    /// How the real servers take part.
-    pub(super) standings: Standings,
-    /// Services that a service depends on, by their places.
-    dependencies: HashMap<usize, Vec<usize>>,
+    /// What follows from the verdicts for the configuration in force.
+    judged: Judged,
     /// Services whose standing is not in the tables yet.
     unwritten: Unwritten,
-    /// When services, by their place, must be judged again although nothing happens.
-    due: BTreeMap<usize, Instant>,
     /// Who is told of it.
     alerts: Alerts,
 }
@@ -60,24 +49,14 @@ impl Health {
         self.unwritten.is_waiting()
     }
 
-    /// They all are.
-    pub(super) fn all_are_written(&mut self) {
-        self.unwritten.clear();
-    }
-
     pub(super) fn new() -> std::io::Result<Self> {
         Ok(Self {
             engine: Engine::start()?,
             verdicts: HashMap::new(),
             wanted_by: Arc::default(),
-            memories: HashMap::new(),
             through: HashSet::new(),
-            stayed: InService::default(),
-            dependents: HashMap::new(),
-            standings: Standings::default(),
-            dependencies: HashMap::new(),
+            judged: Judged::default(),
             unwritten: Unwritten::default(),
-            due: BTreeMap::new(),
             alerts: Alerts::new()?,
         })
     }
@@ -102,72 +81,46 @@ impl Health {
         for service in &config.services {
             for server in service.all_servers() {
                 if in_service.contains(&(server.address, server.port.unwrap_or(0))) {
-                    self.stayed.insert(service, server);
+                    self.judged.stays(service, server);
                 }
             }
         }
-    }
-
-    /// Remembers who is in service now, before another configuration is judged. A check that a reload changes, or gives to a
-    /// real server that had none, has not run yet: it must not take everybody out until it has.
-    pub(super) fn stay_in_service(&mut self, config: &Config) {
-        let mut in_service = InService::default();
-        for service in &config.services {
-            let memory = self.memories.get(&service.name);
-            for (place, server) in service.all_servers().enumerate() {
-                let is_fallback = place >= service.real_servers.len();
-                let is_in = match memory.and_then(|memory| memory.state(server, is_fallback)) {
-                    Some(State::Up) => true,
-                    Some(State::Down) | None => false,
-                    Some(State::Unchecked) => {
-                        service.health.until_checked == UntilChecked::In
-                            || self.stayed.contains(service, server)
-                    }
-                };
-                if is_in {
-                    in_service.insert(service, server);
-                }
-            }
-        }
-        self.stayed = in_service;
     }
 
     /// What is found of a real server.
     pub(super) fn found(&self, service: &VirtualService, server: &RealServer) -> Found {
-        if server.checks.is_empty() {
-            return Found::unmonitored();
-        }
-        let unknown = Verdict::default();
-        let verdicts: Vec<&Verdict> = subjects(service, server)
-            .map(|subject| self.verdicts.get(&subject).unwrap_or(&unknown))
-            .collect();
-        Found::by_all(verdicts)
+        found(&self.verdicts, service, server)
     }
 
-    /// Judges all services of a configuration anew. Those that others depend on first.
-    pub(super) fn judge_all(&mut self, config: &Config, overrides: &Overrides) {
-        let places: HashMap<&str, usize> = config
-            .services
-            .iter()
-            .enumerate()
-            .map(|(place, service)| (service.name.as_str(), place))
-            .collect();
-        self.dependents.clear();
-        self.dependencies.clear();
-        for (place, service) in config.services.iter().enumerate() {
-            for name in &service.health.depends_on {
-                if let Some(on) = places.get(name.as_str()) {
-                    self.dependents.entry(*on).or_default().push(place);
-                    self.dependencies.entry(place).or_default().push(*on);
-                }
-            }
-        }
-        self.standings.0.clear();
-        self.standings
-            .0
-            .resize(config.services.len(), ServiceStanding::default());
-        self.due.clear();
-        self.judge(config, overrides, (0..config.services.len()).collect());
+    /// How the real servers take part.
+    pub(super) fn standings(&self) -> &Standings {
+        self.judged.standings()
+    }
+
+    /// Judges all services of a configuration, beside what is in force. `before`: the configuration in force, where it is
+    /// another one.
+    pub(super) fn judge_beside(
+        &self,
+        config: &Config,
+        before: Option<&Config>,
+        overrides: &Overrides,
+    ) -> Judgement {
+        self.judged
+            .beside(config, before, overrides, &self.verdicts)
+    }
+
+    /// That judgement is in the tables.
+    pub(super) fn are_written(
+        &mut self,
+        judgement: Judgement,
+        config: &Config,
+        overrides: &Overrides,
+    ) {
+        let Judgement { judged, found } = judgement;
+        self.judged = judged;
+        self.unwritten.clear();
+        self.alerts
+            .judged(config, overrides, self.judged.standings(), &found);
     }
 
     /// Judges some services, and those that depend on them. Gives the places of those whose standing changed.
@@ -175,63 +128,13 @@ impl Health {
         &mut self,
         config: &Config,
         overrides: &Overrides,
-        mut waiting: BTreeSet<usize>,
+        affected: BTreeSet<usize>,
     ) -> BTreeSet<usize> {
-        let (now, now_s) = (Instant::now(), system::unix_s());
-        let mut changed = BTreeSet::new();
-        // For alerts, which are told of nothing that is only so until others are judged.
-        let mut judged: BTreeMap<usize, Vec<Found>> = BTreeMap::new();
-        // Each turn a service is judged, and its dependents again only if it went up or down: there are no circles, so
-        // this ends.
-        while let Some(place) = waiting.pop_first() {
-            let Some(service) = config.services.get(place) else {
-                continue;
-            };
-            let found: Vec<Found> = service
-                .all_servers()
-                .map(|server| self.found(service, server))
-                .collect();
-            let stayed: Vec<bool> = service
-                .all_servers()
-                .map(|server| self.stayed.contains(service, server))
-                .collect();
-            let is_up = |on: &usize| self.standings.0.get(*on).is_some_and(|it| it.is_up);
-            let mut dependencies = self.dependencies.get(&place).into_iter().flatten();
-            let are_dependencies_up = dependencies.all(is_up);
-            let memory = self.memories.entry(service.name.clone()).or_default();
-            let (standing, due) = judge(
-                service,
-                memory,
-                &Circumstances {
-                    overrides,
-                    found: &found,
-                    stayed: &stayed,
-                    are_dependencies_up,
-                    now_s,
-                    now,
-                },
-            );
-            match due {
-                Some(due) => self.due.insert(place, due),
-                None => self.due.remove(&place),
-            };
-            let Some(before) = self.standings.0.get_mut(place) else {
-                continue;
-            };
-            if standing.is_up != before.is_up {
-                waiting.extend(self.dependents.get(&place).into_iter().flatten());
-            }
-            if standing != *before {
-                changed.insert(place);
-                tell(service, before, &standing);
-                *before = standing;
-            }
-            if !config.alerts.is_empty() {
-                judged.insert(place, found);
-            }
-        }
+        let (changed, found) = self
+            .judged
+            .judge(config, overrides, &self.verdicts, affected);
         self.alerts
-            .judged(config, overrides, &self.standings, &judged);
+            .judged(config, overrides, self.judged.standings(), &found);
         changed
     }
 
@@ -247,7 +150,7 @@ impl Health {
         let mut in_service = Vec::new();
         for (place, service) in config.services.iter().enumerate() {
             for server in service.all_servers() {
-                let stayed = self.stayed.contains(service, server);
+                let stayed = self.judged.has_stayed(service, server);
                 for subject in subjects(service, server) {
                     if stayed && !self.verdicts.contains_key(&subject) {
                         in_service.push(subject.clone());
@@ -262,9 +165,7 @@ impl Health {
         self.wanted_by = Arc::new(by_subject);
         self.verdicts
             .retain(|subject, _| self.wanted_by.contains_key(subject));
-        let names: HashSet<&str> = config.services.iter().map(|it| it.name.as_str()).collect();
-        self.memories
-            .retain(|name, _| names.contains(name.as_str()));
+        self.judged.forget_others(config);
         self.through = self
             .wanted_by
             .keys()
@@ -273,28 +174,6 @@ impl Health {
         self.engine
             .replace(self.wanted_by.keys().cloned().collect(), in_service);
         self.alerts.in_force(config);
-    }
-}
-
-/// Real servers that are in service, by their service's name.
-#[derive(Debug, Default)]
-struct InService(HashMap<String, HashSet<(IpAddr, Option<u16>)>>);
-
-impl InService {
-    fn insert(&mut self, service: &VirtualService, server: &RealServer) {
-        let identity = (server.address, server.port);
-        match self.0.get_mut(&service.name) {
-            Some(servers) => drop(servers.insert(identity)),
-            None => drop(
-                self.0
-                    .insert(service.name.clone(), HashSet::from([identity])),
-            ),
-        }
-    }
-
-    fn contains(&self, service: &VirtualService, server: &RealServer) -> bool {
-        let servers = self.0.get(&service.name);
-        servers.is_some_and(|servers| servers.contains(&(server.address, server.port)))
     }
 }
 
@@ -333,33 +212,6 @@ pub(super) fn subjects<'a>(
             }),
         }
     })
-}
-
-/// Says what changed for a service's clients.
-fn tell(service: &VirtualService, before: &ServiceStanding, now: &ServiceStanding) {
-    let name = &service.name;
-    if before.servers.is_empty() {
-        // The first judgement says nothing new.
-        return;
-    }
-    match (before.is_on_fallback, now.is_on_fallback) {
-        (false, true) => {
-            tracing::warn!(
-                service = name,
-                "its fallback servers answer: too few real servers are up"
-            );
-        }
-        (true, false) => tracing::info!(service = name, "its real servers answer again"),
-        _ => {}
-    }
-    match (before.is_up, now.is_up) {
-        (true, false) if now.is_cut_off => {
-            tracing::error!(service = name, "down: a service that it depends on is");
-        }
-        (true, false) => tracing::error!(service = name, "down: nobody answers its clients"),
-        (false, true) => tracing::info!(service = name, "up"),
-        _ => {}
-    }
 }
 
 impl Node {
@@ -421,8 +273,7 @@ impl Node {
     pub(super) fn judge_due(&mut self) {
         let now = Instant::now();
         self.health.unwritten.try_again(now);
-        let due = self.health.due.iter().filter(|(_, due)| **due <= now);
-        let due: BTreeSet<usize> = due.map(|(place, _)| *place).collect();
+        let due = self.health.judged.due(now);
         if !due.is_empty() {
             self.judge_services(due, now);
         }
@@ -470,7 +321,7 @@ impl Node {
     fn reweigh_services(&mut self, places: &[usize]) -> anyhow::Result<()> {
         let services = places.iter().filter_map(|place| {
             let service = self.config.services.get(*place)?;
-            let standing = self.health.standings.0.get(*place)?;
+            let standing = self.health.standings().0.get(*place)?;
             Some((self.service_id(service)?, (service, standing)))
         });
         let writes = plan::reweigh(&self.tables, &services.collect())?;

@@ -17,6 +17,7 @@ mod event_loop;
 mod gone;
 mod health;
 mod heartbeat;
+mod judged;
 mod localities;
 mod marks;
 mod node;

@@ -35,6 +35,7 @@ impl Node {
         let config = Arc::clone(&self.config);
         if let Err(error) = self.configure(config) {
             self.overrides = before;
+            self.put_back();
             return Err(Refusal::Failed(in_words(&error)));
         }
         self.store_overrides();

@@ -19,47 +19,56 @@ use crate::plan::{self, Inputs, NetworkView, Tables, Write};
 use crate::words::in_words;
 
 impl Node {
-    /// Puts a configuration into force. If that fails, the one before it is put back.
+    /// Puts a configuration into force. If that fails, the one before it is as if nothing had been.
     pub(super) fn configure(&mut self, config: Arc<Config>) -> anyhow::Result<()> {
-        if self.in_force && !Arc::ptr_eq(&self.config, &config) {
-            self.health.stay_in_service(&self.config);
+        // Where it is the same, what operators said is new, or the time, or the network.
+        let is_another = !Arc::ptr_eq(&self.config, &config);
+        if let Err(error) = self.try_configure(&config, &config.interfaces) {
+            if self.in_force && is_another {
+                self.put_back();
+            }
+            return Err(error);
         }
-        match self.try_configure(&config) {
-            Ok(()) => {
-                let began = Instant::now();
-                // What operators said is new, or the time: the checks are the same.
-                if !self.in_force || !Arc::ptr_eq(&self.config, &config) {
-                    self.health.in_force(&config);
-                }
-                tracing::debug!(took_ms = milliseconds(began.elapsed()), "checks are told");
-                let before = std::mem::replace(&mut self.config, config);
-                // Thousands of texts: the memory is given back beside the loop.
-                spawn_blocking(move || drop(before));
-                self.in_force = true;
-                self.tell_ways();
-                self.expect_sync();
-                self.follow_heartbeat();
-                self.follow_sync();
-                Ok(())
-            }
-            Err(error) => {
-                if self.in_force {
-                    let present = Arc::clone(&self.config);
-                    if let Err(worse) = self.try_configure(&present) {
-                        tracing::error!(
-                            "the configuration before cannot be put back: {}",
-                            in_words(&worse)
-                        );
-                    }
-                }
-                Err(error)
-            }
+        let began = Instant::now();
+        if !self.in_force || is_another {
+            self.health.in_force(&config);
+        }
+        tracing::debug!(took_ms = milliseconds(began.elapsed()), "checks are told");
+        let before = std::mem::replace(&mut self.config, config);
+        // Thousands of texts: the memory is given back beside the loop.
+        spawn_blocking(move || drop(before));
+        self.in_force = true;
+        self.tell_ways();
+        self.expect_sync();
+        self.follow_heartbeat();
+        self.follow_sync();
+        Ok(())
+    }
+
+    /// After something was refused: the network is asked for what the present configuration needs, interfaces that were
+    /// attached for another are let go, and what was written, if it came that far, is written over.
+    pub(super) fn put_back(&mut self) {
+        let present = Arc::clone(&self.config);
+        // That one of them has gone meanwhile is no reason to leave the rest as the other configuration wanted it.
+        let interfaces: Vec<Interface> = present
+            .interfaces
+            .iter()
+            .filter(|interface| Datapath::ifindex(&interface.name).is_ok())
+            .cloned()
+            .collect();
+        if let Err(worse) = self.try_configure(&present, &interfaces) {
+            tracing::error!(
+                "the configuration before cannot be put back: {}",
+                in_words(&worse)
+            );
         }
     }
 
-    /// Maps first, then the interfaces.
-    fn try_configure(&mut self, config: &Config) -> anyhow::Result<()> {
-        let slots = self.slots(&config.interfaces)?;
+    /// What may be refused comes before anything is changed that packets or people notice: services are judged beside the
+    /// present ones, tables are planned, the program is attached. Only then are the tables written. Until then an interface
+    /// that is new goes by the present ones.
+    fn try_configure(&mut self, config: &Config, interfaces: &[Interface]) -> anyhow::Result<()> {
+        let slots = self.slots(interfaces)?;
         self.tell_network(config, &slots);
         let mut part = Instant::now();
         let mut done = |what: &str| {
@@ -71,13 +80,15 @@ impl Node {
         };
         let view = self.view(config, &slots);
         done("the network is asked");
-        self.health.judge_all(config, &self.overrides);
+        let is_another = self.in_force && !std::ptr::eq(&*self.config, config);
+        let before = is_another.then_some(&*self.config);
+        let judged = self.health.judge_beside(config, before, &self.overrides);
         done("services are judged");
         let desired = plan::desired(
             &self.tables,
             &Inputs {
                 config,
-                standings: &self.health.standings,
+                standings: judged.standings(),
                 view: &view,
                 cpus: self.datapath.cpus(),
                 buckets4: self.datapath.buckets4(),
@@ -86,15 +97,17 @@ impl Node {
             },
         )?;
         done("tables are planned");
+        self.datapath.attach(interfaces)?;
+        done("interfaces are attached");
         self.write(&desired)?;
+        self.health.are_written(judged, config, &self.overrides);
         self.own_real_servers = view.own_real_servers();
-        self.health.all_are_written();
         done("tables are written");
         self.drain_deadline_s = self.overrides.next_deadline_s(system::unix_s());
         self.upkeep.set_rules(self.rules(config));
         self.templates
             .set_timeouts(self.persistence_timeouts(config));
-        self.datapath.attach(&config.interfaces)?;
+        self.datapath.detach_others(interfaces)?;
         Ok(())
     }
 
@@ -237,6 +250,7 @@ impl Node {
         let view = self.view(&config, &slots);
         self.apply(plan::follow(&self.tables, &view))?;
         self.datapath.attach(&present)?;
+        self.datapath.detach_others(&present)?;
         Ok(())
     }
 }

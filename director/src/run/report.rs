@@ -181,7 +181,12 @@ impl Node {
             .and_then(|id| seen.destinations.get(id))
             .map_or(&[], Vec::as_slice);
         let as_configured = ServiceStanding::default();
-        let standing = self.health.standings.0.get(place).unwrap_or(&as_configured);
+        let standing = self
+            .health
+            .standings()
+            .0
+            .get(place)
+            .unwrap_or(&as_configured);
         let configured = service.all_servers().enumerate().map(|(place, server)| {
             let same = |record: &Destination| {
                 (destination_address(record), u16::from_be_bytes(record.port))

@@ -8,7 +8,9 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use ::director::control::send_reload;
 use anyhow::{Result, ensure};
+use director_tests::director::{self, Reload};
 use director_tests::http::{Connection, Response};
 use director_tests::lab::{Gateway, Host, Topology};
 use director_tests::{PATIENCE, nginx, wait_until};
@@ -24,6 +26,9 @@ const TIMEOUT: Duration = Duration::from_secs(3);
 /// stays in the table, and a new one of the same port would be taken for it, where the kernel gives out a port again within
 /// moments.
 const SITES: [(&str, u16, u16); 2] = [("removed", 8081, 10_000), ("quiesced", 8082, 38_000)];
+/// How often a file is refused under requests, and the first port that they come from.
+const REFUSALS: usize = 10;
+const REFUSED_PORTS: u16 = 1_500;
 /// Requests of all clients that must have begun after something happened, so that it is seen what becomes of them.
 const AFTERWARDS: usize = 400;
 
@@ -229,5 +234,36 @@ fn what_many_clients_notice() {
         crowd.check_none_failed(&format!("{name}, back from the fallback"), back);
         assert_eq!(who(&crowd, back), ["s1", "s2"], "{name}");
     }
+
+    // A file with other services, which is refused only when the program is to be attached.
+    site.add_large_interface();
+    let mut refused = text.replace("interfaces: [", "interfaces: [large0, ");
+    for (_, port, _) in SITES {
+        refused = refused.replace(&format!("port: {port}"), &format!("port: {}", port + 1000));
+    }
+    let (name, port, _) = SITES[0];
+    let ports = AtomicU16::new(REFUSED_PORTS);
+    let standing = |site: &Site| {
+        let servers = site.status().services.into_iter().map(|service| {
+            let servers = service.real_servers.into_iter();
+            let servers = servers.map(|it| (it.weight, it.removed, it.health.state));
+            (service.name, servers.collect::<Vec<_>>())
+        });
+        servers.collect::<Vec<_>>()
+    };
+    let before = standing(&site);
+    let (crowd, begun) = while_asked(&site, (web(port), &ports), || {
+        let begun = Instant::now();
+        for _ in 0..REFUSALS {
+            director::write_configuration(&site.lab, &refused).unwrap();
+            let outcome = send_reload(&director::control_socket(&site.lab));
+            let words = outcome.unwrap_err().to_string();
+            assert!(words.contains("large0") && words.contains("MTU"), "{words}");
+        }
+        begun
+    });
+    crowd.check_none_failed(&format!("{name}, a file is refused"), begun);
+    assert_eq!(standing(&site), before);
+    assert_eq!(site.reload_text(&text), Reload::Done, "{}", site.log());
     site.check_end();
 }

@@ -176,6 +176,25 @@ fn check_broken_files(site: &mut Site, way: Way) {
     }
     assert_eq!(site.reload_text(&good), Reload::Done);
     assert_eq!(site.status().config.reload_error, None);
+
+    // The kernel refuses another mode of an interface: it keeps the one that it has.
+    site.add_large_interface();
+    let programs = site.programs();
+    let with = |interface: &str| good.replace("eth1]", &format!("eth1, {interface}]"));
+    let generic = with("{name: large0, mode: generic}");
+    assert_eq!(site.reload_text(&generic), Reload::Done, "{}", site.log());
+    let before = (site.programs(), site.status().interfaces);
+    assert_eq!(before.0.len(), programs.len() + 1);
+    assert_eq!(site.reload_text(&with("large0")), Reload::Refused);
+    let error = site.status().config.reload_error.unwrap();
+    assert!(
+        error.contains("interface large0 ") && error.contains("MTU"),
+        "{error}"
+    );
+    assert_eq!((site.programs(), site.status().interfaces), before);
+    transfers.go_on("another mode is refused");
+    assert_eq!(site.reload_text(&good), Reload::Done);
+    assert_eq!(site.programs(), programs);
     transfers.finish();
 }
 

@@ -281,6 +281,16 @@ impl Site {
         self.host(Host::Client).run(work).unwrap()
     }
 
+    /// An interface of the director, `large0`, whose frames are too large for native XDP.
+    pub(crate) fn add_large_interface(&self) {
+        let ends = ["large0", "large1"];
+        let link = [
+            "link", "add", ends[0], "mtu", "9000", "type", "veth", "peer", "name", ends[1], "mtu",
+            "9000",
+        ];
+        self.host(Host::Director).output("ip", &link).unwrap();
+    }
+
     /// Switches the kernel's own forwarding on the director off: what gets through went through the packet path.
     pub(crate) fn without_kernel(&self) {
         self.host(Host::Director)
@@ -359,7 +369,7 @@ impl Site {
     }
 
     /// Ids of the XDP programs on the director's interfaces.
-    fn programs(&self) -> Vec<u32> {
+    pub(crate) fn programs(&self) -> Vec<u32> {
         let links = self
             .host(Host::Director)
             .output("ip", &["-details", "link", "show"])
