@@ -124,7 +124,8 @@ Exit codes: 0 it answers, 2 the configuration is wrong, 3 no director answers.")
 Examples:
   director check && director reload
 
-Exit codes: 0 it is in force, 2 it is wrong and nothing has changed, 3 no director answers.")]
+Exit codes: 0 it is in force, 1 it is, but its heartbeat cannot start, 2 it is wrong and nothing has changed, 3 no director
+answers.")]
     Reload {
         #[command(flatten)]
         socket: Socket,
@@ -210,7 +211,7 @@ Examples:
   director server disable web 10.0.0.1
   director server enable web 10.0.0.1
 
-Exit codes: 0 done, 2 there is no such service or real server, 3 no director answers.")]
+Exit codes: 0 done, 1 it could not be done, 2 there is no such service or real server, 3 no director answers.")]
     Server {
         #[command(subcommand)]
         action: ServerAction,

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 
-use super::{SILENT, WRONG};
+use super::{FAILED, SILENT, WRONG};
 use crate::control::ClientError;
 
 /// Prints an answer. Whoever closes the pipe early (`director status | head`) has seen enough: `print!` would panic.
@@ -41,7 +41,8 @@ pub(super) fn show_outcome(
             }
             return Ok(ExitCode::from(match error {
                 ClientError::Refused(_) => WRONG,
-                _ => SILENT,
+                ClientError::Failed(_) => FAILED,
+                ClientError::Connect { .. } | ClientError::Answer { .. } => SILENT,
             }));
         }
     }

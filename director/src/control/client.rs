@@ -31,6 +31,9 @@ pub enum ClientError {
     /// It does not do what it was told, and says why.
     #[error("{0}")]
     Refused(String),
+    /// It could not do it, or not all of it, and says why.
+    #[error("{0}")]
+    Failed(String),
     /// It does not answer, or not as it should.
     #[error("the director on {} does not answer as it should: {what}", path.display())]
     Answer {
@@ -44,7 +47,7 @@ pub enum ClientError {
 /// Has a director do something. What is in force then, in its words.
 ///
 /// # Errors
-/// When none answers, or it refuses: [`ClientError::Refused`].
+/// When none answers, it refuses ([`ClientError::Refused`]), or cannot do it ([`ClientError::Failed`]).
 pub fn send_command(path: &Path, command: &ServerCommand) -> Result<String, ClientError> {
     let text = serde_json::to_string(command).map_err(|error| ClientError::Answer {
         path: path.to_owned(),
@@ -56,7 +59,8 @@ pub fn send_command(path: &Path, command: &ServerCommand) -> Result<String, Clie
 /// Has a director load its configuration again. What is in force then, in its words.
 ///
 /// # Errors
-/// When none answers, or the configuration is wrong: [`ClientError::Refused`].
+/// When none answers, the configuration is wrong ([`ClientError::Refused`]), or is in force without its heartbeat
+/// ([`ClientError::Failed`]).
 pub fn send_reload(path: &Path) -> Result<String, ClientError> {
     post(path, "/v1/reload", "{}")
 }
@@ -91,6 +95,7 @@ fn post(path: &Path, what: &str, text: &str) -> Result<String, ClientError> {
     let words = String::from_utf8_lossy(body).trim().to_owned();
     match status {
         200 => Ok(words),
+        500 => Err(ClientError::Failed(words)),
         _ => Err(ClientError::Refused(words)),
     }
 }

@@ -38,6 +38,6 @@ pub enum Refusal {
     Unknown(String),
     /// It says too little, or there is too much already.
     Wrong(String),
-    /// It could not be done.
+    /// It could not be done, or not all of it.
     Failed(String),
 }

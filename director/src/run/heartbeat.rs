@@ -363,7 +363,11 @@ impl Node {
     pub(super) fn follow_heartbeat(&mut self) {
         let wanted = self.config.heartbeat.clone();
         match (&mut self.heartbeat.running, &wanted) {
-            (None, None) => return,
+            (None, None) => {
+                // Of one that is not wanted any more.
+                self.heartbeat.fault = None;
+                return;
+            }
             (Some(running), Some(wanted)) if running.differs_in_keys_at_most(wanted) => {
                 running.follow_keys(wanted);
                 return;

@@ -157,14 +157,22 @@ impl Node {
     }
 
     fn what_came_of_it(&self) -> Result<String, Refusal> {
-        match &self.reload_error {
+        if let Some(error) = &self.reload_error {
+            return Err(Refusal::Wrong(error.clone()));
+        }
+        let in_force = format!(
+            "{}: {} services in force",
+            self.file.display(),
+            self.config.services.len()
+        );
+        match &self.heartbeat.fault {
             None => Ok(format!(
-                "{}: {} services in force\nreload: {} ms",
-                self.file.display(),
-                self.config.services.len(),
+                "{in_force}\nreload: {} ms",
                 milliseconds(self.times.loaded)
             )),
-            Some(error) => Err(Refusal::Wrong(error.clone())),
+            Some(fault) => Err(Refusal::Failed(format!(
+                "{in_force}, but this node takes part in no group: {fault}"
+            ))),
         }
     }
 

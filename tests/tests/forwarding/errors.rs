@@ -1,5 +1,6 @@
 //! What a director that cannot start says. Each ends with an exit code that is not 0, and names the thing.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -181,12 +182,81 @@ fn what_stands_in_the_way_is_named() {
     );
     assert_eq!(after.config, before.config);
 
+    check_reloads(&bench, running.id());
     let socket = director::control_socket(&bench.lab);
     running.kill().unwrap();
     let arguments = ["status", "--socket", socket.to_str().unwrap()];
     let words = ["no director listens on", socket.to_str().unwrap()];
     bench.check("a status of nobody", program(), &arguments, 3, &words);
     check_foreign_tables(&bench);
+}
+
+/// What came of a reload is told by its exit code, also where only the heartbeat cannot start.
+fn check_reloads(bench: &Bench, director: u32) {
+    let socket = director::control_socket(&bench.lab);
+    let arguments = ["reload", "--socket", socket.to_str().unwrap()];
+    let heartbeat = "heartbeat:
+  node: director
+  links:
+    - udp: {interface: eth1, peers: [10.0.1.1, 10.0.1.2]}
+  groups:
+    - {name: web, interface: eth0, addresses: [192.0.2.10/32], priority: {director: 150, backup: 100}}
+";
+    let with_heartbeat = format!("{}{heartbeat}", bench.yaml);
+    let wrong = bench.yaml.replace("scheduler: rr", "scheduler: fastest");
+    // File, descriptors that it may open, exit code, what is said.
+    let rows: [(&str, Option<usize>, i32, &[&str]); 6] = [
+        (&bench.yaml, None, 0, &["1 services in force"]),
+        (&wrong, None, WRONG, &["found \"fastest\""]),
+        // One for whoever asks, one for the file and, when that is read, for the heartbeat, which wants more.
+        (
+            &with_heartbeat,
+            Some(2),
+            FAILED,
+            &[
+                "1 services in force, but",
+                "the heartbeat could not start",
+                "Too many open files",
+            ],
+        ),
+        (&bench.yaml, None, 0, &["1 services in force"]),
+        (&with_heartbeat, None, 0, &["1 services in force"]),
+        (&bench.yaml, None, 0, &["1 services in force"]),
+    ];
+    for (yaml, descriptors, code, says) in rows {
+        director::write_configuration(&bench.lab, yaml).unwrap();
+        limit_descriptors(bench, director, descriptors);
+        bench.check("reload", program(), &arguments, code, says);
+    }
+}
+
+/// Lets a process open so many descriptors more, or as many as it likes.
+fn limit_descriptors(bench: &Bench, process: u32, more: Option<usize>) {
+    let open = fs::read_dir(format!("/proc/{process}/fd")).unwrap();
+    let open: BTreeSet<usize> = open
+        .map(|entry| {
+            entry
+                .unwrap()
+                .file_name()
+                .to_str()
+                .unwrap()
+                .parse()
+                .unwrap()
+        })
+        .collect();
+    // The lowest number that is free is taken each time.
+    let below = |more| (0..).filter(|number| !open.contains(number)).nth(more);
+    let process = process.to_string();
+    let host = bench.lab.host(Host::Director).unwrap();
+    let prlimit = |words: &[&str]| {
+        let words = [&["--pid", &process], words].concat();
+        host.output("prlimit", &words).unwrap()
+    };
+    let limit = match more {
+        Some(more) => below(more).unwrap().to_string(),
+        None => prlimit(&["--nofile", "--noheadings", "--raw", "--output", "HARD"]),
+    };
+    prlimit(&[&format!("--nofile={}:", limit.trim())]);
 }
 
 /// Interfaces like a card with jumbo frames: `large0`, and `small0` whose far end alone has them.
