@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Context;
-use xdp_ebpf::layout::destination;
+use xdp_ebpf::layout::{Destination, destination};
 
 use super::gone::gone;
 use super::health::Health;
@@ -45,6 +45,20 @@ const SLICE_BUCKETS: usize = 1 << 18;
 struct Unused {
     destinations: BTreeSet<u32>,
     endpoints: BTreeSet<u16>,
+}
+
+impl Unused {
+    /// Forgets what is in service again: by the next pass it may be removed once more, with connections that this pass, which
+    /// had come further by then, did not see.
+    fn forget_used(&mut self, tables: &Tables) {
+        self.destinations
+            .retain(|id| is_retired(tables.destinations.get(id)));
+        self.endpoints.retain(|id| !tables.is_served(*id));
+    }
+}
+
+fn is_retired(record: Option<&Destination>) -> bool {
+    record.is_some_and(|record| record.flags & destination::RETIRED != 0)
 }
 
 /// Everything.
@@ -347,7 +361,12 @@ impl Node {
         self.release_unused();
     }
 
-    /// Forgets what was removed and has had no connections in two passes.
+    /// A configuration is in the tables.
+    pub(super) fn forget_used(&mut self) {
+        self.unused.forget_used(&self.tables);
+    }
+
+    /// Forgets what was removed and has had no connections in two passes, and was not in service between.
     fn release_unused(&mut self) {
         // Ids keep their meaning while connections are carried over: what ended in the old tables meanwhile may still stand
         // in the new ones.
@@ -359,7 +378,7 @@ impl Node {
             .tables
             .destinations
             .iter()
-            .filter(|(_, record)| record.flags & destination::RETIRED != 0);
+            .filter(|(_, record)| is_retired(Some(record)));
         let unused = Unused {
             destinations: retired
                 .map(|(id, _)| *id)
@@ -435,7 +454,45 @@ fn clock_step(at: Instant, now: Instant) -> (u32, Instant) {
 
 #[cfg(test)]
 mod tests {
+    use xdp_ebpf::layout::{Endpoint, Endpoint4, Served};
+
     use super::*;
+
+    /// Whether something is still taken to be unused after a configuration, by what that made of it.
+    #[test]
+    fn what_is_in_service_again_is_not_unused() {
+        for is_back in [false, true] {
+            let mut unused = Unused {
+                destinations: [5].into(),
+                endpoints: [7].into(),
+            };
+            let mut tables = Tables::default();
+            let flags = if is_back { 0 } else { destination::RETIRED };
+            let record = Destination {
+                flags,
+                ..Destination::default()
+            };
+            tables.destinations.insert(5, record);
+            let port = 80_u16.to_be_bytes();
+            let endpoint = Endpoint {
+                port,
+                last_port: port,
+                ..Endpoint::default()
+            };
+            tables.endpoints.insert(7, endpoint);
+            if is_back {
+                let key = Endpoint4 {
+                    port,
+                    ..Endpoint4::default()
+                };
+                tables.services4.insert(key, Served::new(7, 0));
+            }
+            unused.forget_used(&tables);
+            let found = (unused.destinations.len(), unused.endpoints.len());
+            let left = usize::from(!is_back);
+            assert_eq!(found, (left, left), "back: {is_back}");
+        }
+    }
 
     #[test]
     fn the_clock_advances_by_seconds_and_never_jumps() {

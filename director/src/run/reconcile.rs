@@ -100,6 +100,7 @@ impl Node {
         self.datapath.attach(interfaces)?;
         done("interfaces are attached");
         self.write(&desired)?;
+        self.forget_used();
         self.health.are_written(judged, config, &self.overrides);
         self.own_real_servers = view.own_real_servers();
         done("tables are written");
