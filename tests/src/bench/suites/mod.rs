@@ -69,7 +69,7 @@ pub const ALL: [Named; 10] = [
     },
     Named {
         name: "config",
-        about: "loading and reloading 2,000 services with 20,000 real servers",
+        about: "loading and reloading 2,000 services with 20,000 real servers, and verdicts there",
         run: config::run,
     },
     Named {
