@@ -304,13 +304,14 @@ fn request(why: &Ended) -> &'static str {
     }
 }
 
-/// What a failback waits for while connections are shared: nothing, where nobody can be asked for all of his.
+/// What a failback waits for while connections are shared: nothing, where nobody can be asked for all of his. Whom conn-sync
+/// does not hear, or who does not hear this node, may serve all the same, and then his connections are not here.
 fn filled(has_full_sync: bool, readiness: Readiness) -> Filled {
     let words = in_words(readiness).to_owned();
     match (has_full_sync, readiness) {
         (false, _) => Filled::Needless,
-        (true, Readiness::Waiting) => Filled::Waiting(words),
-        (true, _) => Filled::Done(words),
+        (true, Readiness::Synced) => Filled::Done(words),
+        (true, Readiness::Waiting | Readiness::Alone | Readiness::Limit) => Filled::Waiting(words),
     }
 }
 
@@ -330,7 +331,9 @@ fn in_words(readiness: Readiness) -> &'static str {
         Readiness::Waiting => "this node does not have all connections of the others yet",
         Readiness::Synced => "this node has all connections of the others",
         Readiness::Alone => "no other node is heard: there are no connections to be had",
-        Readiness::Limit => "this node goes on without all connections of the others",
+        Readiness::Limit => {
+            "no node that is heard says that it hears this one, so there are no connections to be had"
+        }
     }
 }
 
@@ -367,19 +370,19 @@ mod tests {
         }
     }
 
-    /// A fault of conn-sync opens nothing: `failback_limit` does. Without a full sync there is nothing to wait for.
+    /// Only having all connections opens anything, or `failback_limit`: neither a fault of conn-sync nor that it hears nobody.
+    /// Without a full sync there is nothing to wait for.
     #[test]
     fn what_a_failback_waits_for() {
         let fault = "conn-sync could not start: no such interface";
-        let done = |readiness| Filled::Done(in_words(readiness).to_owned());
-        let waiting = |words: &str| Filled::Waiting(words.to_owned());
-        let not_yet = in_words(Readiness::Waiting);
+        let waits = |readiness| Filled::Waiting(in_words(readiness).to_owned());
+        let synced = in_words(Readiness::Synced).to_owned();
         for (is, with_full_sync) in [
-            (Err(fault), waiting(fault)),
-            (Ok(Readiness::Waiting), waiting(not_yet)),
-            (Ok(Readiness::Synced), done(Readiness::Synced)),
-            (Ok(Readiness::Alone), done(Readiness::Alone)),
-            (Ok(Readiness::Limit), done(Readiness::Limit)),
+            (Err(fault), Filled::Waiting(fault.to_owned())),
+            (Ok(Readiness::Waiting), waits(Readiness::Waiting)),
+            (Ok(Readiness::Synced), Filled::Done(synced)),
+            (Ok(Readiness::Alone), waits(Readiness::Alone)),
+            (Ok(Readiness::Limit), waits(Readiness::Limit)),
         ] {
             let told = |has_full_sync| match is {
                 Ok(readiness) => filled(has_full_sync, readiness),

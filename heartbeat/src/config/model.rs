@@ -21,7 +21,7 @@ pub struct Config {
     pub timing: Timing,
     /// Whether a preferred node takes its groups back.
     pub auto_failback: AutoFailback,
-    /// How long after its start a node waits for what it needs to take groups back from one that serves them.
+    /// How long a node waits for what it needs to take groups back, while another one serves them.
     pub failback_limit: Duration,
     /// What own heartbeats are signed with; none: they are only protected from damage.
     pub keys: Option<KeyFiles>,

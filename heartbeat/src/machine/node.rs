@@ -47,8 +47,8 @@ pub struct Machine {
     pub(super) history: VecDeque<Transition>,
     pub(super) lowers: u16,
     pub(super) filled: Filled,
-    /// Until then it is waited for.
-    pub(super) fill_until: Duration,
+    /// Until then it is waited for. None: nobody else serves what this node would take back, so nothing waits.
+    pub(super) fill_until: Option<Duration>,
     pub(super) unfit: Option<String>,
     /// By group: why this node cannot serve it, fit or not.
     pub(super) unable: Vec<Option<String>>,
@@ -89,7 +89,7 @@ impl Machine {
             history: VecDeque::new(),
             lowers: 0,
             filled: Filled::default(),
-            fill_until: now + config.failback_limit,
+            fill_until: None,
             unfit: Some("its fitness is not known yet".to_owned()),
             unable: vec![None; config.groups.len()],
             now,
@@ -453,13 +453,13 @@ impl Machine {
     /// What is needed to take groups back is there, or not: told once each.
     fn fill(&mut self, filled: Filled, actions: &mut Vec<Action>) {
         // It had what it needs, and lacks it anew: then it waits anew, too. One that gave up does not.
-        let is_anew = matches!(self.filled, Filled::Done(_) | Filled::Needless);
-        if is_anew && matches!(filled, Filled::Waiting(_)) {
-            self.fill_until = self.now + self.config.failback_limit;
-        }
-        let filled = match filled {
-            Filled::Waiting(what) if self.now >= self.fill_until => Filled::GivenUp(what),
-            filled => filled,
+        let filled = match (&self.filled, filled) {
+            (Filled::Done(_) | Filled::Needless, filled @ Filled::Waiting(_)) => {
+                self.fill_until = None;
+                filled
+            }
+            (Filled::GivenUp(_), Filled::Waiting(what)) => Filled::GivenUp(what),
+            (_, filled) => filled,
         };
         // What is waited for may change its words.
         let is_told = std::mem::discriminant(&self.filled) == std::mem::discriminant(&filled);
@@ -471,14 +471,38 @@ impl Machine {
         self.filled = filled;
     }
 
-    /// It has waited long enough.
+    /// It has waited long enough, while another one served. Time in which nobody does counts for nothing: when a cable is in
+    /// again after minutes, this node has yet to be told what it lacks.
     fn give_up_waiting(&mut self, actions: &mut Vec<Action>) {
-        if let Filled::Waiting(what) = &self.filled
-            && self.now >= self.fill_until
-        {
+        let Filled::Waiting(what) = &self.filled else {
+            return;
+        };
+        if !self.is_kept_waiting() {
+            self.fill_until = None;
+            return;
+        }
+        let limit = self.now + self.config.failback_limit;
+        if self.now >= *self.fill_until.get_or_insert(limit) {
             let given_up = Filled::GivenUp(what.clone());
             self.fill(given_up, actions);
         }
+    }
+
+    /// Whether another one serves what this node would take back, if it had what it needs.
+    fn is_kept_waiting(&self) -> bool {
+        let is_kept = |unit: usize| {
+            let priority = self.priority_in_vrrp(unit);
+            let is_behind = |router: &Router| {
+                let foreign = router.foreign_now(self.now);
+                foreign.is_some_and(|foreign| foreign.priority < priority)
+            };
+            let Unit {
+                ready_since, role, ..
+            } = self.units[unit];
+            let is_backup = role != Role::Primary;
+            ready_since.is_some() || is_backup && self.routers_of(unit).any(is_behind)
+        };
+        self.config.auto_failback != AutoFailback::Off && (0..self.units.len()).any(is_kept)
     }
 
     // ---- What follows from the rest ----

@@ -179,8 +179,8 @@ impl Machine {
         if let Stage::Starting(until) | Stage::Listening(until) = self.stage {
             consider(until);
         }
-        if let Filled::Waiting(_) = self.filled {
-            consider(self.fill_until);
+        if let (Filled::Waiting(_), Some(until)) = (&self.filled, self.fill_until) {
+            consider(until);
         }
         if let Some(delay) = self.failback_delay() {
             let ready = self.units.iter().filter_map(|unit| unit.ready_since);

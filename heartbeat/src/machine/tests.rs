@@ -239,8 +239,11 @@ fn a_node_that_is_not_filled_does_not_fail_back() {
     assert_eq!(nodes.roles(), [Primary, Backup]);
     assert!(nodes.alerts(0).contains(&&Alert::MayFailBack(done)));
 
+    // The limit counts from when it hears the primary, after it has listened.
     let mut nodes = comes_back();
-    nodes.pass(3500);
+    nodes.pass(2900);
+    assert_eq!(nodes.roles(), [Backup, Primary], "not before the limit");
+    nodes.pass(1100);
     assert_eq!(nodes.roles(), [Primary, Backup], "the limit has passed");
     let given_up = Filled::GivenUp("connections".to_owned());
     assert!(nodes.alerts(0).contains(&&Alert::MayFailBack(given_up)));
@@ -252,13 +255,18 @@ fn a_node_that_is_not_filled_does_not_fail_back() {
         Filled::GivenUp("connections".to_owned())
     );
 
-    // Long after its start it lacks something anew: it waits for that as long as at first.
+    // Long after its start it lacks something anew. While it serves itself, or the preferred one does, nobody waits, so there
+    // is nothing to give up.
     let mut nodes = Nodes::two("failback_limit: 5s");
     nodes.give(0, Input::Filled(Filled::Done("all of them".to_owned())));
     nodes.pass(10_000);
-    nodes.give(0, Input::Filled(waits()));
-    nodes.pass(1000);
-    assert_eq!(nodes.machines[0].status().may_fail_back, waits());
+    for node in [0, 1] {
+        nodes.give(node, Input::Filled(waits()));
+    }
+    nodes.pass(10_000);
+    for node in [0, 1] {
+        assert_eq!(nodes.machines[node].status().may_fail_back, waits());
+    }
 
     let mut nodes = comes_back();
     nodes.still[1] = true;
@@ -277,7 +285,11 @@ fn a_node_that_is_not_filled_does_not_fail_back() {
 fn a_node_whose_cable_was_out_hears_first_what_it_lacks() {
     let done = || Some(Filled::Done("all of them".to_owned()));
     let given_up = || Some(Filled::GivenUp("connections".to_owned()));
+    let waits = || Some(Filled::Waiting("nobody is heard".to_owned()));
     let lacks = |at_ms| Some((at_ms, Filled::Waiting("connections".to_owned())));
+    let has = |at_ms| Some((at_ms, Filled::Done("all of them".to_owned())));
+    // Much less than the cable is out.
+    let soon = "true\nfailback_limit: 2s";
     // `auto_failback`, how it stood while the cable was out; after so many ms it is told otherwise; ms within which it takes
     // its group back, if in 3 s at all.
     let rows = [
@@ -291,6 +303,11 @@ fn a_node_whose_cable_was_out_hears_first_what_it_lacks() {
         ("2s", done(), None, Some(2000..=2200)),
         ("2s", done(), lacks(1500), None),
         ("false", done(), None, None),
+        (soon, waits(), None, Some(2000..=2200)),
+        (soon, waits(), lacks(200), Some(2000..=2200)),
+        (soon, waits(), has(1500), Some(1500..=1700)),
+        ("true\nfailback_limit: 0s", waits(), None, Some(1000..=1200)),
+        ("false\nfailback_limit: 2s", waits(), None, None),
     ];
     for (auto_failback, filled, later, expected) in rows {
         let what = format!("{auto_failback} {filled:?} {later:?}");

@@ -137,6 +137,35 @@ fn vrrp_preempts_or_not() {
     assert_eq!(nodes.roles(), [Backup]);
 }
 
+/// Nor does it preempt a router before it has what it needs, or has waited for long enough while that one served.
+#[test]
+fn vrrp_waits_for_what_it_lacks() {
+    let limit = "true\nfailback_limit: 2s";
+    let waits = || Filled::Waiting("connections".to_owned());
+    // The other router's priority, for how long it advertises, what is told then; who serves after another half second.
+    for (priority, milliseconds, told, expected) in [
+        (90, 1000, None, Backup),
+        (90, 1300, None, Backup),
+        (90, 2600, None, Primary),
+        (90, 1000, Some(Filled::Done("all".to_owned())), Primary),
+        // It serves by right: nothing is waited for, and nothing given up.
+        (150, 5000, None, Backup),
+    ] {
+        let what = format!("{priority} for {milliseconds} ms, then {told:?}");
+        let mut nodes = router(100, limit);
+        nodes.give(0, Input::Filled(waits()));
+        nodes.advertised(priority, milliseconds);
+        if let Some(told) = told {
+            nodes.give(0, Input::Filled(told));
+        }
+        nodes.advertised(priority, 500);
+        assert_eq!(nodes.roles(), [expected], "{what}");
+        let given_up = Alert::MayFailBack(Filled::GivenUp("connections".to_owned()));
+        let has_given_up = nodes.alerts(0).contains(&&given_up);
+        assert_eq!(has_given_up, milliseconds == 2600, "{what}");
+    }
+}
+
 #[test]
 fn vrrp_primary_yields_to_priority_then_address() {
     // From 10.0.0.x with this priority; what becomes of a primary with priority 100 and 10.0.0.5.
