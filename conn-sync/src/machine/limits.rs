@@ -12,6 +12,9 @@ pub const DATAGRAM_BYTES: std::ops::RangeInclusive<usize> = 1280..=8972;
 pub const RECORDS_PER_DATAGRAM: usize = 512;
 /// Ranges of missing numbers in one question, and ranges named as repaired in one update.
 pub const RANGES_PER_DATAGRAM: usize = 32;
+/// One of so many records is for what is in use and told again, whatever else there is to be told. Without that peers would take
+/// connections for dead while more and more others begin and end.
+pub const ONE_REFRESH_OF: u32 = 8;
 /// Sent updates whose handles are kept for repairs.
 pub const HISTORY: usize = 8192;
 /// Ranges of missing updates of one peer; more are not repaired one by one: a bulk resync follows.

@@ -72,9 +72,14 @@ impl<H: Copy + Eq + Hash> Machine<H> {
         self.sender.budget(class, now)
     }
 
-    /// Sends records that have changed.
-    pub fn on_dirty(&mut self, records: Vec<(H, Record)>, now: Duration) -> Vec<Action<H>> {
-        let updates = self.sender.send(records, now);
+    /// Sends records of a class that have changed.
+    pub fn on_dirty(
+        &mut self,
+        class: Class,
+        records: Vec<(H, Record)>,
+        now: Duration,
+    ) -> Vec<Action<H>> {
+        let updates = self.sender.send(class, records, now);
         self.send_updates(updates)
     }
 

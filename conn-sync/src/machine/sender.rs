@@ -8,8 +8,8 @@ use std::hash::Hash;
 use std::time::Duration;
 
 use super::limits::{
-    HANDLES_PER_LOOKUP, HISTORY, LOOKUP_FOR, LOOKUPS, RANGES_PER_DATAGRAM, RECORDS_PER_DATAGRAM,
-    REPAIRS_APART, UPDATES_PER_LOOKUP,
+    HANDLES_PER_LOOKUP, HISTORY, LOOKUP_FOR, LOOKUPS, ONE_REFRESH_OF, RANGES_PER_DATAGRAM,
+    RECORDS_PER_DATAGRAM, REPAIRS_APART, UPDATES_PER_LOOKUP,
 };
 use super::pace::Bucket;
 use super::types::{Action, Class, Config, Found, Token};
@@ -59,6 +59,8 @@ pub(super) struct Sender<H> {
     /// The last update, of those in the history, in which each handle was.
     latest: HashMap<H, u64>,
     pace: Bucket,
+    /// What of it is for refreshes.
+    refresh_pace: Bucket,
     repair_pace: Bucket,
     /// Asked for and not yet looked up.
     wanted: BTreeSet<u64>,
@@ -77,6 +79,7 @@ impl<H: Copy + Eq + Hash> Sender<H> {
             history: VecDeque::new(),
             latest: HashMap::new(),
             pace: Bucket::new(config.records_per_second, now),
+            refresh_pace: Bucket::new(config.records_per_second / ONE_REFRESH_OF, now),
             repair_pace: Bucket::new(config.records_per_second / 4, now),
             wanted: BTreeSet::new(),
             lookups: BTreeMap::new(),
@@ -116,21 +119,33 @@ impl<H: Copy + Eq + Hash> Sender<H> {
         later.map(|sent| sent.handles.len() as u64).sum()
     }
 
-    /// How many records of a class may be handed over now. Less urgent ones leave room for those that are more.
+    /// How many records of a class may be handed over now. Less urgent ones leave room for those that are more; all others leave
+    /// their share to refreshes.
     pub(super) fn budget(&mut self, class: Class, now: Duration) -> usize {
-        let reserved = match class {
-            Class::New => 0,
-            Class::Change => self.pace.capacity() / 4,
-            Class::Refresh => self.pace.capacity() / 2,
+        let (level, capacity) = (self.pace.level(now), self.pace.capacity());
+        let share = self.refresh_pace.level(now);
+        let share = share.min(capacity / u64::from(ONE_REFRESH_OF));
+        let room = match class {
+            Class::New => level.saturating_sub(share),
+            Class::Change => level.saturating_sub(capacity / 4),
+            Class::Refresh => level.saturating_sub(capacity / 2).max(share.min(level)),
         };
-        let level = self.pace.level(now).saturating_sub(reserved);
-        usize::try_from(level).unwrap_or(usize::MAX)
+        usize::try_from(room).unwrap_or(usize::MAX)
     }
 
-    /// Sends records.
-    pub(super) fn send(&mut self, records: Vec<(H, Record)>, now: Duration) -> Vec<Update> {
+    /// Sends records of a class.
+    pub(super) fn send(
+        &mut self,
+        class: Class,
+        records: Vec<(H, Record)>,
+        now: Duration,
+    ) -> Vec<Update> {
         self.pace.level(now);
         self.pace.take(records.len());
+        if class == Class::Refresh {
+            self.refresh_pace.level(now);
+            self.refresh_pace.take(records.len());
+        }
         let mut updates = Vec::new();
         let mut filling = self.fill();
         for (handle, record) in records {

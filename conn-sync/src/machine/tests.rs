@@ -123,13 +123,47 @@ fn urgent_classes_have_room_when_others_have_none() {
     let budgets = |sender: &mut Sender<u16>, now| {
         [Class::New, Class::Change, Class::Refresh].map(|class| sender.budget(class, now))
     };
-    assert_eq!(budgets(&mut sender, ms(0)), [1000, 750, 500]);
-    sender.send(records(0..500), ms(0));
+    assert_eq!(budgets(&mut sender, ms(0)), [875, 750, 500]);
+    sender.send(Class::Refresh, records(0..500), ms(0));
     assert_eq!(budgets(&mut sender, ms(0)), [500, 250, 0]);
-    sender.send(records(0..500), ms(0));
+    sender.send(Class::New, records(0..500), ms(0));
     assert_eq!(budgets(&mut sender, ms(0)), [0, 0, 0]);
-    assert_eq!(budgets(&mut sender, ms(100)), [400, 150, 0]);
-    assert_eq!(budgets(&mut sender, ms(10_000)), [1000, 750, 500]);
+    assert_eq!(budgets(&mut sender, ms(100)), [350, 150, 50]);
+    assert_eq!(budgets(&mut sender, ms(10_000)), [875, 750, 500]);
+}
+
+/// Whoever is in use would be forgotten by peers while others begin and end without a pause.
+#[test]
+fn refreshes_have_their_share_whatever_else_is_told() {
+    let per_second = u64::from(config().records_per_second);
+    for classes in [
+        &[Class::New][..],
+        &[Class::Change],
+        &[Class::New, Class::Change],
+    ] {
+        let mut sender = Sender::<u16>::new(&config(), ms(0));
+        let (mut all, mut refreshes) = (0, 0);
+        for pass in 1..=250 {
+            let now = ms(pass * 40);
+            for class in classes.iter().copied().chain([Class::Refresh]) {
+                let room = sender.budget(class, now);
+                sender.send(class, records(0..room as u16), now);
+                all += room as u64;
+                refreshes += if class == Class::Refresh {
+                    room as u64
+                } else {
+                    0
+                };
+            }
+        }
+        // Of ten seconds, and what the bucket held.
+        assert!(
+            all <= per_second * 10 + per_second / 4,
+            "{classes:?}: {all}"
+        );
+        assert!(all >= per_second * 9, "{classes:?}: {all}");
+        assert!(refreshes >= per_second * 9 / 8, "{classes:?}: {refreshes}");
+    }
 }
 
 /// Numbers and counts of records of updates, and what they repair.
@@ -143,13 +177,13 @@ fn told(updates: &[Update]) -> Vec<(u64, usize, Vec<Range>)> {
 fn a_repair_is_what_the_table_holds_now_once() {
     let mut sender = Sender::<u16>::new(&config(), ms(0));
     // 63 records to a datagram.
-    let sent = sender.send(records(0..150), ms(0));
+    let sent = sender.send(Class::New, records(0..150), ms(0));
     assert_eq!(
         told(&sent),
         [(1, 63, vec![]), (2, 63, vec![]), (3, 24, vec![])]
     );
     // The first ten change.
-    let sent = sender.send(records(0..10), ms(1));
+    let sent = sender.send(Class::Change, records(0..10), ms(1));
     assert_eq!(told(&sent), [(4, 10, vec![])]);
     sender.ask(&[(1, 2), (4, 900)], ms(10));
     sender.ask(&[(1, 1)], ms(11));
@@ -196,7 +230,7 @@ fn what_is_forgotten_is_told() {
     let mut sender = Sender::<u16>::new(&config(), ms(0));
     assert_eq!(sender.oldest(), 1);
     for number in 0..HISTORY + 10 {
-        sender.send(records([number as u16]), ms(0));
+        sender.send(Class::New, records([number as u16]), ms(0));
     }
     assert_eq!(sender.oldest(), 11);
     sender.ask(&[(1, 10)], ms(0));

@@ -23,6 +23,7 @@ use crate::directory::{Directory, Handle};
 use crate::entry::{Entry, How, NodeName, Record};
 use crate::link::{Link, Lost};
 use crate::machine::aside::Aside;
+use crate::machine::limits::ONE_REFRESH_OF;
 use crate::machine::{Class, Readiness};
 use crate::refresh::Refresh;
 use crate::table::{Scanner, look_up};
@@ -118,12 +119,16 @@ impl State {
             }
         };
         let room = Cell::new(self.budget());
+        let share = room.get() / ONE_REFRESH_OF as usize;
         let mut found = Vec::new();
         self.left.0 = self.scanner.pass(
             &view,
             &self.directory,
             passed,
-            |_| room.get(),
+            |class| match class {
+                Class::New | Class::Change => room.get().saturating_sub(share),
+                Class::Refresh => room.get(),
+            },
             |_, records| {
                 room.set(room.get() - records.len());
                 found.extend(records);

@@ -144,7 +144,7 @@ impl State {
             &directory,
             passed,
             |class| machine.borrow_mut().budget(class, now),
-            |_, records| actions.extend(machine.borrow_mut().on_dirty(records, now)),
+            |class, records| actions.extend(machine.borrow_mut().on_dirty(class, records, now)),
         );
         self.backlog();
         self.passes += 1;
@@ -173,7 +173,7 @@ impl State {
             &self.directory,
             now_s,
             |class| machine.borrow_mut().budget(class, now),
-            |_, records| actions.extend(machine.borrow_mut().on_dirty(records, now)),
+            |class, records| actions.extend(machine.borrow_mut().on_dirty(class, records, now)),
         );
         self.backlog();
         actions

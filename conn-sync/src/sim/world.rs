@@ -483,7 +483,7 @@ impl World {
                 )
             });
             let slots: Vec<_> = dirty.iter().map(|(slot, _)| *slot).collect();
-            self.input(node, |machine, now| machine.on_dirty(dirty, now));
+            self.input(node, |machine, now| machine.on_dirty(class, dirty, now));
             let node_now = &self.nodes[node];
             let number = node_now.machine.as_ref().map_or(0, Machine::stream_number);
             for slot in slots {

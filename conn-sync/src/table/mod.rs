@@ -9,6 +9,7 @@
 
 mod place;
 mod scan;
+mod turns;
 mod walk;
 
 use xdp_ebpf::connection::{Bucket4, Bucket6};
@@ -17,6 +18,9 @@ use xdp_ebpf::walk::Walk;
 pub use place::{Placed, Wish, forget, place};
 pub use scan::Scanner;
 pub use walk::{Cursor, Piece, count, look_up, piece};
+
+/// A place: its bucket, those of the wide tables after those of the narrow ones, and which of the bucket's.
+type At = (u32, u8);
 
 /// The tables of a director at one moment.
 #[derive(Clone, Copy)]

@@ -325,6 +325,44 @@ fn refreshing_is_spread_over_the_second() {
     }
 }
 
+/// More in use all the time than may be told: each has its turn, wherever it stands, later than it would.
+#[test]
+fn refreshes_beyond_the_budget_go_on_where_they_stopped() {
+    const CLIENTS: u8 = 200;
+    // Milliseconds between passes, and how much each may tell: less than the 200 that are due in 60 s, or just as much.
+    for (every_ms, budget) in [(1000, 1), (1000, 3), (250, 1), (5000, 4), (7000, 100)] {
+        let what = format!("{budget} every {every_ms} ms");
+        let tables = tables();
+        let mut scanner = Scanner::default();
+        let mut told: BTreeMap<u8, u32> = BTreeMap::new();
+        let mut waited = 0;
+        let rounds = (3 * u32::from(CLIENTS) / budget).max(4 * 60_000 / every_ms);
+        for passed_ms in (0..rounds * every_ms).step_by(every_ms as usize) {
+            let now_s = NOW_S + passed_ms / 1000;
+            tables.set_now_s(now_s);
+            for number in 1..=CLIENTS {
+                let used = Value::new(1, now_s as u16, State::Established, Value::SENT);
+                put(&tables, u32::from(number) % CPUS, number, used);
+            }
+            let passed = Duration::from_millis(u64::from(every_ms));
+            let (some, left) = pass_after(&mut scanner, &tables, passed, budget as usize);
+            assert!(some.len() <= budget as usize, "{what}");
+            waited += left;
+            for (client, _, class) in some {
+                assert_eq!(class, Class::Refresh);
+                *told.entry(client).or_default() += 1;
+            }
+        }
+        let (least, most) = (told.values().min(), told.values().max());
+        assert!(
+            told.len() == usize::from(CLIENTS) && least >= Some(&2) && most <= Some(&6),
+            "{what}: {} told, {told:?}",
+            told.len()
+        );
+        assert_eq!(waited > 0, budget < 100, "{what}: {waited}");
+    }
+}
+
 /// What other CPUs know of a connection is told with it.
 #[test]
 fn the_cpu_that_saw_it_last_is_right() {
