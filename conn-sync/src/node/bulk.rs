@@ -87,7 +87,7 @@ pub(super) fn serve(shared: &Shared, stream: TcpStream, from: SocketAddr) {
     });
 }
 
-async fn conversation(shared: &Shared, mut stream: TcpStream) -> io::Result<NodeName> {
+pub(super) async fn conversation(shared: &Shared, mut stream: TcpStream) -> io::Result<NodeName> {
     stream.set_nodelay(true)?;
     let (mut server, greeting) = {
         let state = shared.borrow();
@@ -96,8 +96,10 @@ async fn conversation(shared: &Shared, mut stream: TcpStream) -> io::Result<Node
     };
     within(PATIENCE, stream.write_all(&greeting)).await?;
     let accepted = within(PATIENCE, hello(&mut stream, &mut server)).await?;
-    let (mut from, welcome) = {
+    let (mut from, generation, welcome) = {
         let state = shared.borrow();
+        // First, and looked at once more with each piece: other tables may take their place at any moment.
+        let generation = state.generation();
         let tables = state.tables();
         let view = tables.view()?;
         let from = state.position(accepted.cursor);
@@ -105,13 +107,19 @@ async fn conversation(shared: &Shared, mut stream: TcpStream) -> io::Result<Node
             server.begin_anew();
         }
         let welcome = server.welcome(state.machine.stream_number(), count(&view) as u64);
-        (from.unwrap_or(0), welcome)
+        (from.unwrap_or(0), generation, welcome)
     };
     within(BULK_SILENCE, stream.write_all(&welcome)).await?;
     loop {
         let (frame, next) = {
             let state = shared.borrow();
-            let tables = state.tables();
+            let (lent, tables) = state.lent.now();
+            if generation_of(lent) != generation {
+                // The place means nothing in them. Whoever asked asks again, and gets all of them.
+                return Err(io::Error::other(
+                    "the connection tables got another size meanwhile: it begins anew",
+                ));
+            }
             let view = tables.view()?;
             let piece = piece(
                 &view,
@@ -126,7 +134,7 @@ async fn conversation(shared: &Shared, mut stream: TcpStream) -> io::Result<Node
                 .map(|(entry, is_learned)| (Record::Entry(entry), is_learned))
                 .collect();
             let done = piece.next.unwrap_or(Cursor::MAX >> (64 - GENERATION_SHIFT));
-            let cursor = state.cursor(done);
+            let cursor = cursor(generation, done);
             let number = state.machine.stream_number();
             let is_empty = records.is_empty();
             let frame = (!is_empty).then(|| server.records(number, cursor, &records));
@@ -176,7 +184,8 @@ async fn templates(shared: &Shared, stream: &mut TcpStream, server: &mut Server)
                     Some((Record::Template(named), is_learned))
                 })
                 .collect();
-            let cursor = state.cursor(Cursor::MAX >> (64 - GENERATION_SHIFT));
+            let done = Cursor::MAX >> (64 - GENERATION_SHIFT);
+            let cursor = cursor(state.generation(), done);
             server.records(state.machine.stream_number(), cursor, &records)
         };
         within(BULK_SILENCE, stream.write_all(&frame)).await?;
@@ -185,15 +194,20 @@ async fn templates(shared: &Shared, stream: &mut TcpStream, server: &mut Server)
     Ok(())
 }
 
-impl State {
-    /// Which tables they are, of those that there were: as many bits of it as a cursor has room for.
-    fn generation(&self) -> u64 {
-        self.lent.now().0 & (u64::MAX >> GENERATION_SHIFT)
-    }
+/// Which tables they are, of those that there were: as many bits of it as a cursor has room for.
+fn generation_of(lent: u64) -> u64 {
+    lent & (u64::MAX >> GENERATION_SHIFT)
+}
 
-    /// A place in the tables as it is told to peers.
-    fn cursor(&self, position: u64) -> Cursor {
-        position | self.generation() << GENERATION_SHIFT
+/// A place in the tables as it is told to peers.
+fn cursor(generation: u64, position: u64) -> Cursor {
+    position | generation << GENERATION_SHIFT
+}
+
+impl State {
+    /// Which tables are lent now.
+    fn generation(&self) -> u64 {
+        generation_of(self.lent.now().0)
     }
 
     /// The place that a peer names. `None`: it was in other tables.

@@ -131,6 +131,11 @@ enum Spoken {
     Kernel(KernelConfig),
 }
 
+    fn set(&self, tables: Arc<dyn Tables>) {
+        let mut lent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *lent = (lent.0 + 1, tables);
+    }
+
 /// Why a node's thread has ended by itself.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Ended {
@@ -209,8 +214,7 @@ impl Node {
 
     /// The director has other tables now.
     pub fn set_tables(&self, tables: Arc<dyn Tables>) {
-        let mut lent = self.lent.0.lock().unwrap_or_else(PoisonError::into_inner);
-        *lent = (lent.0 + 1, tables);
+        self.lent.set(tables);
     }
 
     /// The tables have other names now.

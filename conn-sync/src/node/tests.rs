@@ -1,55 +1,103 @@
 //! A whole node on the loopback interface, with its thread and sockets: what no machine alone shows.
 
-use std::net::{IpAddr, Ipv4Addr};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::rc::Rc;
+use std::sync::Weak;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::task::{LocalSet, spawn_local};
+use xdp_ebpf::connection::{Value, key4};
 use xdp_ebpf::layout::{self, Settings, method};
 use xdp_ebpf::native::SharedTables;
 use xdp_ebpf::reach::Narrow;
 use xdp_ebpf::state::{State, TIMEOUTS_S};
 
+use super::state::{Shared, State as Loop};
 use super::templates::Templates;
 use super::*;
 use crate::config::Peers;
 use crate::directory::{Endpoint, Persistence};
-use crate::entry::{Entry, How, NodeName, Template as Told};
+use crate::entry::{Entry, How, NodeName, Record, Template as Told};
+use crate::wire::bulk::{Client, Event, NONCE, Resume};
 
 /// How long something may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Empty tables, of which it can be wanted that whoever looks at them panics.
+/// The tables' clock.
+const NOW_S: u32 = 70_000;
+
+/// Tables of which it can be wanted that whoever looks at them panics, or that others take their place.
 struct Fragile {
     shared: SharedTables,
+    buckets: u32,
     breaks: AtomicBool,
+    looks: AtomicU32,
+    exchange: Mutex<Option<Exchange>>,
+}
+
+/// After so many looks these are lent instead.
+struct Exchange {
+    after: u32,
+    lent: Weak<Lent>,
+    others: Arc<Fragile>,
 }
 
 impl Fragile {
     fn new() -> Arc<Self> {
+        Self::with(64)
+    }
+
+    fn with(buckets: u32) -> Arc<Self> {
         let settings = Settings {
-            now_s: 70_000,
+            now_s: NOW_S,
             cpus: 1,
-            buckets4: 64,
-            buckets6: 64,
+            buckets4: buckets,
+            buckets6: buckets,
             seed: 5,
             ..Settings::default()
         };
         Arc::new(Self {
             shared: SharedTables::new(settings, 16),
+            buckets,
             breaks: AtomicBool::new(false),
+            looks: AtomicU32::new(0),
+            exchange: Mutex::new(None),
         })
+    }
+
+    /// Connections of these ports that stand, as ones that peers were told of.
+    fn stand(&self, ports: std::ops::Range<u16>) {
+        let client = u32::from_ne_bytes([192, 0, 2, 1]);
+        for port in ports {
+            let value = Value::new(1, NOW_S as u16, State::Established, Value::SENT);
+            let key = key4(client, port.to_be(), 1);
+            let is_in = xdp_ebpf::table::insert::<Narrow, _>(&self.shared.cpu(0), &key, value.0);
+            assert!(is_in, "there is room for {port}");
+        }
     }
 }
 
 impl Tables for Fragile {
     fn view(&self) -> io::Result<View<'_>> {
         assert!(!self.breaks.load(Ordering::Relaxed), "the tables are gone");
+        let looks = self.looks.fetch_add(1, Ordering::Relaxed) + 1;
+        if let Some(exchange) = &*self.exchange.lock().expect("nobody panics here")
+            && exchange.after == looks
+            && let Some(lent) = exchange.lent.upgrade()
+        {
+            lent.set(Arc::clone(&exchange.others) as Arc<dyn Tables>);
+        }
         Ok(View {
             table4: self.shared.buckets4(),
             table6: self.shared.buckets6(),
             cpus: 1,
-            buckets4: 64,
-            buckets6: 64,
+            buckets4: self.buckets,
+            buckets6: self.buckets,
             seed: 5,
             now_s: self.shared.now_s(),
             takes_new: true,
@@ -80,9 +128,9 @@ impl Tables for Fragile {
 }
 
 /// A node on any free port.
-fn start(tables: &Arc<Fragile>, protocol: Protocol) -> Node {
+fn config(protocol: Protocol) -> Config {
     let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
-    let config = Config {
+    Config {
         node: NodeName::new("lb1").expect("a name"),
         interface: "lo".to_owned(),
         peers: match protocol {
@@ -99,9 +147,12 @@ fn start(tables: &Arc<Fragile>, protocol: Protocol) -> Node {
         alone_after: Duration::from_secs(5),
         aside_records: 10,
         aside_for: Duration::from_secs(60),
-    };
+    }
+}
+
+fn start(tables: &Arc<Fragile>, protocol: Protocol) -> Node {
     Node::start(Start {
-        config,
+        config: config(protocol),
         incarnation: 1,
         keyring: Keyring::without_secret(),
         tables: Arc::clone(tables) as Arc<dyn Tables>,
@@ -191,9 +242,7 @@ fn directory() -> Directory {
 /// What there cannot be is counted by its kind and entered nowhere, and takes nothing else with it.
 #[test]
 fn what_cannot_be_is_not_entered() {
-    let tables = Fragile::new();
-    let (directory, mut known) = (directory(), Templates::default());
-    let mut applied = Applied::default();
+    let directory = directory();
     let established_s = TIMEOUTS_S[State::Established as usize];
     let udp_s = TIMEOUTS_S[State::Udp as usize];
     // (protocol, client, state, idle)
@@ -239,27 +288,139 @@ fn what_cannot_be_is_not_entered() {
         template(v4, u32::MAX),
         template("2001:db8::1", 0),
     ];
-    let told = (&entries[..], &templates[..]);
-    let unknown = apply::apply(
-        tables.as_ref(),
-        &directory,
-        &mut known,
-        told,
-        How::Live,
-        &mut applied,
-    );
-    assert_eq!(unknown.expect("the tables are there"), []);
-    let expected = Applied {
-        taken: 3 + 1,
-        impossible: ImpossibleCounts {
-            families: 1 + 1,
-            protocol: 1,
-            state: 3,
-            idle: 3 + 2,
-        },
-        ..Applied::default()
-    };
-    assert_eq!(applied, expected);
-    let view = tables.view().expect("the tables are there");
-    assert_eq!(crate::table::count(&view), 3);
+    // What lived when it was told and was then kept aside too long is nobody's fault.
+    for (how, idle) in [(How::Live, 3 + 2), (How::Aside, 0)] {
+        let (tables, mut known) = (Fragile::new(), Templates::default());
+        let mut applied = Applied::default();
+        let told = (&entries[..], &templates[..]);
+        let (lent, names) = (tables.as_ref(), &directory);
+        let unknown = apply::apply(lent, names, &mut known, told, how, &mut applied);
+        assert_eq!(unknown.expect("the tables are there"), []);
+        let expected = Applied {
+            taken: 3 + 1,
+            impossible: ImpossibleCounts {
+                families: 1 + 1,
+                protocol: 1,
+                state: 3,
+                idle,
+            },
+            ..Applied::default()
+        };
+        assert_eq!(applied, expected, "{how:?}");
+        let view = tables.view().expect("the tables are there");
+        assert_eq!(crate::table::count(&view), 3, "{how:?}");
+    }
+}
+
+/// What one conversation of a full sync brought.
+#[derive(Debug, Default)]
+struct Brought {
+    clients: BTreeSet<SocketAddr>,
+    /// The place after them.
+    cursor: u64,
+    is_from_the_beginning: bool,
+    /// It came to its end.
+    is_whole: bool,
+}
+
+/// Has a node's loop give its table.
+async fn fetch(shared: &Shared, resume: Option<Resume>) -> Brought {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await;
+    let listener = listener.expect("a port is free");
+    let address = listener.local_addr().expect("it is bound");
+    let (stream, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+    let (mut stream, (accepted, _)) = (stream.expect("it listens"), accepted.expect("it came"));
+    let giver = Rc::clone(shared);
+    spawn_local(async move {
+        // How it ends the other side sees.
+        let _ = bulk::conversation(&giver, accepted).await;
+    });
+    let name = |text| NodeName::new(text).expect("a name");
+    let (own, server) = ((name("lb2"), 1), (name("lb1"), 1));
+    let keyring = Keyring::without_secret();
+    let mut client = Client::new(&keyring, own, server, resume, [7; NONCE]);
+    let mut brought = Brought::default();
+    let mut buffer = [0; 4096];
+    loop {
+        let length = stream.read(&mut buffer).await.expect("nothing is reset");
+        if length == 0 {
+            return brought;
+        }
+        let output = client.push(&buffer[..length]).expect("it is understood");
+        let sent = stream.write_all(&output.send).await;
+        sent.expect("it is listened to");
+        for event in output.events {
+            match event {
+                Event::Welcome { cursor, .. } => brought.is_from_the_beginning = cursor == 0,
+                Event::Records {
+                    cursor, records, ..
+                } => {
+                    brought.cursor = cursor;
+                    for (record, _) in records {
+                        let Record::Entry(entry) = record else {
+                            panic!("there are no templates in these tables");
+                        };
+                        brought.clients.insert(entry.client);
+                    }
+                }
+                Event::End => brought.is_whole = true,
+            }
+        }
+    }
+}
+
+/// A full sync is under way when other tables take the place of those that it walks through: it comes to its end only once
+/// all that stands has been told.
+#[test]
+fn a_full_sync_begins_anew_in_other_tables() {
+    const PORTS: std::ops::Range<u16> = 1000..3500;
+    let all: BTreeSet<SocketAddr> = PORTS
+        .map(|port| SocketAddr::from(([192, 0, 2, 1], port)))
+        .collect();
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    let runtime = builder.enable_all().build().expect("a runtime");
+    // Buckets before and after; after which look: the first one counts, then comes one for each piece.
+    for (before, after, looks, conversations) in [
+        (2048, 8192, 0, 1),
+        (2048, 8192, 2, 2),
+        (8192, 2048, 2, 2),
+        (2048, 2048, 3, 2),
+    ] {
+        let (tables, others) = (Fragile::with(before), Fragile::with(after));
+        tables.stand(PORTS);
+        others.stand(PORTS);
+        let lent = Arc::new(Lent(Mutex::new((
+            0,
+            Arc::clone(&tables) as Arc<dyn Tables>,
+        ))));
+        *tables.exchange.lock().expect("nobody panics here") = Some(Exchange {
+            after: looks,
+            lent: Arc::downgrade(&lent),
+            others,
+        });
+        let own = (config(Protocol::Own), 1);
+        let state = Loop::new(own, Keyring::without_secret(), lent, directory());
+        let shared: Shared = Rc::new(RefCell::new(state));
+        let fetched = LocalSet::new().block_on(&runtime, async {
+            let (mut clients, mut resume) = (BTreeSet::new(), None);
+            for conversation in 1..=3 {
+                let brought = fetch(&shared, resume).await;
+                if brought.is_from_the_beginning {
+                    clients.clear();
+                }
+                clients.extend(brought.clients);
+                if brought.is_whole {
+                    return (conversation, clients);
+                }
+                resume = Some(Resume {
+                    incarnation: 1,
+                    cursor: brought.cursor,
+                });
+            }
+            panic!("it does not come to its end");
+        });
+        let (count, clients) = fetched;
+        assert_eq!(clients.len(), all.len(), "{before} to {after} buckets");
+        assert_eq!((count, clients), (conversations, all.clone()));
+    }
 }
