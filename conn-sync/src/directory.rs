@@ -87,6 +87,21 @@ impl Endpoint {
     fn is_ranged(&self) -> bool {
         self.record.port != self.record.last_port
     }
+
+    fn has_all_ports(&self) -> bool {
+        (self.first_port(), self.last_port()) == (1, u16::MAX)
+    }
+}
+
+/// The ports of a virtual service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ports {
+    /// One.
+    One,
+    /// Some.
+    Some,
+    /// All of them.
+    All,
 }
 
 /// A real server as a service sees it.
@@ -196,7 +211,8 @@ impl Directory {
         directory
     }
 
-    /// The name of what stands in the tables. `None`: of nothing that is configured.
+    /// The name of what stands in the tables. `None`: of nothing that is configured, or of what is only to be freed yet: its time
+    /// has passed, and peers would refuse it.
     #[must_use]
     pub fn entry(&self, handle: Handle, value: Value, now_s: u32) -> Option<Entry> {
         let (client, client_port, virtual_port, endpoint) = match handle {
@@ -217,14 +233,16 @@ impl Directory {
         };
         let server = self.server(value.destination())?;
         (server.service == endpoint.record.service).then_some(())?;
+        let (state, idle_s) = (State::from_u8(value.state())?, idle_s(value, now_s));
+        (idle_s < endpoint.timeouts_s[state as usize]).then_some(())?;
         let virtual_port = virtual_port.unwrap_or_else(|| endpoint.first_port());
         Some(Entry {
             protocol: endpoint.record.protocol,
             client: SocketAddr::new(client, u16::from_be(client_port)),
             virtual_service: SocketAddr::new(endpoint.address(), virtual_port),
             server: server.address,
-            state: State::from_u8(value.state())?,
-            idle_s: idle_s(value, now_s),
+            state,
+            idle_s,
         })
     }
 
@@ -267,7 +285,8 @@ impl Directory {
         })
     }
 
-    /// The name of a template. `None`: of nothing that is configured.
+    /// The name of a template. `None`: of nothing that is configured, or of what stays only if its client has a connection yet:
+    /// then it is used again soon.
     #[must_use]
     pub fn template(
         &self,
@@ -287,15 +306,19 @@ impl Directory {
             0 => endpoint.first_port(),
             port => port,
         };
-        let idle_s = now_s.wrapping_sub(template.seen_s);
+        let idle_s = match now_s.wrapping_sub(template.seen_s) {
+            // Used after `now_s` was read: now.
+            ahead if ahead > u32::MAX / 2 => 0,
+            idle_s => idle_s,
+        };
+        (idle_s < endpoint.persistence?.timeout_s).then_some(())?;
         Some(Template {
             protocol: endpoint.record.protocol,
             virtual_service: SocketAddr::new(endpoint.address(), port),
             per_port: key.endpoint != 0,
             client: from_table(key.client, endpoint.record.family == 6),
             server: server.address,
-            // Used after `now_s` was read: now.
-            idle_s: if idle_s > u32::MAX / 2 { 0 } else { idle_s },
+            idle_s,
         })
     }
 
@@ -305,7 +328,7 @@ impl Directory {
     /// [`Unknown`] here.
     pub fn number_template(&self, template: &Template) -> Result<(TemplateKey, u32), Unknown> {
         let id = self
-            .endpoint_of(template.protocol, template.virtual_service)
+            .endpoint_of_template(template.protocol, template.virtual_service)
             .ok_or(Unknown::Service)?;
         let endpoint = self.endpoints.get(&id).ok_or(Unknown::Service)?;
         let service = endpoint.record.service;
@@ -376,11 +399,23 @@ impl Directory {
         Some(endpoint.timeouts_s[state as usize])
     }
 
-    /// How this virtual service keeps its clients.
+    /// How this virtual service, as a template names it, keeps its clients.
     #[must_use]
     pub fn persistence(&self, protocol: u8, virtual_service: SocketAddr) -> Option<Persistence> {
-        let id = self.endpoint_of(protocol, virtual_service)?;
+        let id = self.endpoint_of_template(protocol, virtual_service)?;
         self.endpoints.get(&id)?.persistence
+    }
+
+    /// Which ports this virtual service has.
+    #[must_use]
+    pub fn ports(&self, protocol: u8, virtual_service: SocketAddr) -> Option<Ports> {
+        let id = self.endpoint_of(protocol, virtual_service)?;
+        let endpoint = self.endpoints.get(&id)?;
+        Some(match endpoint.is_ranged() {
+            false => Ports::One,
+            true if endpoint.has_all_ports() => Ports::All,
+            true => Ports::Some,
+        })
     }
 
     /// All virtual services and the real servers of each.
@@ -411,6 +446,16 @@ impl Directory {
                 (endpoint.first_port()..=endpoint.last_port()).contains(&name.port())
             })
         })
+    }
+
+    /// The kernel names a service on all ports by port 0 in its templates.
+    fn endpoint_of_template(&self, protocol: u8, name: SocketAddr) -> Option<u16> {
+        if name.port() != 0 {
+            return self.endpoint_of(protocol, name);
+        }
+        let ranges = self.ranges.get(&(protocol, name.ip()))?;
+        let has_all = |id: &u16| self.endpoints.get(id).is_some_and(Endpoint::has_all_ports);
+        ranges.iter().copied().find(has_all)
     }
 
     fn server(&self, destination: u32) -> Option<&Server> {

@@ -46,7 +46,7 @@ fn directory() -> Directory {
         Some(Persistence {
             mask,
             per_port,
-            timeout_s: 400,
+            timeout_s: 80_000,
         })
     };
     let endpoints = [
@@ -219,6 +219,36 @@ fn what_is_not_configured_has_no_name_and_no_number() {
     }
 }
 
+/// Upkeep comes by once in a while only: what is over stands until then, and nobody is told of it.
+#[test]
+fn what_is_over_has_no_name() {
+    let directory = directory();
+    let handle = Handle::Narrow(key4(1, 2, 1));
+    for state in [State::Established, State::FinWait, State::Close] {
+        let timeout_s = directory.timeouts_s(1)[state as usize];
+        for (idle_s, expected) in [(0, true), (timeout_s - 1, true), (timeout_s, false)] {
+            let value = Value::new(11, (NOW_S as u16).wrapping_sub(idle_s), state, 0);
+            let found = directory.entry(handle, value, NOW_S);
+            assert_eq!(found.is_some(), expected, "{state:?} after {idle_s} s");
+        }
+    }
+    let key = TemplateKey {
+        client: [0; 16],
+        service: 3,
+        endpoint: 0,
+        port: [0; 2],
+        zero: 0,
+    };
+    for (idle_s, expected) in [(0, true), (79_999, true), (80_000, false)] {
+        let standing = layout::Template {
+            destination: 14,
+            seen_s: NOW_S - idle_s,
+        };
+        let found = directory.template(&key, &standing, NOW_S);
+        assert_eq!(found.is_some(), expected, "a template after {idle_s} s");
+    }
+}
+
 /// The kernel names the port that packets are sent to where this director says that it is kept.
 #[test]
 fn a_port_that_is_kept_has_two_names() {
@@ -287,7 +317,7 @@ fn templates_have_names_and_names_numbers() {
         };
         assert_eq!(directory.number_template(&otherwise), Err(Unknown::Service));
     }
-    assert_eq!(directory.template_timeout_s(&key(3, 0, 0)), 400);
+    assert_eq!(directory.template_timeout_s(&key(3, 0, 0)), 80_000);
 }
 
 #[test]

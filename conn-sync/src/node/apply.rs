@@ -92,7 +92,7 @@ fn entries(
         match directory.number(entry) {
             // It would be freed at once, and meanwhile be found by packets.
             Ok(numbered) if entry.idle_s >= lifetime_s(directory, &numbered, entry.state) => {
-                applied.impossible.count(Impossible::Idle);
+                is_over(how, applied);
             }
             Ok(numbered) => {
                 let wish = Wish {
@@ -138,6 +138,13 @@ fn entries(
     Ok(unknown)
 }
 
+/// Its time has passed. What was kept aside may have lived when it was told.
+fn is_over(how: How, applied: &mut Applied) {
+    if how != How::Aside {
+        applied.impossible.count(Impossible::Idle);
+    }
+}
+
 /// Idle seconds after which an entry is forgotten here.
 fn lifetime_s(directory: &Directory, numbered: &Numbered, state: State) -> u16 {
     directory.timeouts_s(numbered.handle.endpoint())[state as usize]
@@ -164,7 +171,7 @@ fn templates(
             continue;
         };
         if template.idle_s >= directory.template_timeout_s(&key) {
-            applied.impossible.count(Impossible::Idle);
+            is_over(how, applied);
             continue;
         }
         let mut seen_s = now_s.wrapping_sub(template.idle_s);

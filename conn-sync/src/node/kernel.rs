@@ -27,7 +27,7 @@ use crate::machine::limits::ONE_REFRESH_OF;
 use crate::machine::{Class, Readiness};
 use crate::refresh::Refresh;
 use crate::table::{Scanner, look_up};
-use crate::wire::ipvs::{Encoder, Refusal, decode, flags, kernel_entry, record};
+use crate::wire::ipvs::{Encoder, Refusal, by_now, decode, flags, kernel_entry, record};
 
 /// Messages that are taken in before anything else has its turn.
 const MESSAGES_AT_ONCE: usize = 64;
@@ -286,10 +286,9 @@ impl State {
                 self.directory = *directory;
                 let now = self.started.elapsed();
                 let kept = self.aside.take(now);
-                self.apply(
-                    kept.into_iter().map(|(_, record)| record).collect(),
-                    How::Aside,
-                );
+                let by_now = |(_, record)| by_now(record, &self.directory);
+                let known = kept.into_iter().map(by_now).collect();
+                self.apply(known, How::Aside);
             }
             Order::Status(answer) => {
                 let report = KernelReport {

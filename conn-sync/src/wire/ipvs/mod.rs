@@ -19,7 +19,7 @@ use std::net::{IpAddr, SocketAddr};
 
 pub use decode::{Outcome, decode};
 pub use encode::Encoder;
-pub use named::{kernel_entry, record};
+pub use named::{by_now, kernel_entry, record};
 pub use state::{TCP_STATES, state, to_state};
 
 /// The kernel's port (`IP_VS_SYNC_PORT`).
