@@ -229,7 +229,7 @@ impl<H: Copy + Eq + Hash> Machine<H> {
             let bulk = match peer.bulk.phase {
                 Phase::Due { at } => Some(at).filter(|_| may_start(peer, now)),
                 Phase::Running { heard_at, .. } => Some(heard_at + BULK_SILENCE),
-                Phase::Done { .. } => None,
+                Phase::Done => None,
             };
             peer.stream.deadline().into_iter().chain(bulk)
         });
@@ -392,7 +392,7 @@ impl<H: Copy + Eq + Hash> Machine<H> {
                 });
                 self.next_session += 1;
             }
-            Phase::Due { .. } | Phase::Running { .. } | Phase::Done { .. } => {}
+            Phase::Due { .. } | Phase::Running { .. } | Phase::Done => {}
         }
     }
 

@@ -121,6 +121,7 @@ impl Peers {
                         new.doubted_since = known.doubted_since;
                     }
                     new.bulk.done = known.bulk.done;
+                    new.bulk.ended_at = known.bulk.ended_at;
                     before = Some(std::mem::replace(known, new));
                 }
                 (index, is_new)

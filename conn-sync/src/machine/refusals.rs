@@ -69,14 +69,24 @@ fn advice(reason: Reject) -> Option<&'static str> {
             "expected: its address among `peers`, if it is a director of this group"
         }
         Reject::Peers => "expected: fewer directors that share their connections",
+        Reject::Old => {
+            "expected: each start of a director later than those before it, by its machine's clock. Set that clock right and start the director anew; or somebody plays what was recorded"
+        }
         Reject::Short
         | Reject::Long
         | Reject::Foreign
         | Reject::Malformed
         | Reject::Own
-        | Reject::Replayed
-        | Reject::Old => return None,
+        | Reject::Replayed => return None,
     })
+}
+
+/// How many are told of. A few of a start before are still on their way when a director starts anew.
+fn worth_telling(reason: Reject) -> u64 {
+    match reason {
+        Reject::Old => 10,
+        _ => 1,
+    }
 }
 
 /// A reason for refusing datagrams, and how many.
@@ -106,7 +116,8 @@ impl Refusals {
         of.datagrams += 1;
         of.last = Some((from, now));
         advice(reason)?;
-        if of.warned_at.is_some_and(|at| now < at + WARN_EVERY) {
+        let is_soon = of.warned_at.is_some_and(|at| now < at + WARN_EVERY);
+        if is_soon || of.datagrams - of.warned_of < worth_telling(reason) {
             return None;
         }
         of.warned_at = Some(now);
@@ -160,6 +171,13 @@ mod tests {
         let shown = other.map(|it| it.to_string()).unwrap_or_default();
         let expected = "refused 1 message, the last from 10.0.0.9:8849: signed with a key that is not known; expected: ";
         assert!(shown.starts_with(expected), "{shown}");
+        // So is a director whose clock was set back, but not what was still on its way when it started anew.
+        let mut old = Refusals::default();
+        let told: Vec<_> = (0..25)
+            .filter_map(|nth| old.note(Reject::Old, from(3), Duration::from_millis(nth * 200)))
+            .map(|it| it.datagrams)
+            .collect();
+        assert_eq!(told, [10]);
         let report = refusals.report(now);
         let seen: Vec<_> = report
             .iter()

@@ -9,7 +9,6 @@ use serde::Serialize;
 use super::node::Machine;
 use super::peers::Peer;
 use super::refusals::Refused;
-use super::walk::Phase;
 use crate::entry::NodeName;
 
 /// Whether a node has what its peers have.
@@ -24,14 +23,6 @@ pub enum Readiness {
     Alone,
     /// It does not, but the configured limit has passed, or nobody who is heard has told in time that he hears this node.
     Limit,
-}
-
-impl Readiness {
-    /// It may take over.
-    #[must_use]
-    pub fn is_ready(self) -> bool {
-        self != Self::Waiting
-    }
 }
 
 /// What a node and a peer do for each other.
@@ -92,7 +83,7 @@ pub struct PeerReport {
     /// How far this node is with the peer's table.
     #[serde(flatten)]
     pub state: PeerState,
-    /// The peer says that it has all of this node's table.
+    /// The peer, which is heard, says that it has all of this node's table.
     pub has_ours: bool,
     /// Records that this node has sent, or would, and the peer has not; as far as is remembered.
     pub lag_records: u64,
@@ -230,7 +221,8 @@ impl<H: Copy + Eq + Hash> Machine<H> {
                 (true, true) => Role::Both,
             },
             state: peer_state(peer, now),
-            has_ours: of_us.is_some_and(|heard| heard.is_synced),
+            // Of who is silent nobody knows what he has by now, or whether he runs.
+            has_ours: peer.is_heard(now) && of_us.is_some_and(|heard| heard.is_synced),
             lag_records: self.sender.records_after(has) + self.sender.backlog,
             lag_ms: first_missing.map_or(0, |at| ms(now.saturating_sub(at))),
             missing_there: of_us.map_or(0, |heard| heard.missing),
@@ -242,10 +234,7 @@ impl<H: Copy + Eq + Hash> Machine<H> {
             asks: counts.asks,
             bulks: peer.bulk.done,
             served: peer.served,
-            last_bulk_ms_ago: match peer.bulk.phase {
-                Phase::Done { at } => Some(ms(now.saturating_sub(at))),
-                Phase::Due { .. } | Phase::Running { .. } => None,
-            },
+            last_bulk_ms_ago: peer.bulk.ended_at.map(|at| ms(now.saturating_sub(at))),
         }
     }
 }

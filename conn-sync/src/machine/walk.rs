@@ -22,7 +22,7 @@ pub(super) enum Phase {
         heard_at: Duration,
     },
     /// This node has all of the peer's table.
-    Done { at: Duration },
+    Done,
 }
 
 /// A walk through the peer's tables that has begun.
@@ -49,6 +49,8 @@ pub(super) struct Bulk {
     failures: u32,
     /// How many were done.
     pub(super) done: u64,
+    /// When the last of them was, whatever has become of it.
+    pub(super) ended_at: Option<Duration>,
 }
 
 impl Bulk {
@@ -59,18 +61,19 @@ impl Bulk {
             live: HashMap::new(),
             failures: 0,
             done: 0,
+            ended_at: None,
         }
     }
 
     pub(super) fn is_done(&self) -> bool {
-        matches!(self.phase, Phase::Done { .. })
+        self.phase == Phase::Done
     }
 
     /// The session, if there is one.
     pub(super) fn session(&self) -> Option<SessionId> {
         match self.phase {
             Phase::Running { session, .. } => Some(session),
-            Phase::Due { .. } | Phase::Done { .. } => None,
+            Phase::Due { .. } | Phase::Done => None,
         }
     }
 
@@ -191,6 +194,7 @@ impl Bulk {
         self.live = HashMap::new();
         self.failures = 0;
         self.done += 1;
-        self.phase = Phase::Done { at: now };
+        self.ended_at = Some(now);
+        self.phase = Phase::Done;
     }
 }

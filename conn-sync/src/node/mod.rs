@@ -104,7 +104,16 @@ pub struct Status {
     /// Processor time that its thread has taken so far, in milliseconds.
     pub cpu_ms: u64,
     /// What last went wrong at the edge, if anything did.
-    pub trouble: Option<String>,
+    pub trouble: Option<Trouble>,
+}
+
+/// Something that went wrong at the edge.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Trouble {
+    /// What, for people.
+    pub words: String,
+    /// How long ago.
+    pub ms_ago: u64,
 }
 
 /// What is told to the thread.
@@ -121,6 +130,11 @@ impl Lent {
         let lent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         (lent.0, Arc::clone(&lent.1))
     }
+
+    fn set(&self, tables: Arc<dyn Tables>) {
+        let mut lent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *lent = (lent.0 + 1, tables);
+    }
 }
 
 /// What a node speaks, with what it needs for that.
@@ -130,11 +144,6 @@ enum Spoken {
     /// The kernel's.
     Kernel(KernelConfig),
 }
-
-    fn set(&self, tables: Arc<dyn Tables>) {
-        let mut lent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        *lent = (lent.0 + 1, tables);
-    }
 
 /// Why a node's thread has ended by itself.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -45,7 +45,7 @@ pub(super) struct State {
 /// What does not work at the edge. It is told at most every few seconds.
 #[derive(Default)]
 pub(super) struct Trouble {
-    last: Option<String>,
+    last: Option<(String, Instant)>,
     told_at: Option<Instant>,
 }
 
@@ -56,11 +56,14 @@ impl Trouble {
             self.told_at = Some(Instant::now());
             tracing::warn!("conn-sync: {text}");
         }
-        self.last = Some(text);
+        self.last = Some((text, Instant::now()));
     }
 
-    pub(super) fn last(&self) -> Option<String> {
-        self.last.clone()
+    pub(super) fn last(&self) -> Option<super::Trouble> {
+        self.last.as_ref().map(|(text, at)| super::Trouble {
+            words: text.clone(),
+            ms_ago: u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX),
+        })
     }
 }
 

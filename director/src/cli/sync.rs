@@ -35,7 +35,9 @@ fn write(out: &mut String, status: &Value) -> std::fmt::Result {
     let readiness = match status["readiness"].as_str() {
         Some("synced") => "has all connections of the others",
         Some("alone") => "hears nobody, so there are no connections to be had",
-        Some("limit") => "went on without all connections of the others",
+        Some("limit") => {
+            "hears others, and none that says that it hears this node: it has none of their connections"
+        }
         _ => "does not have all connections of the others yet",
     };
     writeln!(
@@ -64,9 +66,7 @@ fn write(out: &mut String, status: &Value) -> std::fmt::Result {
             number(&refused["last_ms_ago"]) / 1000,
         )?;
     }
-    if let Some(trouble) = status["trouble"].as_str() {
-        writeln!(out, "last trouble: {trouble}")?;
-    }
+    write_trouble(out, &status["trouble"])?;
     write_restarts(out, status)?;
     let peers = list(&status["peers"]);
     if peers.is_empty() {
@@ -119,10 +119,17 @@ fn write_kernel(out: &mut String, status: &Value) -> std::fmt::Result {
             writeln!(out, "{what} {name}: {}", number(count))?;
         }
     }
-    if let Some(trouble) = status["trouble"].as_str() {
-        writeln!(out, "last trouble: {trouble}")?;
-    }
+    write_trouble(out, &status["trouble"])?;
     write_restarts(out, status)
+}
+
+/// What last went wrong: perhaps long ago.
+fn write_trouble(out: &mut String, trouble: &Value) -> std::fmt::Result {
+    let Some(words) = trouble["words"].as_str() else {
+        return Ok(());
+    };
+    let ago = number(&trouble["ms_ago"]) / 1000;
+    writeln!(out, "last trouble, {ago} s ago: {words}")
 }
 
 /// Whether it has ended by itself.
@@ -190,10 +197,11 @@ fn row(peer: &Value) -> [String; 9] {
         "repairing" => format!("{} messages missing", number(&peer["missing"])),
         _ => "all".to_owned(),
     };
-    let there = if peer["has_ours"] == true {
-        "all".to_owned()
-    } else {
-        format!("{} messages missing", number(&peer["missing_there"]))
+    let there = match (number(&peer["missing_there"]), &peer["state"]) {
+        _ if peer["has_ours"] == true => "all".to_owned(),
+        (_, state) if state == "silent" => "not known".to_owned(),
+        (0, _) => "not all yet".to_owned(),
+        (missing, _) => format!("{missing} messages missing"),
     };
     let last = peer["last_bulk_ms_ago"].as_u64();
     [
@@ -259,7 +267,8 @@ mod tests {
             "refused": [{
                 "reason": "signature", "words": "the signature is wrong", "datagrams": 3, "last_from": "192.0.2.7:8849",
                 "last_ms_ago": 4100,
-            }], "trouble": null,
+            }],
+            "trouble": { "words": "a datagram cannot be sent: no route", "ms_ago": 65_900 },
             "restarts": 2, "last_end": "conn-sync has ended: it panicked: no reason",
             "peers": [{
                 "node": "lb2", "address": "192.0.2.2:8849", "role": "both", "state": "syncing", "received": 10, "about": 99,
@@ -272,11 +281,37 @@ told 1200 connections in 30 messages, 5 wait; messages repaired 1; last look at 
 heard 7 that are in the tables, 1 known better here, 0 without room, 2 of unknown services or real servers (2 kept aside), 0 failed
 refused 9 connections or templates: in a state that its protocol does not have, or that is not shared
 refused 3 messages: the signature is wrong, the last from 192.0.2.7:8849, 4 s ago
+last trouble, 65 s ago: a datagram cannot be sent: no route
 started again 2 times, last because conn-sync has ended: it panicked: no reason
 
 node  address         role  of theirs here             of ours there  lag                   lost  resent  last full sync
 lb2   192.0.2.2:8849  both  full sync, 10 of about 99  all            4 connections, 0.1 s  6     5       never
 ";
         assert_eq!(shown(&status), expected);
+    }
+
+    /// State, whether the peer says that it has all, how many messages it misses; what is shown of theirs here, and of ours
+    /// there.
+    #[test]
+    fn what_is_known_of_a_peer() {
+        for (state, has_ours, missing, here, there) in [
+            ("synced", true, 0, "all", "all"),
+            ("synced", false, 7, "all", "7 messages missing"),
+            ("synced", false, 0, "all", "not all yet"),
+            ("waiting", true, 0, "waits for a full sync", "all"),
+            ("silent", false, 0, "silent for 3600 s", "not known"),
+            ("silent", false, 7, "silent for 3600 s", "not known"),
+        ] {
+            let peer = json!({
+                "state": state, "has_ours": has_ours, "missing_there": missing, "heard_ms_ago": 3_600_100,
+                "last_bulk_ms_ago": 90_000,
+            });
+            let row = row(&peer);
+            assert_eq!(
+                [&row[3], &row[4], &row[8]],
+                [here, there, "90 s ago"],
+                "{state}"
+            );
+        }
     }
 }
