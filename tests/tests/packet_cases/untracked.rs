@@ -1,5 +1,7 @@
 //! Services that track connections on change only: what needs no entry, and whose a packet is while a slot changes hands.
 
+use std::net::IpAddr;
+
 use director_tests::packet::build::{Frame, Ip, tcp};
 use director_tests::packet::fixture::{
     BOTH, DIRECTOR, Family, Fixture, Real, hop, port, server_mac,
@@ -292,6 +294,7 @@ pub(crate) fn rows() -> Vec<Case> {
         for kind in KINDS {
             errors(&mut rows, family, kind);
             fragments(&mut rows, family, kind);
+            sources(&mut rows, family, kind);
         }
     }
     rows
@@ -507,6 +510,50 @@ fn fragments(rows: &mut Vec<Case>, family: Family, kind: Kind) {
                 Kind::Tcp => case.leaves(connections),
                 Kind::Udp => case,
             });
+        }
+    }
+}
+
+/// Sources that no client can have. Two real servers that answer whatever they get, each under a virtual address, would answer
+/// each other for ever; answers to segments that are out of place are resets, which end it.
+fn sources(rows: &mut Vec<Case>, family: Family, kind: Kind) {
+    let (nobody, group, loopback): (IpAddr, IpAddr, IpAddr) = match family {
+        Family::V4 => (
+            [0, 1, 2, 3].into(),
+            [224, 0, 0, 1].into(),
+            [127, 0, 0, 1].into(),
+        ),
+        Family::V6 => (
+            [0_u16; 8].into(),
+            [0xff02, 0, 0, 0, 0, 0, 0, 1_u16].into(),
+            [0, 0, 0, 0, 0, 0, 0, 1_u16].into(),
+        ),
+    };
+    let is_udp = kind == Kind::Udp;
+    // (the source, what it is, whether its packets are the kernel's in a settled slot; in a marked one all are)
+    let cases = [
+        (nobody, "nobody", true),
+        (group, "a group", true),
+        (loopback, "the loopback address", true),
+        (family.virtual_address(), "a virtual address", is_udp),
+    ];
+    for (source, what, is_the_kernels) in cases {
+        let data = |bytes: &[u8]| kind.data((source, 9), virtual_end(family, port::DR), bytes);
+        let first = data(&[7; 1999]).fragments(800).swap_remove(0);
+        for (how, packet) in [("whole", data(&[7; 99])), ("the first part", first)] {
+            let input = from_client(&packet);
+            for (word, passes) in [(SETTLED, is_the_kernels), (FROM_A_TO_B, true)] {
+                let case = Case::new(
+                    format!("on-change {family:?} {kind:?}, slots {word:#x}: {how}, of {what}"),
+                    site(family, kind, word),
+                    input.bytes(),
+                );
+                rows.push(if passes {
+                    case.leaves(&[])
+                } else {
+                    case.transmits(&at(&input, A), Place::In(A)).leaves(&[])
+                });
+            }
         }
     }
 }

@@ -115,13 +115,18 @@ pub(super) fn known<'t, F: Ip, R: Reach<F>, T: Tables>(
 ) -> Choice<'t> {
     let settings = subject.settings;
     let network = &subject.network;
+    let is_tcp = network.protocol == protocol::TCP;
     if served.tracks_on_change()
-        && let Some((id, destination)) =
-            untracked::settled::<F, T>(tables, served, network.source, transport.source_port)
+        && let Some((id, destination)) = untracked::settled::<F, T>(
+            tables,
+            served,
+            network.source,
+            transport.source_port,
+            is_tcp,
+        )
     {
         return Choice::To(id, destination);
     }
-    let is_tcp = network.protocol == protocol::TCP;
     let key = key_of::<F, R>(network.source, transport, served);
     let own = table::find::<R::Shape, T>(tables, settings, tables.cpu(), key);
     if let Some(state) = State::from_u8(own.value.state())

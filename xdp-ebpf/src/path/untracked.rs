@@ -37,6 +37,17 @@ fn slot_of<F: Ip, T: Tables>(
     tables.slot(first_slot.wrapping_add(hash % slots))
 }
 
+/// Whether a packet may be a client's, as far as it must be asked before it is forwarded by its slot alone. One that may not
+/// goes on as with other services, where a connection is refused to it.
+///
+/// Of a datagram also whether it comes from a virtual address: two real servers that answer whatever they get (UDP echo)
+/// would answer each other for ever. Segments of TCP are spared that look (a bit of [`crate::filter`] mostly): an answer to one
+/// that is out of place is a reset, and nobody answers that.
+#[inline(always)]
+fn may_be_a_clients<F: Ip, T: Tables>(tables: &T, client: F::Address, is_tcp: bool) -> bool {
+    F::is_unicast(client) && (is_tcp || F::address(tables, client) & layout::address::VIRTUAL == 0)
+}
+
 /// The destination of a packet in a slot that is not marked: id and record. `None`: it is as with other services.
 #[inline(always)]
 pub(super) fn settled<F: Ip, T: Tables>(
@@ -44,7 +55,11 @@ pub(super) fn settled<F: Ip, T: Tables>(
     served: Served,
     client: F::Address,
     port: u16,
+    is_tcp: bool,
 ) -> Option<(u32, &Destination)> {
+    if !may_be_a_clients::<F, T>(tables, client, is_tcp) {
+        return None;
+    }
     let word = slot_of::<F, T>(tables, served, client, port)?;
     if slot::previous(word) != 0 {
         return None;
