@@ -515,15 +515,23 @@ impl Resolver {
             );
         }
         // As long as an idle connection is remembered that is tracked.
-        let default_s = endpoints.iter().map(|it| match it.protocol {
-            Protocol::Tcp => own.timeouts.established_s,
-            Protocol::Udp => own.timeouts.udp_s,
-        });
-        Track::OnChange {
-            hold_s: hold_s
-                .or(default_s.max())
-                .unwrap_or(own.timeouts.established_s),
+        let (longest_s, timeout) = if endpoints.iter().all(|it| it.protocol == Protocol::Udp) {
+            (own.timeouts.udp_s, "timeouts.udp")
+        } else {
+            (own.timeouts.established_s, "timeouts.established")
+        };
+        let hold_s = hold_s.unwrap_or(longest_s);
+        if let Some(hold_time) = file.hold_time.as_ref().filter(|_| hold_s > longest_s) {
+            self.mistakes.push(Mistake::new(
+                hold_time.place,
+                format!(
+                    "found a \"hold_time\" of {hold_s} s, longer than {timeout}, {longest_s} s: new connections of a slot that \
+                     changes are forgotten before it is over, and go to the real server that had the slot"
+                ),
+                format!("at most {longest_s}s, or a longer {timeout}"),
+            ));
         }
+        Track::OnChange { hold_s }
     }
 
     fn timeouts(&mut self, file: &TimeoutsFile, defaults: Timeouts) -> Timeouts {

@@ -382,6 +382,10 @@ fn which_connections_are_tracked() {
             on_change(900),
         ),
         (
+            "scheduler: mh, track: on-change, protocol: both, timeouts: {udp: 1h}",
+            on_change(900),
+        ),
+        (
             "scheduler: mh, track: on-change, timeouts: {established: 1h}",
             on_change(3600),
         ),

@@ -222,6 +222,23 @@ fn what_is_not_tracked_cannot_be_counted_or_translated() {
             "\"track: on-change\"",
         ],
     );
+    // (protocol and times, where, words)
+    let too_long: [(&str, usize, &str); 3] = [
+        ("hold_time: 16m", 78, "timeouts.established, 900 s"),
+        (
+            "protocol: both, hold_time: 1h, timeouts: {udp: 1h}",
+            94,
+            "timeouts.established, 900 s",
+        ),
+        ("protocol: udp, hold_time: 301s", 93, "timeouts.udp, 300 s"),
+    ];
+    for (keys, column, words) in too_long {
+        check_service(
+            &format!("- {{address: 192.0.2.1, port: 80, scheduler: mh, track: on-change, {keys}}}"),
+            (1, column),
+            &["\"hold_time\"", words, "at most"],
+        );
+    }
     check_service(
         "- {address: 192.0.2.1, port: 80, scheduler: mh, track: onchange}",
         (1, 56),
