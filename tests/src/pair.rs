@@ -86,6 +86,8 @@ pub struct Setup {
     pub service: SocketAddr,
     /// `tcp` or `udp`.
     pub protocol: &'static str,
+    /// The scheduler of the directors' service.
+    pub scheduler: &'static str,
     /// More keys of the directors' service.
     pub service_more: String,
     /// A second service of the directors, on another virtual address.
@@ -103,6 +105,7 @@ impl Setup {
             more: String::new(),
             service: SERVICE,
             protocol: "tcp",
+            scheduler: "rr",
             service_more: String::new(),
             also: None,
             own: None,
@@ -187,6 +190,7 @@ impl Pair {
             more,
             service,
             protocol,
+            scheduler,
             service_more,
             also,
             own,
@@ -203,6 +207,7 @@ impl Pair {
                 Runs::Director | Runs::Heartbeat => "dr",
             },
             protocol,
+            scheduler,
             more: service_more,
             ..Service::rr(service.ip(), service.port())
         };

@@ -111,6 +111,9 @@ pub struct ServiceStanding {
     pub is_up: bool,
     /// By how much weights are larger than configured ones, so that there are parts of 1.
     pub scale: u32,
+    /// Of a service that tracks on change, how they take part if all that has not been checked yet is up, and all that the
+    /// service depends on: the best guess at where connections are that began before. None: nothing is unknown.
+    pub expected: Option<Box<ServiceStanding>>,
 }
 
 /// How all real servers take part: one entry for each service of the configuration, in its order.
@@ -255,8 +258,44 @@ pub fn judge(
         has_quorum,
         is_up,
         scale,
+        expected: expected(service, memory, circumstances),
     };
     (standing, next)
+}
+
+/// How they take part if all that is unknown turns out to be up.
+fn expected(
+    service: &VirtualService,
+    memory: &Memory,
+    circumstances: &Circumstances<'_>,
+) -> Option<Box<ServiceStanding>> {
+    if !service.track.is_on_change() {
+        return None;
+    }
+    let mut is_known = circumstances.are_dependencies_up;
+    let found: Vec<Found> = circumstances
+        .found
+        .iter()
+        .map(|found| match found.state {
+            State::Unchecked => {
+                is_known = false;
+                Found {
+                    state: State::Up,
+                    ..found.clone()
+                }
+            }
+            _ => found.clone(),
+        })
+        .collect();
+    // What is judged here leaves nothing unknown, so this goes no deeper.
+    (!is_known).then(|| {
+        let circumstances = Circumstances {
+            found: &found,
+            are_dependencies_up: true,
+            ..*circumstances
+        };
+        Box::new(judge(service, &mut memory.clone(), &circumstances).0)
+    })
 }
 
 /// The standings where nothing is known but what operators said: real servers without checks are up.

@@ -103,7 +103,7 @@ pub enum PlanError {
 }
 
 /// What tells an endpoint: virtual address, first and last port, protocol. A service is told by its endpoints.
-type EndpointIdentity = (IpAddr, (u16, u16), u8);
+pub(super) type EndpointIdentity = (IpAddr, (u16, u16), u8);
 /// What tells a destination: service, address, port (network order).
 type DestinationIdentity = (u16, IpAddr, [u8; 2]);
 
@@ -173,12 +173,7 @@ impl<'a> Builder<'a> {
         let endpoints: BTreeMap<_, _> = current
             .endpoints
             .iter()
-            .map(|(id, record)| {
-                (
-                    (endpoint_address(record), ports(record), record.protocol),
-                    *id,
-                )
-            })
+            .map(|(id, record)| (recorded(record), *id))
             .collect();
         let destinations: BTreeMap<_, _> = current
             .destinations
@@ -259,13 +254,14 @@ impl<'a> Builder<'a> {
             let effective = effective(service, standing, place, server);
             destinations.push(self.add_destination(id, service, server, effective)?);
         }
-        let table = scheduling_table(service, standing, &destinations);
-        let table = owners::words(self.current, id, service.track.is_on_change(), table);
+        let (table, own_flags) = slots(self.current, id, service, standing, &destinations);
         let (first_slot, slots) = self.place(id, service, table)?;
+        let record = record(service);
         let record = Service {
             first_slot,
             slots,
-            ..record(service)
+            flags: record.flags | own_flags,
+            ..record
         };
         self.tables.services.insert(id, record);
         Ok(())
@@ -542,12 +538,40 @@ pub(super) fn share(service: &VirtualService, server: &RealServer, effective: Ef
     }
 }
 
-/// The scheduling table of a service: of its real servers, or while they are too few of its fallback servers.
+/// What a service's slots are to say, and flags of its record that the director has for itself.
 /// `destinations`: ids of all its servers.
-pub(super) fn scheduling_table(
+pub(super) fn slots(
+    current: &Tables,
+    id: u16,
     service: &VirtualService,
     standing: &ServiceStanding,
     destinations: &[u32],
+) -> (Vec<u32>, u16) {
+    let as_on_change = owners::has_its_table(current, id, service);
+    let table = |standing: &ServiceStanding| {
+        scheduling_table(service, standing, destinations, as_on_change)
+    };
+    if !service.track.is_on_change() {
+        let was_on_change = if as_on_change {
+            service_flags::WAS_ON_CHANGE
+        } else {
+            0
+        };
+        return (table(standing), was_on_change);
+    }
+    let expected = standing.expected.as_deref().map(table);
+    let (words, is_young) = owners::words(current, id, &table(standing), expected.as_deref());
+    let young = if is_young { service_flags::YOUNG } else { 0 };
+    (words, young)
+}
+
+/// The scheduling table of a service: of its real servers, or while they are too few of its fallback servers.
+/// `destinations`: ids of all its servers. `as_on_change`: the table is one of a service that tracks on change.
+fn scheduling_table(
+    service: &VirtualService,
+    standing: &ServiceStanding,
+    destinations: &[u32],
+    as_on_change: bool,
 ) -> Vec<u32> {
     let mut members = Vec::with_capacity(destinations.len());
     let mut is_anybody_there = false;
@@ -559,11 +583,11 @@ pub(super) fn scheduling_table(
         is_anybody_there |= effective.weight > 0;
         members.push(Member {
             destination: *destination,
-            weight: in_table(service, server, effective),
+            weight: in_table(service, server, effective, as_on_change),
             identity: (server.address, server.port.unwrap_or(0)),
         });
     }
-    if is_anybody_there && service.track.is_on_change() {
+    if is_anybody_there && as_on_change {
         table_on_change(&members)
     } else if is_anybody_there {
         table(&service.scheduler, &members)
@@ -573,15 +597,21 @@ pub(super) fn scheduling_table(
     }
 }
 
-/// The weight with which a real server stands in its scheduling table. Whoever hashes looks at who is in service when a
+/// The weight of a real server in the scheduling table. A scheduler that hashes looks at who is in service when a
 /// client comes: the table keeps one that an operator took out, so that the others' clients stay where they are. Not where
-/// connections are tracked on change: there nobody looks, the table alone says who is in service.
-fn in_table(service: &VirtualService, server: &RealServer, effective: Effective) -> u32 {
-    let keeps = !service.track.is_on_change()
-        && matches!(
-            service.scheduler,
-            Scheduler::Mh { .. } | Scheduler::Sh { .. } | Scheduler::Dh { .. }
-        );
+/// connections are tracked on change: there nobody looks, the table alone says who is in service. Nor where they were until
+/// a reload, but for a service that is not to fall back any more.
+fn in_table(
+    service: &VirtualService,
+    server: &RealServer,
+    effective: Effective,
+    as_on_change: bool,
+) -> u32 {
+    let keeps = match service.scheduler {
+        Scheduler::Mh { fallback, .. } => !(as_on_change && fallback),
+        Scheduler::Sh { .. } | Scheduler::Dh { .. } => true,
+        _ => false,
+    };
     if keeps && effective.weight == 0 {
         server.weight
     } else {
@@ -599,12 +629,17 @@ fn served(endpoint: u16, service: u16, tracks_on_change: bool) -> Served {
     }
 }
 
-fn identity(endpoint: &config::Endpoint) -> EndpointIdentity {
+pub(super) fn identity(endpoint: &config::Endpoint) -> EndpointIdentity {
     (
         endpoint.address,
         (endpoint.ports.first, endpoint.ports.last),
         endpoint.protocol.number(),
     )
+}
+
+/// The same of one in the tables.
+pub(super) fn recorded(record: &Endpoint) -> EndpointIdentity {
+    (endpoint_address(record), ports(record), record.protocol)
 }
 
 /// A service's record, but for its slots.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use xdp_ebpf::layout::{Destination, Service, SharedBy, destination};
+use xdp_ebpf::layout::{Destination, Served, Service, SharedBy, destination, service};
 
 use super::derived::add;
 use super::tables::{Share, Tables, Write};
@@ -13,7 +13,8 @@ use super::tables::{Share, Tables, Write};
 /// points to it, and taken away after it. So new interfaces, next hops and routes come first, then real servers'
 /// reverse entries, destinations, scheduling tables (in slots that nothing points to), the services' records (which
 /// switch to them), and last the keys that packets are looked up by. Removals go the other way. A real server that gets
-/// connections is told so before the switch, one that gets none any more after it.
+/// connections is told so before the switch, one that gets none any more after it. A key that says that connections are
+/// tracked on change forgets that before its service's record does, whose slots then mean something else.
 #[must_use]
 pub fn diff(current: &Tables, desired: &Tables) -> Vec<Write> {
     let mut writes = Vec::new();
@@ -31,6 +32,17 @@ fn changed<'a, K: Ord, V: PartialEq>(
     desired
         .iter()
         .filter(|(key, value)| current.get(key) != Some(*value))
+}
+
+/// Entries as they are of keys that stay, where they are of these.
+fn kept<'a, K: Ord, V>(
+    current: &'a BTreeMap<K, V>,
+    desired: &'a BTreeMap<K, V>,
+    are: impl Fn(&V) -> bool,
+) -> impl Iterator<Item = (&'a K, &'a V)> {
+    current
+        .iter()
+        .filter(move |(key, value)| are(value) && desired.contains_key(key))
 }
 
 /// Keys that are too many.
@@ -164,6 +176,22 @@ fn switch(current: &Tables, desired: &Tables, writes: &mut Vec<Write>) {
     );
     writes.extend(removed(&current.ranges4, &desired.ranges4).map(|key| Write::Range4(*key, None)));
     writes.extend(removed(&current.ranges6, &desired.ranges6).map(|key| Write::Range6(*key, None)));
+
+    // Keys of services that track all connections from now on.
+    let forgets = |served: &Served| {
+        let record = desired.services.get(&served.service());
+        served.tracks_on_change()
+            && record.is_some_and(|record| record.flags & service::ON_CHANGE == 0)
+    };
+    let plain = |served: &Served| Some(Served::new(served.endpoint(), served.service()));
+    let stay4 = kept(&current.services4, &desired.services4, forgets);
+    writes.extend(stay4.map(|(key, served)| Write::ServiceKey4(*key, plain(served))));
+    let stay6 = kept(&current.services6, &desired.services6, forgets);
+    writes.extend(stay6.map(|(key, served)| Write::ServiceKey6(*key, plain(served))));
+    let stay4 = kept(&current.ranges4, &desired.ranges4, forgets);
+    writes.extend(stay4.map(|(key, served)| Write::Range4(*key, plain(served))));
+    let stay6 = kept(&current.ranges6, &desired.ranges6, forgets);
+    writes.extend(stay6.map(|(key, served)| Write::Range6(*key, plain(served))));
 
     for (id, record) in &desired.services {
         let standing = current.services.get(id);

@@ -17,12 +17,20 @@
 //!
 //! **Where nothing is known of what was before** (a service that is new, or that tracked all connections until now), a slot
 //! begins as (B, B): entries count, and what has none goes where a table alone would send it.
+//!
+//! **Young** is a new service while some of its real servers have not been checked yet. They come up one after the other, and
+//! nobody has connections because he was the first. So its slots begin as (owner, expected): who is in service, and who has
+//! the slot if all that is unknown turns out to be up, as it most likely was with the director before this one. With each
+//! verdict they are made anew, whatever they said: they have been marked from the beginning, so that whatever began here has
+//! an entry. Nothing settles until the last verdict is there, with which the service is young no more.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use xdp_ebpf::layout::{service, slot};
+use xdp_ebpf::layout::{Endpoint, service, slot};
 
+use super::desired::{EndpointIdentity, identity, recorded};
 use super::tables::Tables;
+use crate::config::{Config, Scheduler, VirtualService};
 
 /// The words of a table whose slots have these owners from now on. `standing`: the words until now, of the same length or
 /// nothing is known of before. Nobody in `owners`: there is no real server to give anything to.
@@ -117,17 +125,38 @@ pub fn marked(tables: &Tables, id: u16) -> usize {
     words.iter().filter(|word| is_marked(**word)).count()
 }
 
-/// The words for a service whose scheduling table is to be this one.
+/// The words of a young service whose slots have these owners, and those if all that is unknown turns out to be up.
+fn newborn(owners: &[u32], expected: &[u32]) -> Vec<u32> {
+    let slots = owners.len().max(expected.len());
+    let at = |owners: &[u32], index: usize| owners.get(index).copied().unwrap_or(0);
+    let words = (0..slots).map(|index| {
+        let owner = at(owners, index);
+        match at(expected, index) {
+            0 => slot::new(owner, owner),
+            expected => slot::new(owner, expected),
+        }
+    });
+    words.collect()
+}
+
+/// The words for a service whose slots are to have these owners, and whether it is young with them. `expected`: the owners if
+/// all that is unknown turns out to be up; none where nothing is.
 pub(super) fn words(
     current: &Tables,
     id: u16,
-    tracks_on_change: bool,
-    table: Vec<u32>,
-) -> Vec<u32> {
-    if tracks_on_change {
-        change(standing(current, id), &table)
-    } else {
-        table
+    owners: &[u32],
+    expected: Option<&[u32]>,
+) -> (Vec<u32>, bool) {
+    let record = current.services.get(&id).filter(|record| record.slots > 0);
+    match (record, standing(current, id)) {
+        (Some(record), words) if record.flags & service::YOUNG == 0 => {
+            // Where all connections were tracked until now, it is known who had them.
+            (change(words, owners), false)
+        }
+        _ => {
+            let words = newborn(owners, expected.unwrap_or(owners));
+            (words, expected.is_some())
+        }
     }
 }
 
@@ -138,6 +167,39 @@ fn standing(tables: &Tables, id: u16) -> Option<&[u32]> {
         return None;
     }
     tables.slots.get(&record.first_slot).map(|words| &**words)
+}
+
+fn flags(tables: &Tables, id: u16) -> u16 {
+    tables.services.get(&id).map_or(0, |record| record.flags)
+}
+
+/// Whether a service has the table of one that tracks on change: it does so, or did until a reload. Another table would send
+/// connections without an entry elsewhere.
+pub(super) fn has_its_table(tables: &Tables, id: u16, service: &VirtualService) -> bool {
+    let is_mh = matches!(service.scheduler, Scheduler::Mh { .. });
+    let was = flags(tables, id) & service::WAS_ON_CHANGE != 0 || standing(tables, id).is_some();
+    service.track.is_on_change() || is_mh && was
+}
+
+/// Services that track on change and whose clients would all fall into other slots under this configuration. Nothing can
+/// mark those: any connection that has no entry would be somebody else's.
+pub fn rehashed<'c>(tables: &Tables, config: &'c Config) -> Vec<&'c VirtualService> {
+    let concerned = |record: &&Endpoint| standing(tables, record.service).is_some();
+    let ids: BTreeMap<EndpointIdentity, u16> = tables
+        .endpoints
+        .values()
+        .filter(concerned)
+        .map(|record| (recorded(record), record.service))
+        .collect();
+    let hashes_otherwise = |service: &&VirtualService| {
+        let mut known = service.endpoints.iter();
+        let id = known.find_map(|endpoint| ids.get(&identity(endpoint)));
+        id.is_some_and(|id| {
+            let by_port = flags(tables, *id) & service::PORT != 0;
+            !matches!(service.scheduler, Scheduler::Mh { port, .. } if port == by_port)
+        })
+    };
+    config.services.iter().filter(hashes_otherwise).collect()
 }
 
 /// Destinations that had slots which are marked: their connections may have no entry, and no other real server may get their

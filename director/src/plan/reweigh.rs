@@ -8,15 +8,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use xdp_ebpf::layout::{Destination, Service, destination, limits};
+use xdp_ebpf::layout::{Destination, Service, destination, limits, service as service_flags};
 
-use super::desired::{PlanError, effective, flags, scheduling_table, share};
+use super::desired::{PlanError, effective, flags, share, slots};
 use super::diff::diff;
-use super::owners;
 use super::slots::Allocator;
 use super::tables::{Tables, Write, destination_address};
 use crate::config::VirtualService;
 use crate::health::standing::ServiceStanding;
+
+/// Flags of a service's record that the director has for itself.
+const OWN_FLAGS: u16 = service_flags::YOUNG | service_flags::WAS_ON_CHANGE;
 
 /// Services by their ids, and how their real servers take part now.
 pub type Judged<'a> = BTreeMap<u16, (&'a VirtualService, &'a ServiceStanding)>;
@@ -60,11 +62,15 @@ pub fn reweigh(current: &Tables, services: &Judged<'_>) -> Result<Vec<Write>, Pl
                 record.flags = flags(server, effective) | record.flags & destination::LOCAL;
             }
         }
-        let table = scheduling_table(service, standing, &destinations);
-        let on_change = service.track.is_on_change();
-        let table: Arc<[u32]> = owners::words(current, *id, on_change, table).into();
+        let (table, own_flags) = slots(current, *id, service, standing, &destinations);
+        let table: Arc<[u32]> = table.into();
+        let record = Service {
+            flags: record.flags & !OWN_FLAGS | own_flags,
+            ..record
+        };
         let stands_already = before.slots.get(&record.first_slot) == Some(&table);
         if record.slots > 0 && stands_already {
+            after.services.insert(*id, record);
             continue;
         }
         put(&mut after, &mut free, *id, record, &service.name, table)?;

@@ -9,7 +9,7 @@ use crate::config::{Track, VirtualService};
 use crate::plan;
 
 /// Services that are rewritten after one pass, a second's work: of 16,381 slots each, a few milliseconds in which nothing else
-/// goes on. The others' turn comes after the next one.
+/// goes on. The others' turn comes after the next ones.
 const SERVICES_AT_ONCE: usize = 4;
 
 impl Node {
@@ -36,9 +36,9 @@ impl Node {
         };
         let now_s = self.tables.settings.now_s;
         let changes = marks.pass_ends(&self.tables, elsewhere, now_s, hold_s);
-        let words = changes
+        let words = marks
+            .in_turn(changes, SERVICES_AT_ONCE)
             .into_iter()
-            .take(SERVICES_AT_ONCE)
             .map(|(id, words)| {
                 let name = of(id).map_or("", |service| service.name.as_str());
                 let marked = words.iter().filter(|word| plan::owners::is_marked(**word));

@@ -232,6 +232,13 @@ impl Node {
     pub(super) fn start(&mut self) -> anyhow::Result<()> {
         self.fence()?;
         let config = Arc::clone(&self.config);
+        for service in plan::owners::rehashed(&self.tables, &config) {
+            tracing::warn!(
+                service = service.name,
+                "connections that the director before this one tracked on change go to other real servers from now on, which \
+                 reset them: the file has another scheduler for this service, or another say about `mh-port`"
+            );
+        }
         let began = Instant::now();
         self.configure(config)?;
         if let Some(fault) = &self.heartbeat.fault {

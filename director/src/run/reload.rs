@@ -12,8 +12,9 @@ use super::node::Node;
 use super::system;
 use super::times::milliseconds;
 use super::watch::{Look, Stamp};
-use crate::config::{Config, ConfigError, Reader};
+use crate::config::{Config, ConfigError, Reader, VirtualService};
 use crate::control::Refusal;
+use crate::plan;
 use crate::words::in_words;
 
 /// How long reading the file may take. That of a configuration at its limits takes seconds.
@@ -190,10 +191,29 @@ impl Node {
                 .control_socket
                 .clone_from(&self.config.control_socket);
         }
+        refuse_to_rehash(&plan::owners::rehashed(&self.tables, &config))?;
         self.configure(Arc::new(config))?;
         self.resize_if_wanted();
         self.forget_overrides();
         system::warn_of_forwarding(&self.config);
         Ok(())
     }
+}
+
+/// Refuses what would reset nearly all connections of these services at once.
+fn refuse_to_rehash(services: &[&VirtualService]) -> anyhow::Result<()> {
+    let Some(first) = services.first() else {
+        return Ok(());
+    };
+    let others = match services.len() - 1 {
+        0 => String::new(),
+        others => format!(" (and {others} more)"),
+    };
+    anyhow::bail!(
+        "the service \"{}\"{others} tracks connections on change, and with another scheduler, or with `mh-port` where it was \
+         not or without it where it was, nearly all its connections, of which no table knows, would go to other real \
+         servers and be reset. Load it with `track: all` first and leave the rest as it is; make this change when its \
+         `hold_time` is over, as all its connections are known by then",
+        first.name
+    )
 }

@@ -31,13 +31,14 @@ pub struct SlotTables {
 pub type Elsewhere = BTreeMap<u16, BTreeSet<u32>>;
 
 impl SlotTables {
-    /// Of the tables as they are.
+    /// Of the tables as they are. Not of young services, whose slots must stay marked.
     #[must_use]
     pub fn of(tables: &Tables) -> Self {
+        const KINDS: u16 = service::ON_CHANGE | service::YOUNG;
         let services: BTreeMap<u16, Slots> = tables
             .services
             .iter()
-            .filter(|(_, record)| record.flags & service::ON_CHANGE != 0 && record.slots > 0)
+            .filter(|(_, record)| record.flags & KINDS == service::ON_CHANGE && record.slots > 0)
             .filter_map(|(id, record)| {
                 let slots = Slots {
                     by_port: record.flags & service::PORT != 0,
@@ -117,6 +118,8 @@ pub struct Marks {
     since: BTreeMap<u16, HashMap<u32, (u32, u32)>>,
     /// Slots that were looked through and have no marks.
     quiet: BTreeMap<u16, Arc<[u32]>>,
+    /// The service whose turn came last.
+    last: u16,
 }
 
 impl Marks {
@@ -195,6 +198,25 @@ impl Marks {
             }
         }
         self.before = (std::mem::take(&mut self.begun), elsewhere);
+        changes
+    }
+
+    /// Of services whose slots get other words those whose turn it is, `at_once` at the most: the next ones behind those of
+    /// the last time, so that none waits for ever for others that change with every pass.
+    pub fn in_turn(
+        &mut self,
+        mut changes: BTreeMap<u16, Vec<u32>>,
+        at_once: usize,
+    ) -> BTreeMap<u16, Vec<u32>> {
+        let behind = changes.range(self.last.saturating_add(1)..);
+        let before = changes.range(..=self.last);
+        let turn: Vec<u16> = behind
+            .chain(before)
+            .map(|(id, _)| *id)
+            .take(at_once)
+            .collect();
+        self.last = turn.last().copied().unwrap_or(self.last);
+        changes.retain(|id, _| turn.contains(id));
         changes
     }
 }
@@ -324,6 +346,43 @@ mod tests {
         marks.begin_anew();
         assert_eq!(pass(&mut marks, word, false, 5), word, "over other tables");
         assert_eq!(pass(&mut marks, word, false, 6), B);
+    }
+
+    /// Four services change with every pass, and so does a fifth.
+    #[test]
+    fn nobody_waits_for_those_who_always_change() {
+        let mut marks = Marks::default();
+        let changes = || (1..=5).map(|id| (id, vec![A])).collect();
+        // (whose turn it is)
+        let turns = [
+            [1, 2, 3, 4],
+            [1, 2, 3, 5],
+            [1, 2, 4, 5],
+            [1, 3, 4, 5],
+            [2, 3, 4, 5],
+        ];
+        for expected in turns {
+            let turn = marks.in_turn(changes(), 4);
+            assert!(turn.into_keys().eq(expected), "{expected:?}");
+        }
+        assert!(marks.in_turn(BTreeMap::new(), 4).is_empty());
+        let only = marks.in_turn(BTreeMap::from([(3, vec![B])]), 4);
+        assert_eq!(only, BTreeMap::from([(3, vec![B])]));
+    }
+
+    /// What is expected of real servers that have not been checked yet stands in slots that nothing takes back meanwhile.
+    #[test]
+    fn young_services_do_not_settle() {
+        let mut tables = tables(&[slot::new(A, B); 2]);
+        if let Some(record) = tables.services.get_mut(&1) {
+            record.flags |= service::YOUNG;
+        }
+        let mut marks = Marks::default();
+        for now_s in [1, 100, 101, 102] {
+            marks.pass_begins(&tables);
+            let found = Elsewhere::from([(1, BTreeSet::from([0]))]);
+            assert!(marks.pass_ends(&tables, found, now_s, |_| 10).is_empty());
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod arranged;
 mod cable;
 mod directors;
 mod figures;
+mod on_change;
 mod sharing;
 mod sync;
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
-use director_tests::director::{self, Service};
+use director_tests::director::{self, Reload, Service};
 use director_tests::http::{Connection, Transfer};
 use director_tests::lab::{Gateway, Host, Topology};
 use director_tests::{PATIENCE, wait_until};
@@ -17,6 +17,7 @@ const TRANSFERS: usize = 12;
 /// Short, so that slots settle before long; a transfer's reader never pauses for as long.
 const MORE: &str = "track: on-change\nhold_time: 20s\ntimeouts: {established: 5m, fin_wait: 1s, time_wait: 1s, close: 1s, \
                     syn_received: 10s}";
+const MH_PORT: &[&str] = &["mh-port"];
 
 type Weights = &'static [(u8, u32)];
 const TWO: Weights = &[(1, 1), (2, 1)];
@@ -25,11 +26,20 @@ const QUIESCED: Weights = &[(1, 0), (2, 1), (3, 1)];
 const REST: Weights = &[(2, 1), (3, 1)];
 
 fn services(ways: &[Way], real_servers: Weights) -> Vec<Service<'static>> {
+    services_with(ways, real_servers, MH_PORT, MORE)
+}
+
+fn services_with(
+    ways: &[Way],
+    real_servers: Weights,
+    flags: &'static [&'static str],
+    more: &'static str,
+) -> Vec<Service<'static>> {
     ways.iter()
         .map(|way| Service {
             scheduler: "mh",
-            flags: &["mh-port"],
-            more: MORE,
+            flags,
+            more,
             real_servers: Some(real_servers),
             ..way.service("tcp")
         })
@@ -116,6 +126,12 @@ fn transfers_go_on_and_are_tracked_only_where_something_changed() {
     go_on(&mut open, "nothing has changed");
     assert!(tracked(&site) <= before, "nothing has changed");
 
+    // It would send nearly all of them elsewhere.
+    let hashed_otherwise = site.yaml(&services_with(&ways, TWO, &[], MORE));
+    assert_eq!(site.reload_text(&hashed_otherwise), Reload::Refused);
+    assert!(site.log().contains("mh-port"), "{}", site.log());
+    go_on(&mut open, "a reload is refused");
+
     site.reload(&services(&ways, ALL));
     go_on(&mut open, "a real server more");
     let now = tracked(&site);
@@ -162,5 +178,17 @@ fn transfers_go_on_and_are_tracked_only_where_something_changed() {
         Ok(())
     })
     .unwrap_or_else(|error| panic!("{error:#}\n{}", site.log()));
+
+    // To tracking all connections and back.
+    let mut open: Vec<Open> = ways
+        .iter()
+        .flat_map(|way| (0..TRANSFERS).map(|_| way.address()))
+        .map(|address| begin(&site, address))
+        .collect();
+    site.reload(&services_with(&ways, REST, MH_PORT, ""));
+    go_on(&mut open, "all are tracked");
+    site.reload(&services(&ways, REST));
+    go_on(&mut open, "they are tracked on change again");
+    drop(open);
     site.check_end();
 }

@@ -182,6 +182,12 @@ pub mod service {
     /// `mh`: connections are tracked in those slots only whose destination has changed; everywhere else a packet goes where
     /// the table says. Keys of its endpoints say so too: [`super::Served::tracks_on_change`].
     pub const ON_CHANGE: u16 = 128;
+    /// The director's own, which the packet path does not look at: a service that tracks on change and whose slots have never
+    /// settled, because not everybody in them has been checked yet. It stands here so that the next director finds it.
+    pub const YOUNG: u16 = 256;
+    /// The director's own: connections were tracked on change before, so that some may have no entry and go by the table that
+    /// they began with.
+    pub const WAS_ON_CHANGE: u16 = 512;
 }
 
 /// What a client gets when no destination is available.

@@ -54,16 +54,23 @@ impl Judge {
         }
     }
 
-    fn found(&mut self, found: &[Found], passed_s: u64) -> (ServiceStanding, Option<Instant>) {
-        let circumstances = Circumstances {
+    fn circumstances<'a>(&'a self, found: &'a [Found], passed_s: u64) -> Circumstances<'a> {
+        Circumstances {
             overrides: &self.overrides,
             found,
             stayed: &[],
             are_dependencies_up: true,
             now_s: 0,
             now: self.start + Duration::from_secs(passed_s),
-        };
-        judge(&self.service, &mut self.memory, &circumstances)
+        }
+    }
+
+    fn found(&mut self, found: &[Found], passed_s: u64) -> (ServiceStanding, Option<Instant>) {
+        let mut memory = std::mem::take(&mut self.memory);
+        let circumstances = self.circumstances(found, passed_s);
+        let judged = judge(&self.service, &mut memory, &circumstances);
+        self.memory = memory;
+        judged
     }
 
     /// Weights of the three, and whether each is out, as `w` or `w!`; then `*` where the fallback servers answer.
@@ -122,6 +129,34 @@ fn what_becomes_of_real_servers() {
     ];
     for (keys, found, expected) in cases {
         assert_eq!(Judge::new(keys).shown(found, 0), expected, "{keys} {found}");
+    }
+}
+
+/// What is guessed of those that are not checked yet, where connections may have no entry.
+#[test]
+fn who_is_expected() {
+    const ON_CHANGE: &str = "method: dr\n    scheduler: mh\n    track: on-change";
+    // (keys, what is found, whether dependencies are up, how they are expected to take part)
+    let cases = [
+        (ON_CHANGE, "???", true, Some("2 1 0!")),
+        (ON_CHANGE, "U?U", true, Some("2 1 0!")),
+        (ON_CHANGE, "D?U", true, Some("0! 1 0!")),
+        (ON_CHANGE, "DD?", true, Some("0! 0! 1 *")),
+        (ON_CHANGE, "UUD", true, None),
+        (ON_CHANGE, "UDU", false, Some("2 0! 0!")),
+        (ON_CHANGE, "?DU", false, Some("2 0! 0!")),
+        ("", "???", true, None),
+    ];
+    for (keys, text, are_dependencies_up, expected) in cases {
+        let judge = Judge::new(keys);
+        let found = states(text, judge.start);
+        let circumstances = Circumstances {
+            are_dependencies_up,
+            ..judge.circumstances(&found, 0)
+        };
+        let (standing, _) = super::judge(&judge.service, &mut Memory::default(), &circumstances);
+        let shown = standing.expected.as_deref().map(show);
+        assert_eq!(shown.as_deref(), expected, "{keys} {text}");
     }
 }
 

@@ -190,8 +190,13 @@ pub(super) fn consistent(tables: &Tables) -> Result<(), String> {
             .endpoints
             .get(&served.endpoint())
             .ok_or(format!("{key:?} points to an unused endpoint"))?;
-        if !tables.services.contains_key(&served.service()) {
+        let Some(service) = tables.services.get(&served.service()) else {
             return Err(format!("{key:?} points to an unused service"));
+        };
+        if served.tracks_on_change() && service.flags & service_flags::ON_CHANGE == 0 {
+            return Err(format!(
+                "{key:?} goes by slots of a service that tracks all connections"
+            ));
         }
         // While one moves to another service, its key is the last that tells so.
         if !lookups(record).contains(&key) {

@@ -222,8 +222,14 @@ proptest! {
     }
 }
 
-/// A standing of all servers of a service.
+/// A standing of all servers of a service, some of which may not have been checked yet.
 fn any_standing(servers: usize) -> impl Strategy<Value = ServiceStanding> {
+    let expected = proptest::option::of(known_standing(servers).prop_map(Box::new));
+    (known_standing(servers), expected)
+        .prop_map(|(known, expected)| ServiceStanding { expected, ..known })
+}
+
+fn known_standing(servers: usize) -> impl Strategy<Value = ServiceStanding> {
     let effective = (0u32..3, any::<bool>(), any::<bool>(), 0u32..3).prop_map(
         |(weight, is_out, is_gone, maximum_connections)| Effective {
             weight,
@@ -265,16 +271,20 @@ proptest! {
                 &seed,
             ),
         );
-        let mut standings = Standings(vec![ServiceStanding::default(); config.services.len()]);
-        let mut tables = plan(&Tables::default(), &config, &view);
+        let mut any = |service: &VirtualService| {
+            let tree = any_standing(service.all_servers().count()).new_tree(&mut runner);
+            tree.unwrap().current()
+        };
+        let mut standings = Standings(config.services.iter().map(&mut any).collect());
+        let first = Inputs { standings: &standings, ..inputs(&config, &view) };
+        let none = Tables::default();
+        let mut tables = walk(&none, &desired(&none, &first).unwrap());
         let places: Vec<usize> = (0..config.services.len()).collect();
         // One after the other, then all at once, and again.
         for at_once in [1, places.len().max(1), 1, places.len().max(1)] {
             for places in places.chunks(at_once) {
                 for place in places {
-                    let servers = config.services[*place].all_servers().count();
-                    let tree = any_standing(servers).new_tree(&mut runner).unwrap();
-                    standings.0[*place] = tree.current();
+                    standings.0[*place] = any(&config.services[*place]);
                 }
                 let judged = places.iter().map(|place| {
                     let service = &config.services[*place];

@@ -1,14 +1,4 @@
-//! Services that track connections on change only: what is promised to connections, over random sequences of changes and
-//! packets. Configurations go through `plan` into tables, packets through the packet path, its connection tables through
-//! upkeep; only the kernel is left out.
-//!
-//! A connection keeps the real server that it began at, as long as that is not gone, if
-//!
-//! * its packets come less than a minute apart (a half-open entry's idle time), or
-//! * it is idle for however long in a slot that stays as it is, or that changed less than the hold time ago;
-//! * and of a UDP flow that has no entry yet, as long as its real server is in service.
-//!
-//! A TCP connection begins at whom the Maglev table has. In a slot that has not changed nothing is entered.
+//! The director and the packet path in memory, real servers, connections, and what is promised to these.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -20,90 +10,70 @@ use director::overrides::Effective;
 use director::plan::{self, Inputs, NetworkView, Tables, destination_address, owners};
 use director::scheduler::{Member, table_on_change};
 use director::upkeep::marks::Marks;
-use director::upkeep::{Geometry, Report, Upkeep};
+use director::upkeep::{EndpointRule, Geometry, Report, Upkeep};
 use director_tests::packet::build::{self, Ip, tcp};
-use director_tests::packet::fixture::{BOTH, DIRECTOR, Family, INGRESS, ROUTER, hop, server_mac};
+use director_tests::packet::fixture::{DIRECTOR, Family, INGRESS, ROUTER, hop, server_mac};
 use proptest::prelude::*;
 use xdp_ebpf::connection::{Bucket, Bucket4, Bucket6};
-use xdp_ebpf::layout::{Load, destination, slot};
+use xdp_ebpf::layout::{Load, destination, service, slot};
 use xdp_ebpf::native::{Frame, NativeTables};
 use xdp_ebpf::path::schedule::table_based::client_hash;
 use xdp_ebpf::path::{self, Verdict};
-use xdp_ebpf::state::TIMEOUTS_S;
+use xdp_ebpf::state::{State, TIMEOUTS_S};
 
 /// Real servers that may be configured, by their numbers from 1 on.
-const SERVERS: u8 = 5;
+pub(crate) const SERVERS: u8 = 5;
 const PORT: u16 = 443;
-const CPUS: u32 = 2;
+pub(crate) const CPUS: u32 = 2;
 const BUCKETS: u32 = 256;
-const HOLD_S: u32 = 300;
+/// The hold time, and how long established connections have entries; those of UDP have them as long.
+pub(crate) const HOLD_S: u32 = 300;
 /// Packets that come closer than this find their half-open entries.
-const GAP_S: u32 = TIMEOUTS_S[1] as u32;
+const GAP_S: u32 = TIMEOUTS_S[State::SynReceived as usize] as u32;
 /// Destination ids are below this: as many as there are real servers, and some that are being released.
 const DESTINATIONS: u32 = 32;
 
-/// What happens.
-#[derive(Clone, Copy, Debug)]
-enum Event {
-    /// A client begins a connection, by TCP or UDP.
-    Begin { tcp: bool },
-    /// A packet of a connection, by this CPU.
-    Packet { which: usize, cpu: u32 },
-    /// A connection ends.
-    End { which: usize },
-    /// An operator or a check gives a real server this weight.
-    Weight { server: u8, weight: u32 },
-    /// A check takes a real server out, with its connections.
-    Down { server: u8 },
-    /// The file has the real server from now on, or has it no more.
-    Configured { server: u8, is: bool },
-    /// Time passes; passes over the tables are made. `lively`: connections send meanwhile.
-    Time { seconds: u32, lively: bool },
-    /// Another director adopts what this one left.
-    Restart,
-    /// Another node takes over, with nothing but the same configuration.
-    Takeover,
-}
-
-fn any_event() -> impl Strategy<Value = Event> {
-    let server = || 1..=SERVERS;
-    prop_oneof![
-        8 => prop::bool::weighted(0.7).prop_map(|tcp| Event::Begin { tcp }),
-        16 => (any::<usize>(), 0..CPUS).prop_map(|(which, cpu)| Event::Packet { which, cpu }),
-        2 => any::<usize>().prop_map(|which| Event::End { which }),
-        3 => (server(), 0..3_u32).prop_map(|(server, weight)| Event::Weight { server, weight }),
-        1 => server().prop_map(|server| Event::Down { server }),
-        3 => (server(), any::<bool>()).prop_map(|(server, is)| Event::Configured { server, is }),
-        6 => (1..120_u32, any::<bool>()).prop_map(|(seconds, lively)| Event::Time { seconds, lively }),
-        1 => Just(Event::Restart),
-        1 => Just(Event::Takeover),
-    ]
-}
-
 /// A real server as the world has it.
 #[derive(Clone, Copy)]
-struct Server {
+pub(crate) struct Server {
     configured: bool,
-    weight: u32,
+    pub(crate) weight: u32,
+    /// It is down, and its connections with it.
     gone: bool,
+    /// Nothing is known of it yet, and until then it is out.
+    unchecked: bool,
 }
 
 /// A connection, and what is promised to it.
 #[derive(Clone, Copy, Debug)]
-struct Connection {
-    tcp: bool,
+pub(crate) struct Connection {
+    pub(crate) tcp: bool,
     client: (IpAddr, u16),
     /// The number of its real server.
-    server: u8,
+    pub(crate) server: u8,
     seen_s: u32,
-    /// Its last packet came in a slot that was marked: it has an entry.
-    entered: bool,
-    /// Since then its slot has changed, for the first time at this moment.
+    /// Packets since it has an entry, as those of marked slots have; 0: it has none that counts.
+    entered: u32,
+    /// Without one: since its last packet its slot has changed, for the first time at this moment.
     changed_s: Option<u32>,
 }
 
-struct World {
+impl Connection {
+    /// How long its entry stands without a packet.
+    fn idle_s(&self) -> u32 {
+        match (self.tcp, self.entered) {
+            (true, ..=1) => GAP_S,
+            _ => HOLD_S,
+        }
+    }
+}
+
+pub(crate) struct World {
     family: Family,
+    /// Whether real servers are under checks.
+    checks: bool,
+    /// Whether all connections are tracked.
+    all: bool,
     servers: BTreeMap<u8, Server>,
     tables: Tables,
     native: NativeTables,
@@ -111,22 +81,25 @@ struct World {
     marks: Marks,
     /// Retired destinations that the last pass found unused.
     unused: BTreeSet<u32>,
-    connections: Vec<Connection>,
+    pub(crate) connections: Vec<Connection>,
     begun: u16,
 }
 
 impl World {
-    fn new(family: Family) -> Self {
+    pub(crate) fn new(family: Family, checks: bool) -> Self {
         let all = |number| {
             let server = Server {
                 configured: number <= 3,
                 weight: 1,
                 gone: false,
+                unchecked: checks,
             };
             (number, server)
         };
         let mut world = Self {
             family,
+            checks,
+            all: false,
             servers: (1..=SERVERS).map(all).collect(),
             tables: Tables::default(),
             native: NativeTables::new(xdp_ebpf::layout::Settings::default(), 0),
@@ -150,8 +123,15 @@ impl World {
         self.plan();
         let settings = self.tables.settings;
         self.native = NativeTables::new(settings, DESTINATIONS);
-        self.upkeep = Upkeep::new(geometry(settings.seed));
+        self.begin_upkeep(settings.seed);
         self.tell();
+    }
+
+    fn begin_upkeep(&mut self, seed: u64) {
+        self.upkeep = Upkeep::new(geometry(seed));
+        let mut rule = EndpointRule::default();
+        rule.timeouts_s[State::Established as usize] = HOLD_S as u16;
+        self.upkeep.set_rules(vec![rule; 4]);
     }
 
     fn config(&self) -> Config {
@@ -159,9 +139,14 @@ impl World {
         let servers: Vec<String> = servers
             .map(|(number, _)| format!("{:?}", self.family.server(*number).to_string()))
             .collect();
+        let track = if self.all {
+            "all".to_owned()
+        } else {
+            format!("on-change, hold_time: {HOLD_S}s")
+        };
         let text = format!(
             "interfaces: [eth0]\nservices: [{{name: web, address: {:?}, port: {PORT}, protocol: both, scheduler: mh, \
-             flags: [mh-port], track: on-change, hold_time: {HOLD_S}s, method: dr, real_servers: [{}]}}]",
+             flags: [mh-port], track: {track}, timeouts: {{established: {HOLD_S}s}}, method: dr, real_servers: [{}]}}]",
             self.family.virtual_address().to_string(),
             servers.join(", "),
         );
@@ -171,16 +156,28 @@ impl World {
     /// Brings the tables in line with the world.
     fn plan(&mut self) {
         let config = self.config();
-        let servers = self.servers.values().filter(|it| it.configured);
-        let servers = servers.map(|it| Effective {
-            weight: it.weight,
-            is_gone: it.gone,
-            is_out: it.gone,
-            ..Effective::default()
-        });
+        let servers: Vec<Server> = self.servers.values().copied().collect();
+        let standing = |are_up: bool| {
+            let servers = servers.iter().filter(|it| it.configured);
+            let servers = servers.map(|it| Effective {
+                weight: match (it.unchecked, it.gone) {
+                    (true, _) if !are_up => 0,
+                    (false, true) => 0,
+                    _ => it.weight,
+                },
+                is_gone: it.gone && !it.unchecked,
+                is_out: it.gone || it.unchecked,
+                ..Effective::default()
+            });
+            ServiceStanding {
+                servers: servers.collect(),
+                ..ServiceStanding::default()
+            }
+        };
+        let is_unknown = servers.iter().any(|it| it.configured && it.unchecked);
         let standings = Standings(vec![ServiceStanding {
-            servers: servers.collect(),
-            ..ServiceStanding::default()
+            expected: is_unknown.then(|| Box::new(standing(true))),
+            ..standing(false)
         }]);
         let resolutions = (1..=SERVERS).map(|number| {
             let address = self.family.server(number);
@@ -235,10 +232,36 @@ impl World {
         let now_s = self.tables.settings.now_s;
         let mut connections = std::mem::take(&mut self.connections);
         for connection in &mut connections {
-            if owners::is_marked(self.word(connection.client)) {
+            let word = self.word(connection.client);
+            if owners::is_marked(word) {
                 connection.changed_s.get_or_insert(now_s);
+            } else if !self.all && self.number(slot::owner(word)) == connection.server {
+                // Settled: it needs none.
+                connection.entered = 0;
+                connection.changed_s = None;
             }
         }
+        self.connections = connections;
+    }
+
+    /// Whether not everybody was checked since the service is there.
+    fn is_young(&self) -> bool {
+        let mut services = self.tables.services.values();
+        services.any(|record| record.flags & service::YOUNG != 0)
+    }
+
+    /// Forgets connections without entries that the table alone has elsewhere by now: of another director's, or of one that
+    /// tracked on change until now.
+    fn forget_others(&mut self) {
+        let mut connections = std::mem::take(&mut self.connections);
+        connections.retain(|it| {
+            let word = self.word(it.client);
+            let whose = match slot::previous(word) {
+                0 => slot::owner(word),
+                previous => previous,
+            };
+            it.entered > 0 || self.number(whose) == it.server
+        });
         self.connections = connections;
     }
 
@@ -278,6 +301,12 @@ impl World {
 
     /// The slots' owners are just those of the Maglev table of who is in service.
     fn owners_are_the_tables(&self) {
+        const KINDS: u16 = service::ON_CHANGE | service::WAS_ON_CHANGE;
+        let mut services = self.tables.services.values();
+        if !services.any(|record| record.flags & KINDS != 0) {
+            // A table of its own, of another size.
+            return;
+        }
         let in_service = self.tables.destinations.iter().filter(|(id, record)| {
             record.flags & destination::RETIRED == 0 && self.serves(self.number(**id))
         });
@@ -325,7 +354,7 @@ impl World {
     }
 
     /// Entries in all tables.
-    fn entries(&self) -> usize {
+    pub(crate) fn entries(&self) -> usize {
         fn count<B: Bucket>(buckets: &[B]) -> usize {
             let ways = buckets
                 .iter()
@@ -348,7 +377,7 @@ impl World {
 
     fn serves(&self, number: u8) -> bool {
         let server = self.servers.get(&number);
-        server.is_some_and(|it| it.configured && it.weight > 0 && !it.gone)
+        server.is_some_and(|it| it.configured && it.weight > 0 && !it.gone && !it.unchecked)
     }
 
     /// Whether a connection's next packet must find its real server.
@@ -357,20 +386,19 @@ impl World {
         if !self.lives(connection.server) {
             return false;
         }
-        let is_known = connection.entered || connection.changed_s.is_some();
-        let is_settled = !owners::is_marked(self.word(connection.client))
-            && connection.changed_s.is_none()
-            && !connection.entered;
-        if !connection.tcp && !connection.entered && is_known && !self.serves(connection.server) {
+        if connection.entered > 0 {
+            return now_s - connection.seen_s < connection.idle_s();
+        }
+        let Some(changed_s) = connection.changed_s else {
+            return true;
+        };
+        if !connection.tcp && !self.serves(connection.server) {
             return false;
         }
-        if is_settled || now_s - connection.seen_s < GAP_S {
-            return true;
-        }
-        !connection.entered && connection.changed_s.is_some_and(|at| now_s - at < HOLD_S)
+        now_s - changed_s < HOLD_S
     }
 
-    fn begin(&mut self, tcp: bool) -> Result<(), TestCaseError> {
+    pub(crate) fn begin(&mut self, tcp: bool, cpu: u32) -> Result<(), TestCaseError> {
         self.begun += 1;
         let client = (
             self.family.other_client((self.begun % 200) as u8 + 1),
@@ -390,10 +418,10 @@ impl World {
             prop_assert!(self.serves(owner), "{owner} is out and has a slot");
         }
         let entries = self.entries();
-        let server = self.send(tcp, client, tcp::SYN, 0);
+        let server = self.send(tcp, client, tcp::SYN, cpu);
         prop_assert_eq!(server, expected, "a new one in {:#x}", word);
-        let is_marked = owners::is_marked(word);
-        let more = usize::from(is_marked && server != 0);
+        let is_tracked = self.all || owners::is_marked(word);
+        let more = usize::from(is_tracked && server != 0);
         prop_assert_eq!(
             self.entries(),
             entries + more,
@@ -406,7 +434,7 @@ impl World {
                 client,
                 server,
                 seen_s: self.tables.settings.now_s,
-                entered: is_marked,
+                entered: u32::from(is_tracked),
                 changed_s: None,
             });
         }
@@ -414,7 +442,12 @@ impl World {
     }
 
     /// A packet of a connection, which must go where it is promised to.
-    fn packet(&mut self, which: usize, flags: u8, cpu: u32) -> Result<(), TestCaseError> {
+    pub(crate) fn packet(
+        &mut self,
+        which: usize,
+        flags: u8,
+        cpu: u32,
+    ) -> Result<(), TestCaseError> {
         let connection = self.connections[which];
         let word = self.word(connection.client);
         let promised = self.is_promised(&connection);
@@ -431,8 +464,8 @@ impl World {
                 now_s
             );
         }
-        let is_marked = owners::is_marked(word);
-        if !is_marked && slot::owner(word) != 0 {
+        let is_tracked = self.all || owners::is_marked(word) || slot::owner(word) == 0;
+        if !is_tracked {
             prop_assert_eq!(
                 self.entries(),
                 entries,
@@ -442,15 +475,20 @@ impl World {
             );
         }
         let it = &mut self.connections[which];
+        let found_entry = it.entered > 0 && now_s - it.seen_s < it.idle_s();
+        it.entered = match (is_tracked, found_entry) {
+            (true, true) => it.entered + 1,
+            (true, false) => 1,
+            (false, _) => 0,
+        };
         it.server = server;
         it.seen_s = now_s;
-        it.entered = is_marked || slot::owner(word) == 0;
         it.changed_s = None;
         Ok(())
     }
 
     /// A second or more pass, and the tables are looked over.
-    fn pass(&mut self, seconds: u32) {
+    pub(crate) fn pass(&mut self, seconds: u32) {
         let slots = self.marks.pass_begins(&self.tables);
         self.upkeep.set_slots(slots);
         self.tables.settings.now_s += seconds;
@@ -485,12 +523,22 @@ impl World {
         self.tell();
     }
 
-    fn time(&mut self, seconds: u32, lively: bool) -> Result<(), TestCaseError> {
-        // As many steps as leave no gap that is too long.
-        let steps = seconds.div_ceil(GAP_S / 3);
+    /// Time passes. All connections send whenever so many seconds are over; 0: never.
+    pub(crate) fn time(&mut self, seconds: u32, every_s: u32) -> Result<(), TestCaseError> {
+        // Fewer passes than one a second find the same.
+        let most_s = if every_s == 0 {
+            GAP_S
+        } else {
+            (every_s / 2).clamp(20, 40)
+        };
+        let steps = seconds.div_ceil(most_s);
+        let mut silent_s = 0;
         for step in 0..steps {
-            self.pass((seconds + step) / steps);
-            if lively {
+            let step_s = (seconds + step) / steps;
+            self.pass(step_s);
+            silent_s += step_s;
+            if every_s > 0 && silent_s + most_s > every_s {
+                silent_s = 0;
                 for which in 0..self.connections.len() {
                     self.packet(which, tcp::ACK, which as u32 % CPUS)?;
                 }
@@ -499,87 +547,114 @@ impl World {
         Ok(())
     }
 
-    fn happens(&mut self, event: Event) -> Result<(), TestCaseError> {
-        let of = |which: usize, world: &Self| {
-            let many = world.connections.len();
-            (many > 0).then(|| which % many)
-        };
-        match event {
-            Event::Begin { tcp } => return self.begin(tcp),
-            Event::Packet { which, cpu } => {
-                if let Some(which) = of(which, self) {
-                    return self.packet(which, tcp::ACK, cpu);
-                }
-            }
-            Event::End { which } => {
-                if let Some(which) = of(which, self) {
-                    self.packet(which, tcp::FIN | tcp::ACK, 0)?;
-                    self.connections.swap_remove(which);
-                }
-            }
-            Event::Time { seconds, lively } => return self.time(seconds, lively),
-            Event::Restart => {
-                self.marks = Marks::default();
-                self.upkeep = Upkeep::new(geometry(self.tables.settings.seed));
-            }
-            Event::Takeover => {
-                self.start();
-                // Nobody there knows of any connection: those go on that are where the table has them.
-                let all = std::mem::take(&mut self.connections);
-                let owned =
-                    |it: &Connection| self.number(slot::owner(self.word(it.client))) == it.server;
-                let (kept, _): (Vec<_>, Vec<_>) = all.into_iter().partition(owned);
-                let now_s = self.tables.settings.now_s;
-                self.connections = kept
-                    .into_iter()
-                    .map(|it| Connection {
-                        seen_s: now_s,
-                        entered: false,
-                        changed_s: None,
-                        ..it
-                    })
-                    .collect();
-            }
-            Event::Weight { server, weight } => self.change(server, |it| {
-                it.weight = weight;
-                it.gone = false;
-            }),
-            Event::Down { server } => {
-                // Upkeep takes their entries away.
-                self.connections.retain(|it| it.server != server);
-                self.change(server, |it| {
-                    it.weight = 0;
-                    it.gone = true;
-                });
-            }
-            Event::Configured { server, is } => self.change(server, |it| {
-                it.configured = is;
-                it.gone = false;
-                it.weight = it.weight.max(1);
-            }),
+    /// Another director adopts what this one left: it knows who was in service, and nothing else of real servers.
+    pub(crate) fn restart(&mut self) {
+        self.marks = Marks::default();
+        self.begin_upkeep(self.tables.settings.seed);
+        if self.checks {
+            let gone = self.servers.values_mut().filter(|it| it.gone);
+            gone.for_each(|it| it.unchecked = true);
+            self.follow();
         }
-        Ok(())
     }
 
-    fn change(&mut self, server: u8, change: impl FnOnce(&mut Server)) {
+    /// Another node takes over, with nothing but the file as it was.
+    pub(crate) fn takeover(&mut self) {
+        self.all = false;
+        for server in self.servers.values_mut() {
+            server.unchecked = self.checks;
+        }
+        self.start();
+        // Nobody there knows of any connection: those go on that are where the table has them.
+        let now_s = self.tables.settings.now_s;
+        for it in &mut self.connections {
+            *it = Connection {
+                seen_s: now_s,
+                entered: 0,
+                changed_s: Some(now_s),
+                ..*it
+            };
+        }
+        self.forget_others();
+    }
+
+    /// A check's first result says whether a real server is up; a later one that it is.
+    pub(crate) fn is_checked(&mut self, server: u8) {
+        self.change(server, |it| {
+            it.gone &= it.unchecked;
+            it.unchecked = false;
+        });
+    }
+
+    pub(crate) fn everybody_is_checked(&mut self) {
+        for server in 1..=SERVERS {
+            if self.servers[&server].unchecked {
+                self.is_checked(server);
+            }
+        }
+    }
+
+    /// A check finds it down. Upkeep takes its connections' entries away.
+    pub(crate) fn is_down(&mut self, server: u8) {
+        self.connections.retain(|it| it.server != server);
+        self.change(server, |it| {
+            it.gone = true;
+            it.unchecked = false;
+        });
+    }
+
+    /// The file has a real server from now on, or has it no more.
+    pub(crate) fn is_configured(&mut self, server: u8, is: bool) {
+        let checks = self.checks;
+        self.change(server, |it| {
+            it.unchecked = checks && (it.unchecked || is && !it.configured);
+            it.configured = is;
+            it.gone = false;
+            it.weight = it.weight.max(1);
+        });
+    }
+
+    /// The file tracks all connections from now on, or those of slots that change.
+    pub(crate) fn tracks_all(&mut self, all: bool) {
+        self.all = all;
+        self.follow();
+        self.forget_others();
+    }
+
+    pub(crate) fn change(&mut self, server: u8, change: impl FnOnce(&mut Server)) {
         if let Some(it) = self.servers.get_mut(&server) {
             change(it);
         }
+        self.follow();
+    }
+
+    /// Brings the tables in line with the world, and tells everybody.
+    fn follow(&mut self) {
+        let was_young = self.is_young();
         self.plan();
         self.owners_are_the_tables();
         self.tell();
+        if was_young || self.all {
+            self.forget_others();
+        }
+    }
+
+    /// Slots that are marked.
+    pub(crate) fn marked(&self) -> usize {
+        let words = self.tables.slots.values().flat_map(|words| words.iter());
+        words.filter(|word| owners::is_marked(**word)).count()
     }
 
     /// When nobody sends anything any more, nothing is left.
-    fn everything_settles(&mut self) {
+    pub(crate) fn everything_settles(&mut self) {
         self.connections.clear();
+        self.tracks_all(false);
+        self.everybody_is_checked();
         let longest_s = u32::from(*TIMEOUTS_S.iter().max().expect("there are some"));
         for _ in 0..(HOLD_S + longest_s) / GAP_S + 4 {
             self.pass(GAP_S);
         }
-        assert_eq!(self.entries(), 0);
-        let words = self.tables.slots.values().flat_map(|words| words.iter());
-        assert_eq!(words.filter(|word| owners::is_marked(**word)).count(), 0);
+        assert_eq!((self.entries(), self.marked()), (0, 0));
     }
 }
 
@@ -589,52 +664,5 @@ fn geometry(seed: u64) -> Geometry {
         buckets4: BUCKETS,
         buckets6: BUCKETS,
         seed,
-    }
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(64) })]
-
-    #[test]
-    fn connections_keep_their_real_servers_through_changes(
-        ipv6 in any::<bool>(),
-        events in proptest::collection::vec(any_event(), 1..80),
-    ) {
-        let mut world = World::new(BOTH[usize::from(ipv6)]);
-        for event in events {
-            world.happens(event)?;
-        }
-        world.everything_settles();
-    }
-}
-
-/// Cost follows the change: of many connections only those are entered that the change concerns.
-#[test]
-fn what_is_tracked_is_what_changed() {
-    for family in BOTH {
-        let mut world = World::new(family);
-        for _ in 0..3 {
-            world.pass(1);
-        }
-        for _ in 0..300 {
-            world.begin(true).expect("it begins");
-        }
-        assert_eq!(world.entries(), 0, "nothing has changed");
-        // The fourth of four: a quarter of the slots, and their connections.
-        world.change(4, |it| it.configured = true);
-        for which in 0..world.connections.len() {
-            world
-                .packet(which, tcp::ACK, which as u32 % CPUS)
-                .expect("it goes on");
-        }
-        let entries = world.entries();
-        assert!(
-            (40..=110).contains(&entries),
-            "{entries} of 300 are tracked"
-        );
-        // Their owner is the new one, and they are not there: as long as they go on, they are tracked.
-        world.time(HOLD_S * 3, true).expect("they go on");
-        assert_eq!(world.entries(), entries);
-        world.everything_settles();
     }
 }
