@@ -310,6 +310,14 @@ pub struct Transfer {
 }
 
 impl Transfer {
+    /// The client's end.
+    ///
+    /// # Errors
+    /// The kernel does not say.
+    pub fn client(&self) -> Result<SocketAddr> {
+        Ok(self.connection.reader.get_ref().local_addr()?)
+    }
+
     /// Reads on.
     ///
     /// # Errors

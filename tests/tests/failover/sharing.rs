@@ -15,7 +15,7 @@ use serde_json::Value;
 use crate::pair::{
     BOTH_CABLES, BOTH_FAMILIES, NODES, ONE_GROUP, Pair, QUICK, Runs, SERVICE, Setup, other,
 };
-use crate::sync::{TIMEOUT, begin, finish, survive};
+use crate::sync::{TIMEOUT, begin, filter, finish, survive};
 
 const ONCE: &str = "auto_failback: false\n";
 /// Whoever hears nobody says so soon.
@@ -48,21 +48,10 @@ fn wait_said(pair: &Pair, node: Host, what: &str, is_so: impl Fn(&Value) -> bool
 
 /// Has both directors lose so many of a hundred datagrams of each other.
 fn lose(pair: &Pair, of_a_hundred: u32) {
-    let rule = format!(
-        "flush ruleset
-        table inet loss {{
-            chain input {{
-                type filter hook input priority 0;
-                udp dport 8849 numgen random mod 100 < {of_a_hundred} counter drop
-            }}
-        }}\n"
+    filter(
+        pair,
+        &format!("udp dport 8849 numgen random mod 100 < {of_a_hundred} counter drop"),
     );
-    let file = pair.lab.directory().join("loss.nft");
-    fs::write(&file, rule).unwrap();
-    for node in NODES {
-        let host = pair.lab.host(node).unwrap();
-        host.output("nft", &["-f", file.to_str().unwrap()]).unwrap();
-    }
 }
 
 #[test]
