@@ -53,7 +53,10 @@ unsafe impl<T: Shared> Sync for Mapped<T> {}
 
 impl<T: Shared> Mapped<T> {
     /// Maps the first `elements` of a memory-mappable array map.
-    pub(super) fn new(map: BorrowedFd<'_>, elements: u32) -> io::Result<Self> {
+    ///
+    /// # Errors
+    /// It is no such map, or has fewer.
+    pub fn new(map: BorrowedFd<'_>, elements: u32) -> io::Result<Self> {
         let elements = elements as usize;
         let bytes =
             NonZeroUsize::new(elements * size_of::<T>()).ok_or(io::ErrorKind::InvalidInput)?;

@@ -10,6 +10,7 @@
 //! Only `rig`, `live`, `wire`, `machine` and `suites` touch the kernel; the rest are rules. What `failover`, `sync` and `config`
 //! measure is done by what the tests of the same things do it with ([`crate::pair`], [`crate::sharing`], [`crate::large`]).
 
+pub mod beside;
 pub mod flows;
 pub mod live;
 pub mod machine;

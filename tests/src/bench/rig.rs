@@ -18,7 +18,7 @@ use crate::paths;
 /// An interface that every namespace has.
 const LOOPBACK: &str = "lo";
 /// CPUs with a connection table; only the first one has work.
-const CPUS: u32 = 2;
+pub(super) const CPUS: u32 = 2;
 /// Words of an [`Order`], which is nothing but numbers.
 pub(super) const WORDS: usize = size_of::<Order>() / 8;
 /// Elements of an LRU hash that are kept free: it gives something up before its last one is taken

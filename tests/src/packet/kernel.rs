@@ -4,6 +4,7 @@
 //! index 1. So the caller goes into a new, empty namespace first, where the kernel knows no route to anybody.
 
 use std::collections::BTreeMap;
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 
@@ -16,6 +17,7 @@ use aya::programs::xdp::XdpLinkId;
 use aya::programs::{ProgramFd, TestRun, TestRunOptions, Xdp, XdpMode};
 use aya::util::nr_cpus;
 use aya::{Ebpf, EbpfLoader, Pod};
+use director::datapath::Mapped;
 use nix::sched::{CloneFlags, CpuSet, sched_setaffinity, unshare};
 use nix::unistd::Pid;
 use xdp_ebpf::connection::{Bucket4, Bucket6, Value};
@@ -238,6 +240,26 @@ impl Kernel {
             }
         }
         Ok(count)
+    }
+
+    /// The connection tables of both families, as a director has them mapped.
+    ///
+    /// # Errors
+    /// They cannot be mapped.
+    pub fn mapped(&mut self) -> Result<(Mapped<Bucket4>, Mapped<Bucket6>)> {
+        let buckets = self.buckets;
+        let fd = |map: &aya::maps::Map| match map {
+            aya::maps::Map::Array(map) => Ok(map.fd().as_fd().try_clone_to_owned()?),
+            _ => bail!("the connection tables are array maps"),
+        };
+        let fds = [
+            fd(self.map(maps::CONNECTIONS4)?)?,
+            fd(self.map(maps::CONNECTIONS6)?)?,
+        ];
+        Ok((
+            Mapped::new(fds[0].as_fd(), buckets)?,
+            Mapped::new(fds[1].as_fd(), buckets)?,
+        ))
     }
 
     fn array<V: Pod>(&mut self, name: &str) -> Result<Array<&mut MapData, V>> {

@@ -1,15 +1,21 @@
-//! How late connections are at another director, what that takes, and how long a whole table takes.
+//! How late connections are at another director, what that takes, how long a whole table takes, and what a packet's way costs
+//! more.
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
+use xdp_ebpf::bench::programs;
 
+use super::flows::{Age, buckets_for, prepare_director};
 use super::{answers, named};
-use crate::bench::Options;
+use crate::bench::beside::{Beside, EVERY};
 use crate::bench::machine::{gross, speed};
-use crate::bench::report::{Question, Suite};
-use crate::bench::rounds::{self, Extent};
+use crate::bench::report::{Question, Row, Suite};
+use crate::bench::rig::{CPUS, Contender, Rig, Sources};
+use crate::bench::rounds::{self, Extent, Turn};
+use crate::bench::site::{self, TUN};
 use crate::bench::verdict::Goal;
+use crate::bench::{Options, flows};
 use crate::sharing::{bulk, stream};
 
 /// How much.
@@ -18,8 +24,10 @@ struct Size {
     each_second: u32,
     seconds: u32,
     bulk: u32,
+    flows: u32,
     streams: Extent,
     bulks: Extent,
+    hits: Extent,
 }
 
 const FULL: Size = Size {
@@ -27,6 +35,7 @@ const FULL: Size = Size {
     each_second: 20_000,
     seconds: 5,
     bulk: 1_000_000,
+    flows: 64_000,
     streams: Extent {
         quiet: 9,
         rounds: 20,
@@ -36,6 +45,11 @@ const FULL: Size = Size {
         quiet: 7,
         rounds: 12,
         time: Duration::from_secs(240),
+    },
+    hits: Extent {
+        quiet: 15,
+        rounds: 100,
+        time: Duration::from_secs(60),
     },
 };
 
@@ -50,8 +64,14 @@ const QUICK: Size = Size {
     each_second: 20_000,
     seconds: 1,
     bulk: 100_000,
+    flows: 16_000,
     streams: ONCE,
     bulks: ONCE,
+    hits: Extent {
+        quiet: 5,
+        rounds: 10,
+        time: Duration::from_secs(5),
+    },
 };
 
 /// Runs it.
@@ -134,6 +154,8 @@ pub fn run(options: &Options) -> Result<Suite> {
         ),
     ];
     rows.append(&mut answers(&questions, &gross(&bulks)));
+    // The last: the thread is on one CPU, in a namespace of its own, from here on.
+    rows.append(&mut hits(&size)?);
     Ok(Suite {
         name: "sync".to_owned(),
         rows,
@@ -142,9 +164,70 @@ pub fn run(options: &Options) -> Result<Suite> {
                 "Each round is {} s of connections that begin, or a table of another pair of directors.",
                 size.seconds
             ),
+            "A hit: a run takes as long as several passes are apart. With two CPUs that are one core's, whatever runs on one costs the other.".to_owned(),
             "The last one: of all steps of 5 ms the one whose connections were at the peer latest."
                 .to_owned(),
         ],
         ..Suite::default()
     })
+}
+
+/// Contenders: hits while no pass runs, and while conn-sync's do.
+const ALONE: usize = 0;
+const SHARED: usize = 1;
+/// A run of so many passes.
+const PASSES: u32 = 3;
+/// A hit takes longer than so many nanoseconds, whatever the machine.
+const SHORTEST_HIT_NS: u32 = 20;
+/// The CPU that does not measure.
+const OTHER_CPU: usize = 1;
+
+/// What a hit costs while conn-sync passes over the same tables, on another CPU.
+fn hits(size: &Size) -> Result<Vec<Row>> {
+    let count = size.flows;
+    let buckets = buckets_for(count);
+    let mut rig = Rig::new(buckets, count)?;
+    prepare_director(&mut rig, TUN, count, Age::Fresh)?;
+    rig.set_flows(flows::of_generation(0, count, 2))?;
+    let tables = rig.kernel().mapped()?;
+    let beside = Beside::start(OTHER_CPU, tables, &site::fixture(CPUS, buckets))?;
+    let floor = Contender::bench(programs::TRIVIAL, TUN.later()).from(Sources::Flows);
+    let hit = Contender::director(TUN.later()).from(Sources::Flows);
+    let packets = EVERY.as_nanos() as u32 * PASSES / SHORTEST_HIT_NS;
+    // The first pass marks all of them, and each packet comes once.
+    beside.set(true);
+    rig.run(&hit, packets)?;
+    let rounds = rounds::run(2, size.hits, |turn| {
+        let is_on = turn == Turn::Contender(SHARED);
+        beside.set(is_on);
+        match turn {
+            Turn::Floor => rig.run(&floor, count),
+            Turn::Contender(_) => {
+                let before = beside.passes();
+                let cost = rig.run(&hit, packets)?;
+                let passes = beside.passes() - before;
+                ensure!(
+                    !is_on || passes > 0,
+                    "no pass has run beside {packets} packets"
+                );
+                Ok(cost)
+            }
+        }
+    })?;
+    let shown = named(count);
+    let question = Question {
+        name: "hit".to_owned(),
+        what: format!("a hit, TUN, {shown} flows, no pass of conn-sync beside it"),
+        contender: ALONE,
+        ..Question::default()
+    };
+    let beside = Question {
+        name: "hit-beside".to_owned(),
+        what: "the same while conn-sync passes over the tables on another CPU".to_owned(),
+        contender: SHARED,
+        against: Some((ALONE, "without".to_owned())),
+        goal: Some(Goal::AtMost(1.1)),
+        ..Question::default()
+    };
+    Ok(answers(&[question, beside], &rounds))
 }
