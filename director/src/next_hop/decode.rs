@@ -19,7 +19,8 @@ use netlink_packet_route::route::{
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::event::{
-    Event, Hop, Link, LinkKind, NeighbourState, Placement, RouteEntry, RouteKind, VlanProtocol,
+    AsSource, Event, Hop, Link, LinkKind, NeighbourState, Placement, RouteEntry, RouteKind,
+    VlanProtocol,
 };
 
 /// The event that a message stands for, if it concerns us. `flags` are those of its netlink header.
@@ -35,12 +36,12 @@ pub(super) fn event(message: &RouteNetlinkMessage, flags: u16) -> Option<Event> 
         RouteNetlinkMessage::NewAddress(message) => {
             let address = own_address(message)?;
             let ifindex = message.header.index;
-            let preferred = preferred(message);
+            let as_source = as_source(message);
             Some(Event::Address {
                 ifindex,
                 address,
                 prefix_len: message.header.prefix_len,
-                preferred,
+                as_source,
             })
         }
         RouteNetlinkMessage::DelAddress(message) => Some(Event::AddressGone {
@@ -141,7 +142,7 @@ fn own_address(message: &AddressMessage) -> Option<IpAddr> {
     find(true).or_else(|| find(false))
 }
 
-fn preferred(message: &AddressMessage) -> bool {
+fn as_source(message: &AddressMessage) -> AsSource {
     let long = message
         .attributes
         .iter()
@@ -149,11 +150,18 @@ fn preferred(message: &AddressMessage) -> bool {
             AddressAttribute::Flags(flags) => Some(*flags),
             _ => None,
         });
-    let bad = AddressHeaderFlags::Dadfailed
-        | AddressHeaderFlags::Deprecated
-        | AddressHeaderFlags::Tentative;
-    let long_bad = AddressFlags::Dadfailed | AddressFlags::Deprecated | AddressFlags::Tentative;
-    !message.header.flags.intersects(bad) && !long.is_some_and(|flags| flags.intersects(long_bad))
+    let is = |short: AddressHeaderFlags, flag: AddressFlags| {
+        message.header.flags.intersects(short) || long.is_some_and(|flags| flags.intersects(flag))
+    };
+    let unsure = AddressHeaderFlags::Dadfailed | AddressHeaderFlags::Tentative;
+    let long_unsure = AddressFlags::Dadfailed | AddressFlags::Tentative;
+    if is(unsure, long_unsure) {
+        AsSource::Never
+    } else if is(AddressHeaderFlags::Deprecated, AddressFlags::Deprecated) {
+        AsSource::Deprecated
+    } else {
+        AsSource::Preferred
+    }
 }
 
 fn route(message: &RouteMessage) -> Option<RouteEntry> {

@@ -25,8 +25,8 @@ pub enum Event {
         address: IpAddr,
         /// Length of its network's prefix, in bits.
         prefix_len: u8,
-        /// Fit as a source: neither tentative, deprecated nor found to be a duplicate.
-        preferred: bool,
+        /// Whether packets of the node may come from it.
+        as_source: AsSource,
     },
     /// One of the node's own addresses is gone.
     AddressGone {
@@ -57,6 +57,17 @@ pub enum Event {
         /// Its address.
         address: IpAddr,
     },
+}
+
+/// Whether an address is fit as a source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AsSource {
+    /// It is.
+    Preferred,
+    /// Where there is no other: virtual IPv6 addresses are such.
+    Deprecated,
+    /// Tentative, or found to be a duplicate.
+    Never,
 }
 
 /// A network interface.

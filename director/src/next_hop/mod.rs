@@ -43,7 +43,8 @@ mod routes;
 mod watch;
 
 pub use event::{
-    Event, Hop, Link, LinkKind, NeighbourState, Placement, RouteEntry, RouteKind, VlanProtocol,
+    AsSource, Event, Hop, Link, LinkKind, NeighbourState, Placement, RouteEntry, RouteKind,
+    VlanProtocol,
 };
 pub use forwarding::{ForwardingTables, Limits, Overflow};
 pub use network::{Left, Network, Resolution};

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use xdp_ebpf::layout::NextHop;
 
 use super::egress::scoped;
-use super::event::{Event, Hop, Link, NeighbourState};
+use super::event::{AsSource, Event, Hop, Link, NeighbourState};
 use super::forwarding::{GatewayIds, Limits};
 use super::routes::{Choice, Routes};
 
@@ -90,7 +90,7 @@ struct OwnAddress {
     ifindex: u32,
     address: IpAddr,
     prefix_len: u8,
-    preferred: bool,
+    as_source: AsSource,
 }
 
 /// The node's view of its links, addresses, neighbours and main routing table.
@@ -181,13 +181,13 @@ impl Network {
                 ifindex,
                 address,
                 prefix_len,
-                preferred,
+                as_source,
             } => {
                 let own = OwnAddress {
                     ifindex,
                     address,
                     prefix_len,
-                    preferred,
+                    as_source,
                 };
                 match self
                     .own
@@ -299,9 +299,10 @@ impl Network {
     #[must_use]
     pub fn source_towards(&self, address: IpAddr) -> Option<IpAddr> {
         let by_route = match self.routes.lookup(address) {
-            Some(Choice::Hop(hop, route)) => route
-                .source
-                .or_else(|| self.first_address(hop.ifindex?, address.is_ipv4(), false)),
+            Some(Choice::Hop(hop, route)) => route.source.or_else(|| {
+                let (ifindex, ipv4) = (hop.ifindex?, address.is_ipv4());
+                self.first_address(ifindex, ipv4, false, AsSource::Preferred)
+            }),
             Some(Choice::Kernel(_)) | None => None,
         };
         by_route.or_else(|| self.own_address(address.is_ipv4()))
@@ -309,7 +310,7 @@ impl Network {
 
     /// The node's own address of a family, for messages that the packet path itself sends: the first one on the
     /// configured interfaces (in the order of their slots, then on VLAN devices above them). Host addresses (/32,
-    /// /128), which are mostly virtual ones, come last.
+    /// /128), which are mostly virtual ones, come after them, and deprecated ones, as virtual IPv6 ones are, last.
     #[must_use]
     pub fn own_address(&self, ipv4: bool) -> Option<IpAddr> {
         let mut configured: Vec<_> = self
@@ -330,12 +331,14 @@ impl Network {
             .map(|(_, ifindex)| ifindex)
             .chain(above)
             .collect();
-        let find = |hosts| {
+        let find = |hosts, as_source| {
             interfaces
                 .iter()
-                .find_map(|ifindex| self.first_address(*ifindex, ipv4, hosts))
+                .find_map(|ifindex| self.first_address(*ifindex, ipv4, hosts, as_source))
         };
-        find(false).or_else(|| find(true))
+        [AsSource::Preferred, AsSource::Deprecated]
+            .into_iter()
+            .find_map(|as_source| find(false, as_source).or_else(|| find(true, as_source)))
     }
 
     /// MAC addresses of all its links.
@@ -346,10 +349,17 @@ impl Network {
             .filter(|mac| *mac != [0; 6])
     }
 
-    fn first_address(&self, ifindex: u32, ipv4: bool, hosts: bool) -> Option<IpAddr> {
+    fn first_address(
+        &self,
+        ifindex: u32,
+        ipv4: bool,
+        hosts: bool,
+        as_source: AsSource,
+    ) -> Option<IpAddr> {
         self.own
             .iter()
-            .filter(|own| own.ifindex == ifindex && own.preferred && own.address.is_ipv4() == ipv4)
+            .filter(|own| own.ifindex == ifindex && own.address.is_ipv4() == ipv4)
+            .filter(|own| own.as_source == as_source)
             .filter(|own| hosts == (own.prefix_len == IpNet::from(own.address).max_prefix_len()))
             .map(|own| own.address)
             .find(|address| !scoped().into_iter().any(|prefix| prefix.contains(address)))

@@ -51,7 +51,7 @@ fn own(ifindex: u32, address: &str) -> Event {
         ifindex,
         address: net.addr(),
         prefix_len: net.prefix_len(),
-        preferred: true,
+        as_source: AsSource::Preferred,
     }
 }
 

@@ -144,6 +144,7 @@ fn write(out: &mut String, status: &Value) -> std::fmt::Result {
         }
         for (key, what) in [
             ("refused", "came through a router, or not from a peer"),
+            ("own", "came from an address of this node: its own"),
             ("garbage", "pieces on the line that were no messages"),
         ] {
             if let Some(count) = link[key].as_u64().filter(|count| *count > 0) {

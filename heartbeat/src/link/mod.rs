@@ -65,6 +65,8 @@ pub struct Counters {
     pub heard: u64,
     /// Packets not looked at: VRRP through a router, or not from a peer.
     pub refused: u64,
+    /// Packets not looked at: from an address that this node alone has, so that they are its own. Broadcasts come back.
+    pub own: u64,
     /// Pieces between frames of a serial line that were no messages.
     pub garbage: u64,
     /// How often it was opened.
@@ -93,7 +95,8 @@ pub struct Link {
 }
 
 impl Link {
-    /// A link that is opened by the first [`Link::step`]. Adverts are never sent from `virtual_ones`.
+    /// A link that is opened by the first [`Link::step`]. Adverts are never sent from `virtual_ones`, and what comes from one of
+    /// them is another node's.
     #[must_use]
     pub fn new(settings: config::Link, virtual_ones: Vec<IpAddr>) -> Self {
         Self {
@@ -115,7 +118,7 @@ impl Link {
             let index = self.interface().map(if_nametoindex);
             self.opened_on = index.and_then(Result::ok);
             let opened = match &self.settings.kind {
-                LinkKind::Udp(settings) => Udp::open(settings).map(Open::Udp),
+                LinkKind::Udp(settings) => Udp::open(settings, &self.virtual_ones).map(Open::Udp),
                 LinkKind::Vrrp(settings) => {
                     Vrrp::open(settings, &self.virtual_ones).map(Open::Vrrp)
                 }
@@ -213,9 +216,9 @@ impl Link {
         let mut all = Vec::new();
         while all.len() < AT_ONCE {
             let received = match (&mut self.open, &self.settings.kind) {
-                (Some(Open::Udp(udp)), _) => udp.receive(),
+                (Some(Open::Udp(udp)), _) => udp.receive(&mut self.counters.own),
                 (Some(Open::Vrrp(vrrp)), LinkKind::Vrrp(settings)) => {
-                    vrrp.receive(settings, &mut self.counters.refused)
+                    vrrp.receive(settings, &mut self.counters)
                 }
                 (Some(Open::Serial(serial)), _) => serial.receive(),
                 _ => Ok(None),
@@ -247,7 +250,9 @@ impl Link {
             (Some(Open::Vrrp(vrrp)), LinkKind::Vrrp(settings)) => {
                 vrrp.readdress(settings, &self.virtual_ones)
             }
-            (Some(Open::Udp(udp)), LinkKind::Udp(settings)) => udp.readdress(settings),
+            (Some(Open::Udp(udp)), LinkKind::Udp(settings)) => {
+                udp.readdress(settings, &self.virtual_ones)
+            }
             _ => Ok(()),
         };
         if let Err(error) = looked {

@@ -18,7 +18,7 @@ pub(super) fn index(interface: &str) -> io::Result<u32> {
 }
 
 /// All addresses of an interface, in the kernel's order.
-pub(super) fn addresses(interface: &str) -> io::Result<Vec<IpAddr>> {
+fn addresses(interface: &str) -> io::Result<Vec<IpAddr>> {
     let mut found = Vec::new();
     for entry in getifaddrs()?.filter(|entry| entry.interface_name == interface) {
         let Some(address) = entry.address else {
@@ -33,18 +33,21 @@ pub(super) fn addresses(interface: &str) -> io::Result<Vec<IpAddr>> {
     Ok(found)
 }
 
-/// What adverts are sent from: the first IPv4 address that is not a virtual one, and the first link-local IPv6 address
-/// (RFC 9568 section 5.1.2.1).
-pub(super) fn sources(
-    all: &[IpAddr],
-    virtual_ones: &[IpAddr],
-) -> (Option<Ipv4Addr>, Option<Ipv6Addr>) {
-    let mut own = all.iter().filter(|address| !virtual_ones.contains(address));
-    let v4 = own.clone().find_map(|address| match address {
+/// The addresses of an interface that no other node has. A virtual one may be another node's as well: what comes from it is not
+/// this node's own, and while two nodes hold it they must hear each other to find that out.
+pub(super) fn unshared(interface: &str, virtual_ones: &[IpAddr]) -> io::Result<Vec<IpAddr>> {
+    let mut all = addresses(interface)?;
+    all.retain(|address| !virtual_ones.contains(address));
+    Ok(all)
+}
+
+/// What adverts are sent from: the first IPv4 address of these, and the first link-local IPv6 address (RFC 9568 section 5.1.2.1).
+pub(super) fn sources(own: &[IpAddr]) -> (Option<Ipv4Addr>, Option<Ipv6Addr>) {
+    let v4 = own.iter().find_map(|address| match address {
         IpAddr::V4(address) => Some(*address),
         IpAddr::V6(_) => None,
     });
-    let v6 = own.find_map(|address| match address {
+    let v6 = own.iter().find_map(|address| match address {
         IpAddr::V6(address) if address.is_unicast_link_local() => Some(*address),
         _ => None,
     });
@@ -81,24 +84,21 @@ mod tests {
 
     #[test]
     fn sources_of_adverts() {
-        let all: Vec<IpAddr> = [
-            "2001:db8::10",
-            "198.51.100.10",
+        let own: Vec<IpAddr> = [
             "192.0.2.1",
             "192.0.2.2",
             "2001:db8::1",
-            "fe80::1",
             "fe80::2",
+            "fe80::3",
         ]
         .iter()
         .map(|address| address.parse().unwrap())
         .collect();
-        let virtual_ones = [all[0], all[1], all[5]];
         let expected = (
             Some(Ipv4Addr::new(192, 0, 2, 1)),
             Some("fe80::2".parse().unwrap()),
         );
-        assert_eq!(sources(&all, &virtual_ones), expected);
-        assert_eq!(sources(&all[..2], &virtual_ones), (None, None));
+        assert_eq!(sources(&own), expected);
+        assert_eq!(sources(&own[2..3]), (None, None));
     }
 }

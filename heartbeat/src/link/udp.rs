@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::own::{addresses, index, scope};
+use super::own::{index, scope, unshared};
 use super::{LARGEST_DATAGRAM, Received};
 use crate::config::{UdpLink, UdpTo};
 
@@ -18,12 +18,12 @@ pub(super) struct Udp {
     v4: Option<UdpSocket>,
     v6: Option<UdpSocket>,
     to: Vec<SocketAddr>,
-    /// Broadcasts come back to who sent them.
+    /// Broadcasts come back to who sent them. Virtual addresses are not among these: another node may send from them.
     own: Vec<IpAddr>,
 }
 
 impl Udp {
-    pub(super) fn open(settings: &UdpLink) -> io::Result<Self> {
+    pub(super) fn open(settings: &UdpLink, virtual_ones: &[IpAddr]) -> io::Result<Self> {
         let index = index(&settings.interface)?;
         let port = settings.port;
         let at = |address: IpAddr| match address {
@@ -40,7 +40,7 @@ impl Udp {
         let mut open = Self {
             v4: None,
             v6: None,
-            own: addresses(&settings.interface)?,
+            own: unshared(&settings.interface, virtual_ones)?,
             to,
         };
         if open.to.iter().any(SocketAddr::is_ipv4) {
@@ -77,8 +77,12 @@ impl Udp {
         self.v4.iter().chain(&self.v6).map(AsFd::as_fd)
     }
 
-    pub(super) fn readdress(&mut self, settings: &UdpLink) -> io::Result<()> {
-        self.own = addresses(&settings.interface)?;
+    pub(super) fn readdress(
+        &mut self,
+        settings: &UdpLink,
+        virtual_ones: &[IpAddr],
+    ) -> io::Result<()> {
+        self.own = unshared(&settings.interface, virtual_ones)?;
         Ok(())
     }
 
@@ -95,13 +99,13 @@ impl Udp {
         failed
     }
 
-    /// The next datagram that is not this node's own; none: there is none now.
-    pub(super) fn receive(&self) -> io::Result<Option<Received>> {
+    /// The next datagram that is not this node's own; none: there is none now. `own` counts those that are.
+    pub(super) fn receive(&self, own: &mut u64) -> io::Result<Option<Received>> {
         let mut buffer = vec![0; LARGEST_DATAGRAM];
         for socket in self.v4.iter().chain(&self.v6) {
             loop {
                 match socket.recv_from(&mut buffer) {
-                    Ok((_, from)) if self.own.contains(&from.ip()) => {}
+                    Ok((_, from)) if self.own.contains(&from.ip()) => *own += 1,
                     Ok((length, from)) => {
                         buffer.truncate(length);
                         return Ok(Some(Received {

@@ -11,9 +11,9 @@ use nix::sys::socket::{
 };
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::own::{addresses, index, scope, sources};
+use super::own::{index, scope, sources, unshared};
 use super::packets::{self, GROUP4, GROUP6, PROTOCOL, TTL};
-use super::{LARGEST_DATAGRAM, Received};
+use super::{Counters, LARGEST_DATAGRAM, Received};
 use crate::config::VrrpLink;
 use crate::takeover::Mac;
 use crate::wire::vrrp::Envelope;
@@ -26,6 +26,7 @@ pub(super) struct Vrrp {
     v6: Option<Socket>,
     /// For frames from a virtual MAC.
     frames: Socket,
+    /// Not the virtual ones: a router that owns such an address sends its adverts from it.
     own: Vec<IpAddr>,
     source4: Option<Ipv4Addr>,
     source6: Option<Ipv6Addr>,
@@ -111,8 +112,8 @@ impl Vrrp {
         settings: &VrrpLink,
         virtual_ones: &[IpAddr],
     ) -> io::Result<()> {
-        self.own = addresses(&settings.interface)?;
-        (self.source4, self.source6) = sources(&self.own, virtual_ones);
+        self.own = unshared(&settings.interface, virtual_ones)?;
+        (self.source4, self.source6) = sources(&self.own);
         Ok(())
     }
 
@@ -190,11 +191,12 @@ impl Vrrp {
         Ok(())
     }
 
-    /// The next packet; none: there is none now. `refused` counts those that came through a router, or from strangers.
+    /// The next packet; none: there is none now. Counted are those that came through a router, or from strangers, and this
+    /// node's own.
     pub(super) fn receive(
         &self,
         settings: &VrrpLink,
-        refused: &mut u64,
+        counters: &mut Counters,
     ) -> io::Result<Option<Received>> {
         loop {
             let heard = match self.receive4(settings)? {
@@ -206,8 +208,8 @@ impl Vrrp {
             };
             match heard {
                 Heard::Taken(received) => return Ok(Some(received)),
-                Heard::Own => {}
-                Heard::Refused => *refused += 1,
+                Heard::Own => counters.own += 1,
+                Heard::Refused => counters.refused += 1,
             }
         }
     }

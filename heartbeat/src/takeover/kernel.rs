@@ -9,7 +9,7 @@ use std::path::Path;
 use ipnet::IpNet;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::address::{
-    AddressAttribute, AddressFlags, AddressMessage, AddressProtocol, AddressScope,
+    AddressAttribute, AddressFlags, AddressMessage, AddressProtocol, AddressScope, CacheInfo,
 };
 use netlink_packet_route::link::{
     InfoData, InfoKind, InfoMacVlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, MacVlanMode,
@@ -106,6 +106,12 @@ impl Kernel {
                     message
                         .attributes
                         .push(AddressAttribute::Flags(AddressFlags::Nodad));
+                    // Nor is it what this node's own packets come from: of the addresses of a network the kernel takes the
+                    // newest, or the one that is most alike, and who else holds it, another node or a real server behind
+                    // direct routing, would take the answers for its own.
+                    message
+                        .attributes
+                        .push(AddressAttribute::CacheInfo(deprecated()));
                 }
                 if let Some(metric) = metric {
                     message
@@ -251,6 +257,15 @@ pub(crate) fn send_frame(socket: &Socket, index: u32, frame: &[u8]) -> io::Resul
         )
     };
     Errno::result(sent).map(drop).map_err(io::Error::from)
+}
+
+/// For ever valid, and never preferred: others reach it, and the kernel chooses it as a source only where there is no other
+/// (RFC 6724, rule 3).
+fn deprecated() -> CacheInfo {
+    let mut info = CacheInfo::default();
+    info.ifa_valid = u32::MAX;
+    info.ifa_preferred = 0;
+    info
 }
 
 fn address_message(index: u32, address: &IpNet) -> AddressMessage {

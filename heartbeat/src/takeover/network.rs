@@ -36,7 +36,7 @@ pub struct Held {
 /// One change of the node's network.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// Add an address, marked as heartbeat's; IPv6 without duplicate address detection.
+    /// Add an address, marked as heartbeat's; IPv6 without duplicate address detection, and deprecated.
     AddAddress {
         /// Interface that gets it.
         index: u32,

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddrV6};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -16,6 +16,7 @@ use crate::namespace::{Namespace, cable};
 
 const ONE: [&str; 2] = ["192.0.2.1/24", "2001:db8::1/64"];
 const OTHER: [&str; 2] = ["192.0.2.2/24", "2001:db8::2/64"];
+const VIRTUAL: [&str; 3] = ["192.0.2.100", "2001:db8::100", "fe80::100"];
 
 fn address(text: &str) -> IpAddr {
     text.parse().unwrap()
@@ -26,7 +27,7 @@ fn link(kind: LinkKind) -> Link {
         name: "tried".to_owned(),
         kind,
     };
-    Link::new(settings, vec![address("192.0.2.100")])
+    Link::new(settings, VIRTUAL.map(address).to_vec())
 }
 
 fn udp(to: UdpTo) -> Link {
@@ -116,8 +117,51 @@ fn udp_in_every_way() {
         assert_eq!(heard[0].bytes, b"yours", "{shown}");
         let source = heard[0].from.unwrap().to_string();
         assert!(source.starts_with(from), "{shown}: {source}");
-        assert_eq!((here.counters().sent, here.counters().heard), (1, 1));
+        let counters = here.counters();
+        assert_eq!((counters.sent, counters.heard), (1, 1));
+        let came_back = u64::from(shown == "Broadcast");
+        assert_eq!(counters.own, came_back, "{shown}");
     }
+}
+
+/// Two nodes that both hold the virtual addresses, and whose kernels send from them: who did not listen to that would never
+/// learn that there are two.
+#[test]
+#[ignore = "needs root: network namespaces"]
+fn who_sends_from_an_address_that_this_node_holds_too_is_heard() {
+    let (one, other) = pair();
+    for node in [&one, &other] {
+        for held in &VIRTUAL[1..] {
+            node.ip(&format!("address add {held}/64 dev eth0 nodad"));
+        }
+    }
+    let mut here = udp(UdpTo::Unicast(vec![address("2001:db8::2")]));
+    let mut there = udp(UdpTo::Unicast(vec![address("2001:db8::1")]));
+    open(&one, &mut here);
+    open(&other, &mut there);
+    assert_eq!(here.send(b"a heartbeat", Duration::ZERO), None);
+    let heard = hear(&mut there);
+    assert_eq!(heard[0].bytes, b"a heartbeat");
+    assert_eq!(heard[0].from, Some(address("2001:db8::100")));
+    assert_eq!(there.counters().own, 0);
+
+    let mut there = vrrp(&[]);
+    open(&other, &mut there);
+    let index = one.run(|| if_nametoindex("eth0")).unwrap();
+    one.run(|| {
+        let protocol = Some(socket2::Protocol::from(112));
+        let socket =
+            socket2::Socket::new(socket2::Domain::IPV6, socket2::Type::RAW, protocol).unwrap();
+        let at = |text: &str| SocketAddrV6::new(text.parse().unwrap(), 0, 0, index);
+        socket.bind(&at("fe80::100").into()).unwrap();
+        socket.set_multicast_hops_v6(255).unwrap();
+        socket
+            .send_to(b"an advert", &at("ff02::12").into())
+            .unwrap();
+    });
+    let heard = hear(&mut there);
+    assert_eq!(heard[0].bytes, b"an advert");
+    assert_eq!(heard[0].from, Some(address("fe80::100")));
 }
 
 #[test]

@@ -21,14 +21,23 @@ use crate::namespace::{Namespace, eventually, segment};
 
 const NAMES: [&str; 2] = ["lb1", "lb2"];
 const OWN: [&str; 2] = ["192.0.2.1", "192.0.2.2"];
-const VIRTUAL: &str = "192.0.2.100";
+const OWN6: [&str; 2] = ["2001:db8::1", "2001:db8::2"];
+pub(crate) const VIRTUAL: &str = "192.0.2.100";
 
 fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 
+fn unicast(peer: &str) -> LinkKind {
+    LinkKind::Udp(UdpLink {
+        interface: "eth0".to_owned(),
+        port: 694,
+        to: UdpTo::Unicast(vec![peer.parse().unwrap()]),
+    })
+}
+
 /// Two nodes of which the first is preferred.
-fn configuration(own: usize, is_virtual_mac: bool) -> Config {
+pub(crate) fn configuration(own: usize, is_virtual_mac: bool) -> Config {
     let program = |role: &str| Program {
         command: vec![
             "/bin/sh".to_owned(),
@@ -51,11 +60,7 @@ fn configuration(own: usize, is_virtual_mac: bool) -> Config {
         keys: None,
         links: vec![Link {
             name: "udp eth0".to_owned(),
-            kind: LinkKind::Udp(UdpLink {
-                interface: "eth0".to_owned(),
-                port: 694,
-                to: UdpTo::Unicast(vec![OWN[1 - own].parse().unwrap()]),
-            }),
+            kind: unicast(OWN[1 - own]),
         }],
         groups: vec![Group {
             name: "web".to_owned(),
@@ -87,7 +92,7 @@ fn configuration(own: usize, is_virtual_mac: bool) -> Config {
     }
 }
 
-fn start(namespace: &Namespace, config: Config, unfit: Vec<(String, String)>) -> Node {
+pub(crate) fn start(namespace: &Namespace, config: Config, unfit: Vec<(String, String)>) -> Node {
     observed(namespace, config, unfit, ())
 }
 
@@ -111,11 +116,11 @@ fn observed(
     namespace.run(|| Node::start(start)).unwrap()
 }
 
-fn role(node: &Node) -> Role {
+pub(crate) fn role(node: &Node) -> Role {
     node.snapshot().unwrap().status.groups[0].role
 }
 
-fn shown(snapshot: &Snapshot) -> String {
+pub(crate) fn shown(snapshot: &Snapshot) -> String {
     let history = snapshot.status.history.iter();
     let lines = history.map(|change| {
         format!(
@@ -287,22 +292,34 @@ fn carrier_loss_makes_unfit() {
     answers_again(&client, VIRTUAL);
 }
 
+/// Also where the nodes hear each other by the family that the client asks by, and both hold an address of the network between
+/// them.
 #[test]
 #[ignore = "needs root: network namespaces"]
 fn a_partition_that_heals() {
+    for (peers, asked) in [(OWN, VIRTUAL), (OWN6, "2001:db8::100")] {
+        heals(peers, asked);
+    }
+}
+
+fn heals(peers: [&str; 2], asked: &str) {
     let (switch, spaces, client) = site();
-    let without_fitness = |own| Config {
-        fitness: config::Fitness::default(),
-        ..configuration(own, false)
+    let linked = |own: usize| {
+        let mut config = Config {
+            fitness: config::Fitness::default(),
+            ..configuration(own, false)
+        };
+        config.links[0].kind = unicast(peers[1 - own]);
+        config
     };
-    let one = start(&spaces[0], without_fitness(0), Vec::new());
-    let other = start(&spaces[1], without_fitness(1), Vec::new());
+    let one = start(&spaces[0], linked(0), Vec::new());
+    let other = start(&spaces[1], linked(1), Vec::new());
     eventually("the preferred node serves", || role(&one) == Role::Primary);
     eventually("the other is backup", || role(&other) == Role::Backup);
     switch.ip("link set port0 down");
     eventually("both serve", || role(&other) == Role::Primary);
     assert_eq!(role(&one), Role::Primary);
-    answers_again(&client, VIRTUAL);
+    answers_again(&client, asked);
     let shown = spaces[0].ip("-o link show eth0");
     let mac = shown
         .split_whitespace()
@@ -311,7 +328,7 @@ fn a_partition_that_heals() {
         .unwrap();
     let knows = || {
         client
-            .ip(&format!("neighbour show to {VIRTUAL}"))
+            .ip(&format!("neighbour show to {asked}"))
             .contains(mac)
     };
     assert!(!knows());
@@ -320,7 +337,7 @@ fn a_partition_that_heals() {
     assert_eq!(role(&one), Role::Primary);
     // The winner announces again.
     eventually("the client knows", knows);
-    answers_again(&client, VIRTUAL);
+    answers_again(&client, asked);
 }
 
 /// Tells what it is told.

@@ -70,7 +70,7 @@ fn neighbours_learn_where_the_address_is() {
         "{shown}"
     );
     assert!(
-        shown.contains("2001:db8::10/64 scope global nodad"),
+        shown.contains("2001:db8::10/64 scope global nodad deprecated"),
         "{shown}"
     );
     // Again is fine; given up; given up again is fine.
@@ -84,6 +84,49 @@ fn neighbours_learn_where_the_address_is() {
     );
     assert!(shown.contains("198.51.100.1/24"), "{shown}");
     assert_eq!(takeover.unsent(), 0);
+}
+
+/// What comes from a virtual address is taken for its own by whoever holds that too: a real server behind direct routing, or
+/// another node.
+#[test]
+#[ignore = "needs root: network namespaces"]
+fn what_a_node_sends_does_not_come_from_a_virtual_address() {
+    let (one, client) = (Namespace::new(), Namespace::new());
+    cable(
+        &one,
+        &["198.51.100.1/24", "2001:db8::1/64"],
+        &client,
+        &["198.51.100.99/24", "2001:db8::99/64"],
+    );
+    // The second of each pair stands in the network of the node itself, but is more like the client than its own one.
+    for (virtual_mac, addresses) in [
+        (None, ["198.51.100.10/24", "2001:db8::10/64"]),
+        (None, ["198.51.100.98/32", "2001:db8::98/128"]),
+        (Some(51), ["198.51.100.10/24", "2001:db8::10/64"]),
+        (Some(51), ["198.51.100.98/32", "2001:db8::98/128"]),
+    ] {
+        let mut takeover = takeover(&one, vec![movable(&addresses, virtual_mac)]);
+        one.run(|| takeover.take(0, Duration::ZERO)).unwrap();
+        for (client_has, own, held) in [
+            ("198.51.100.99", "198.51.100.1", addresses[0]),
+            ("2001:db8::99", "2001:db8::1", addresses[1]),
+        ] {
+            let route = one.ip(&format!("route get {client_has}"));
+            let source = format!("src {own} ");
+            assert!(route.contains(&source), "{virtual_mac:?} {held}: {route}");
+            // It is there for others all the same.
+            let held = held.split_once('/').unwrap().0;
+            assert!(client.reaches(held), "{virtual_mac:?} {held}");
+        }
+        one.run(|| takeover.release(0, Duration::ZERO)).unwrap();
+        one.run(|| takeover.finish(Duration::ZERO));
+    }
+    // Where a node has no other one, it is what there is.
+    one.ip("address delete 2001:db8::1/64 dev eth0");
+    let mut takeover = takeover(&one, vec![movable(&ADDRESSES, None)]);
+    one.run(|| takeover.take(0, Duration::ZERO)).unwrap();
+    let route = one.ip("route get 2001:db8::99");
+    assert!(route.contains("src 2001:db8::10 "), "{route}");
 }
 
 #[test]

@@ -1,10 +1,13 @@
 //! Two directors in other arrangements: the preferred one takes its group back, each serves half and stands by for the other,
 //! the MAC address moves too, nothing but a serial line lies between them.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
+use anyhow::{Result, ensure};
+use director::control::CheckStatus;
 use director_tests::lab::Host;
 use director_tests::lab::plan::VIRTUAL4;
+use director_tests::{PATIENCE, wait_until};
 use nix::sys::signal::Signal;
 
 use crate::cable::Cable;
@@ -154,4 +157,72 @@ fn two_directors_back_each_other_up() {
             );
         }
     }
+}
+
+/// Real servers answer for the virtual address themselves: a check that came from it they would answer to themselves, and the
+/// director that takes the address over would find all of them down.
+#[test]
+#[ignore = "needs root, network namespaces and BPF: cargo xtask test runs it"]
+fn checks_come_from_a_directors_own_address() {
+    // In the network of the real servers and of the directors, as an address beside theirs and as one with the same prefix.
+    for length in [64, 128] {
+        let group = format!(
+            "\
+groups:
+  - name: web
+    interface: eth0
+    addresses: [\"{INSIDE}/{length}\"]
+    priority: {{director: 150, backup: 100}}
+"
+        );
+        let sections = [QUICK, "auto_failback: false\n", BOTH_CABLES, &group];
+        let mut pair = Pair::up_as(Setup {
+            service: SocketAddr::new(IpAddr::V6(INSIDE), 80),
+            service_more: "check: {type: http, interval: 100ms, timeout: 1s}\n".to_owned(),
+            ..Setup::new(Runs::Director, &sections)
+        });
+        for number in pair.lab.servers() {
+            let held = format!("{INSIDE}/128");
+            pair.ip(
+                Host::Server(number),
+                &["address", "add", &held, "dev", "lo"],
+            );
+        }
+        let primary = pair.wait_settled("web");
+        wait_checked(&pair, primary);
+        let service = [pair.setup.service];
+        let gaps = pair.gaps(&service, |pair| {
+            pair.end(primary, Signal::SIGTERM);
+            pair.wait_role(other(primary), "web", "primary");
+            wait_checked(pair, other(primary));
+        });
+        println!("/{length}: {} ms", gaps[0].as_millis());
+        assert!(gaps[0] < NOTICED, "{gaps:?}");
+    }
+}
+
+/// A virtual address in the network of the real servers.
+const INSIDE: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0xe, 0, 0, 0, 0, 0x50);
+
+/// Waits until a node's checks have run a few times more: all of these runs were good.
+fn wait_checked(pair: &Pair, node: Host) {
+    const MORE: u64 = 5;
+    let runs = |pair: &Pair| -> Result<Vec<(u64, u64)>> {
+        let text = pair.command(node, &["checks", "--json"])?;
+        let checks: Vec<CheckStatus> = serde_json::from_str(&text)?;
+        ensure!(checks.len() == pair.lab.servers().count(), "{text}");
+        Ok(checks.iter().map(|it| (it.runs, it.failures)).collect())
+    };
+    let before = runs(pair).unwrap();
+    let waited = wait_until("the checks have run a few times", PATIENCE, || {
+        for ((runs, failures), (runs_before, failures_before)) in runs(pair)?.iter().zip(&before) {
+            ensure!(failures == failures_before, "a check has failed");
+            ensure!(*runs >= runs_before + MORE, "{runs} runs");
+        }
+        Ok(())
+    });
+    waited.unwrap_or_else(|error| {
+        let checks = pair.command(node, &["checks"]).unwrap_or_default();
+        panic!("{error:#}\n{checks}\n{}", pair.logs())
+    });
 }

@@ -122,7 +122,7 @@ fn event() -> impl Strategy<Value = Event> {
         6 => (1..6_u32, prop::bool::weighted(0.8), kind).prop_map(|(ifindex, up, kind)| link_with(ifindex, up, kind)),
         1 => (1..6_u32).prop_map(|ifindex| Event::LinkGone { ifindex }),
         1 => (1..6_u32, address())
-            .prop_map(|(ifindex, address)| Event::Address { ifindex, address, prefix_len: 24, preferred: true }),
+            .prop_map(|(ifindex, address)| Event::Address { ifindex, address, prefix_len: 24, as_source: AsSource::Preferred }),
         1 => (1..6_u32, address()).prop_map(|(ifindex, address)| Event::AddressGone { ifindex, address }),
         9 => (route_entry(), placement).prop_map(|(route, placement)| Event::Route(route, placement)),
         2 => route_entry().prop_map(Event::RouteGone),

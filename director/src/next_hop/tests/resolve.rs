@@ -349,12 +349,16 @@ fn own_addresses_are_chosen() {
             vlan(20, 3, 5, VlanProtocol::Dot1q),
         ]
     };
-    let unfit = Event::Address {
-        ifindex: 2,
-        address: ip("10.0.2.1"),
-        prefix_len: 24,
-        preferred: false,
+    let own_as = |as_source, address: &str| {
+        let net: ipnet::IpNet = address.parse().unwrap();
+        Event::Address {
+            ifindex: 2,
+            address: net.addr(),
+            prefix_len: net.prefix_len(),
+            as_source,
+        }
     };
+    let deprecated = |address| own_as(AsSource::Deprecated, address);
     for (sentence, events, ipv4, expected) in [
         ("none", vec![], true, None),
         (
@@ -401,10 +405,25 @@ fn own_addresses_are_chosen() {
             Some("10.20.0.1"),
         ),
         (
-            "an unfit one",
-            vec![unfit, own(3, "10.0.3.1/24")],
+            "not a tentative one",
+            vec![own_as(AsSource::Never, "10.0.2.1/24")],
             true,
-            Some("10.0.3.1"),
+            None,
+        ),
+        (
+            "a deprecated one after virtual ones",
+            vec![deprecated("2001:db8:2::1/64"), own(3, "2001:db8:3::1/128")],
+            false,
+            Some("2001:db8:3::1"),
+        ),
+        (
+            "a deprecated one at last",
+            vec![
+                deprecated("2001:db8:2::2/128"),
+                deprecated("2001:db8:2::1/64"),
+            ],
+            false,
+            Some("2001:db8:2::1"),
         ),
     ] {
         let network = network(plain().into_iter().chain(events));
