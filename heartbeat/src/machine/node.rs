@@ -293,7 +293,7 @@ impl Machine {
         match router.hear(now, from, advert, own) {
             routers::Heard::Nothing | routers::Heard::GoesBefore => {}
             routers::Heard::MustYield => {
-                router.next_advert = now;
+                router.assert(now);
                 if advert.priority > 0 {
                     let until = now + router.silence(advert.interval);
                     self.foreign_split(unit, from, until, actions);
@@ -435,6 +435,11 @@ impl Machine {
                 None => continue,
             };
             self.change(unit, to, reason, actions);
+            // Nor was a foreign router heard where its cable was out (RFC 9568 section 6.4.1).
+            let becomes_fit = role == Role::Unfit && to != Role::Unfit;
+            if becomes_fit && self.units[unit].base != OWNER {
+                self.wait_for_routers(unit);
+            }
         }
     }
 
@@ -536,12 +541,8 @@ impl Machine {
     /// Whether a foreign router of less priority keeps this node from becoming primary.
     fn preempts(&self, unit: usize) -> bool {
         let is_filled = !matches!(self.filled, Filled::Waiting(_));
-        is_filled
-            && match self.config.auto_failback {
-                AutoFailback::On => true,
-                AutoFailback::Off => false,
-                AutoFailback::After(delay) => self.now >= self.units[unit].since + delay,
-            }
+        let is_due = |delay| self.now >= self.units[unit].since + delay;
+        is_filled && self.failback_delay().is_some_and(is_due)
     }
 
     pub(super) fn wait_for_routers(&mut self, unit: usize) {

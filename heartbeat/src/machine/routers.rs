@@ -37,6 +37,8 @@ pub(super) struct Router {
     /// Until then a foreign router is, or may be, primary (Active_Down_Timer).
     pub(super) down_at: Duration,
     pub(super) next_advert: Duration,
+    /// When it last said at once, and not when it was due, that it is primary.
+    asserted_at: Option<Duration>,
 }
 
 /// A foreign router.
@@ -126,6 +128,7 @@ impl Router {
                         foreign: None,
                         down_at: Duration::ZERO,
                         next_advert: Duration::ZERO,
+                        asserted_at: None,
                     });
                 }
             }
@@ -237,6 +240,15 @@ impl Router {
         self.next_advert = now;
         self.down_at = now;
         self.foreign = None;
+    }
+
+    /// Says at once that it is primary, once in an interval: two routers of which operators ordered each to take over would answer
+    /// each other without end.
+    pub(super) fn assert(&mut self, now: Duration) {
+        if self.asserted_at.is_none_or(|at| now >= at + self.interval) {
+            self.asserted_at = Some(now);
+            self.next_advert = now;
+        }
     }
 
     /// The advert that is due now, if one is.

@@ -166,6 +166,46 @@ fn vrrp_waits_for_what_it_lacks() {
     }
 }
 
+/// While its cable was out a router heard nobody. When it is in again it does not take the others for silent; and where
+/// something is to be there before it takes a group, that something is missing is told a little later.
+#[test]
+fn a_router_whose_cable_was_out_listens_first() {
+    let done = || Some(Filled::Done("all of them".to_owned()));
+    let waits = || Some(Filled::Waiting("connections".to_owned()));
+    // `auto_failback`, what it has of what it needs; ms within which it takes the group from one of less priority, if at all.
+    let rows = [
+        ("true", None, Some(350..=400)),
+        ("true", done(), Some(1000..=1400)),
+        ("true", waits(), None),
+        ("2s", None, Some(2000..=2400)),
+        ("500ms", done(), Some(1000..=1400)),
+        ("false", None, None),
+        ("false", done(), None),
+    ];
+    for (auto_failback, filled, expected) in rows {
+        let what = format!("{auto_failback} {filled:?}");
+        let mut nodes = router(100, auto_failback);
+        nodes.pass(1000);
+        assert_eq!(nodes.roles(), [Primary], "{what}");
+        nodes.fit(0, 0, Some("eth0 has no carrier"));
+        if let Some(filled) = filled {
+            nodes.give(0, Input::Filled(filled));
+        }
+        nodes.pass(3000);
+        nodes.fit(0, 0, None);
+        let since = nodes.now;
+        nodes.pass(50);
+        nodes.advertised(90, 4000);
+        match expected {
+            Some(expected) => {
+                let took = nodes.took_after(0, since);
+                assert!(expected.contains(&took), "{what}: after {took} ms");
+            }
+            None => assert_eq!(nodes.roles(), [Backup], "{what}"),
+        }
+    }
+}
+
 #[test]
 fn vrrp_primary_yields_to_priority_then_address() {
     // From 10.0.0.x with this priority; what becomes of a primary with priority 100 and 10.0.0.5.
@@ -196,6 +236,23 @@ fn vrrp_primary_yields_to_priority_then_address() {
         nodes.pass(350);
         assert_eq!(nodes.splits(0), expected, "{from} {priority}");
     }
+}
+
+/// Two routers that were both ordered to take over answer each other, but not as fast as they can.
+#[test]
+fn whoever_else_is_primary_is_answered_once_in_an_interval() {
+    let mut nodes = router(100, "true");
+    nodes.pass(1000);
+    nodes.order(0, Command::Takeover);
+    nodes.pass(500);
+    let since = nodes.now + MILLISECOND;
+    for _ in 0..1000 {
+        nodes.pass(1);
+        nodes.advertise(9, 254, 100);
+    }
+    // As many as are due in this second, and once more in each interval.
+    let sent = nodes.priorities_sent(since).len();
+    assert!((10..=21).contains(&sent), "{sent}");
 }
 
 #[test]
