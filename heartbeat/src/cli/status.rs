@@ -87,9 +87,16 @@ fn write(out: &mut String, status: &Value) -> std::fmt::Result {
             word(&group["role"]),
             about.join("; ")
         )?;
+        let failing = word(&group["failing"]);
+        if !failing.is_empty() {
+            writeln!(
+                out,
+                "    serves only if nobody else can, until `ready` is ordered: {failing}"
+            )?;
+        }
         for takeover in list(&status["takeover"]) {
             let fault = word(&takeover["fault"]);
-            if word(&takeover["group"]) == name && !fault.is_empty() {
+            if word(&takeover["group"]) == name && !fault.is_empty() && fault != failing {
                 writeln!(out, "    {fault}")?;
             }
         }

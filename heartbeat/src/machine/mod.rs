@@ -4,6 +4,7 @@
 
 mod bounds;
 mod decide;
+mod failing;
 mod node;
 mod peers;
 mod report;

@@ -52,6 +52,8 @@ pub struct Machine {
     pub(super) unfit: Option<String>,
     /// By group: why this node cannot serve it, fit or not.
     pub(super) unable: Vec<Option<String>>,
+    /// By group: why this node does not serve all of it.
+    pub(super) failing: Vec<Option<String>>,
     pub(super) now: Duration,
     pub(super) lease_until: Duration,
     pub(super) group_ids: Vec<NameId>,
@@ -92,6 +94,7 @@ impl Machine {
             fill_until: None,
             unfit: Some("its fitness is not known yet".to_owned()),
             unable: vec![None; config.groups.len()],
+            failing: vec![None; config.groups.len()],
             now,
             lease_until: now + config.lease(),
             group_ids: config
@@ -223,6 +226,7 @@ impl Machine {
                     *unable = why;
                 }
             }
+            Input::Failing { group, why } => self.take_failing(group, why, actions),
             Input::Filled(filled) => self.fill(filled, actions),
             Input::Operator { command, scope } => self.order(command, &scope, actions),
             Input::Fenced { node, result } => {
@@ -362,6 +366,9 @@ impl Machine {
                     })));
                 }
                 continue;
+            }
+            if command != Command::Standby {
+                self.try_anew(index);
             }
             let unit = &mut self.units[index];
             unit.is_standby = command == Command::Standby;
@@ -527,12 +534,12 @@ impl Machine {
         u8::try_from(lowered).unwrap_or(unit.base)
     }
 
-    /// On standby the least, so that any foreign router goes before; by an order to take over the most, so that none does but
-    /// the owner of the addresses.
+    /// Of one that serves only if nobody else can the least, so that any foreign router goes before; by an order to take over the
+    /// most, so that none does but the owner of the addresses.
     pub(super) fn priority_in_vrrp(&self, unit: usize) -> u8 {
         match self.priority(unit) {
             0 => 0,
-            priority if self.units[unit].is_standby => priority.min(1),
+            priority if self.is_last(unit) => priority.min(1),
             priority if self.units[unit].is_forced => priority.max(HIGHEST),
             priority => priority,
         }

@@ -87,6 +87,7 @@ impl Machine {
                 effective_priority: self.priority(index),
                 is_standby: unit.is_standby,
                 is_forced: unit.is_forced,
+                failing: self.failing_for(index).cloned(),
                 primary,
                 foreign,
             })

@@ -49,7 +49,7 @@ impl Machine {
             is_listening: self.stage != Stage::Running,
             rank: Rank {
                 is_forced: unit.is_forced,
-                is_not_standby: !unit.is_standby,
+                is_not_standby: !self.is_last(index),
                 priority: self.priority(index),
                 address: self.address(),
                 name: Reverse(self.own),
@@ -203,7 +203,13 @@ impl Machine {
             Why::SplitBrain(peer) => Reason::SplitBrain(name(peer)),
             Why::Unheard(peer) => Reason::Unheard(name(peer)),
             Why::Foreign(address) => Reason::Foreign(address),
-            Why::HandedOver(peer) => Reason::HandedOver(name(peer)),
+            Why::HandedOver(peer) => match self.failing_for(index) {
+                Some(why) => Reason::Failing {
+                    node: name(peer),
+                    why: why.clone(),
+                },
+                None => Reason::HandedOver(name(peer)),
+            },
         };
         if let Why::SplitBrain(peer) | Why::Unheard(peer) = why {
             let before = self.units[index].split.replace(peer);

@@ -134,7 +134,7 @@ impl Machine {
                 wants: unit.asks,
                 is_forced: unit.is_forced,
                 is_lowered: priority < unit.base,
-                is_standby: unit.is_standby,
+                is_standby: self.is_last(index),
                 sees_foreign: self
                     .routers_of(index)
                     .any(|router| router.foreign_now(self.now).is_some()),

@@ -57,6 +57,14 @@ pub enum Input {
         /// Why; none: it can.
         why: Option<String>,
     },
+    /// Why this node, which is primary of this group, does not serve all of it: not all addresses could be added, again and
+    /// again. It goes on with what there is, but only until another node takes the group.
+    Failing {
+        /// The group.
+        group: usize,
+        /// Why; none: it serves all of it.
+        why: Option<String>,
+    },
     /// Whether this node has what it needs to take groups back from a node that serves them. It has until it is told otherwise.
     Filled(Filled),
     /// An operator's order.
@@ -211,6 +219,13 @@ pub enum Reason {
     Owner,
     /// Handed over to this node, which is preferred or was ordered to take over.
     HandedOver(String),
+    /// Handed over to this node, because this one could not serve all of it.
+    Failing {
+        /// Who has it.
+        node: String,
+        /// What was wrong.
+        why: String,
+    },
     /// This node is primary too and goes before.
     SplitBrain(String),
     /// This node is primary too and cannot hear this one, so that only this one can yield.
@@ -251,6 +266,10 @@ impl fmt::Display for Reason {
             }
             Reason::Owner => f.write_str("this node owns the addresses (priority 255)"),
             Reason::HandedOver(node) => write!(f, "handed over to {node}"),
+            Reason::Failing { node, why } => write!(
+                f,
+                "handed over to {node}, as this node could not serve all of it: {why}"
+            ),
             Reason::SplitBrain(node) => write!(f, "{node} is primary too and goes before"),
             Reason::Unheard(node) => write!(f, "{node} is primary too and does not hear this node"),
             Reason::Foreign(address) => {
@@ -367,6 +386,13 @@ pub enum Alert {
     StoodStill(Duration),
     /// A fencing program failed.
     FenceFailed(String),
+    /// This node is primary but does not serve all of a group.
+    Failing {
+        /// The group.
+        group: String,
+        /// Why.
+        why: String,
+    },
     /// An operator ordered takeover, but the node is not fit.
     TakeoverRefused {
         /// The group.
@@ -451,6 +477,11 @@ impl fmt::Display for Alert {
                 write!(f, "this node stood still for {} ms", time.as_millis())
             }
             Alert::FenceFailed(node) => write!(f, "fencing of node {node} failed"),
+            Alert::Failing { group, why } => write!(
+                f,
+                "this node does not serve all of the group {group}: {why}; another node takes it, if one can; mend this, then \
+                 order ready"
+            ),
             Alert::TakeoverRefused { group, why } => {
                 write!(
                     f,
@@ -575,6 +606,8 @@ pub struct GroupStatus {
     pub is_standby: bool,
     /// An operator ordered takeover.
     pub is_forced: bool,
+    /// Why this node serves it only if nobody else can: it could not add all addresses. None: nothing is known to be wrong.
+    pub failing: Option<String>,
     /// The node that is primary, as far as is known.
     pub primary: Option<String>,
     /// The foreign VRRP router that is primary, as far as is known.

@@ -36,6 +36,9 @@ const FLOOD_PAUSE: Duration = Duration::from_millis(1);
 /// How long programs are waited for at the end beyond their own timeouts.
 const LAST_WAIT: Duration = Duration::from_secs(1);
 
+/// How long the addresses of a group cannot all be added before another node is to take it: tried a second time, at the least.
+const FAILS_AFTER: Duration = Duration::from_millis(takeover::RETRY.as_millis() as u64 / 2);
+
 /// What a program was run for.
 #[derive(Clone, Debug)]
 enum Purpose {
@@ -61,6 +64,10 @@ pub(super) struct Running<O: Observer> {
     sources: Vec<Sources>,
     takeover: Takeover<Kernel>,
     takeover_faults: Vec<Option<String>>,
+    /// Since when the addresses of a group could not all be added.
+    failing_since: Vec<Option<Duration>>,
+    /// What came of adding them, by group, for the machine.
+    came_of_adding: Vec<(usize, Option<String>)>,
     fitness: Fitness,
     /// What others than this node's own checks say against it.
     unfit: BTreeMap<String, String>,
@@ -126,6 +133,8 @@ impl<O: Observer> Running<O> {
             links,
             takeover,
             takeover_faults: vec![None; config.groups.len()],
+            failing_since: vec![None; config.groups.len()],
+            came_of_adding: Vec::new(),
             fitness: Fitness::new(&config.fitness),
             unfit: start.unfit.into_iter().collect(),
             filled: start.filled,
@@ -165,6 +174,9 @@ impl<O: Observer> Running<O> {
             let now = clock::now();
             for outcome in self.takeover.step(now) {
                 self.came_of_it(outcome);
+            }
+            for (group, why) in std::mem::take(&mut self.came_of_adding) {
+                self.input(Input::Failing { group, why });
             }
         }
         self.end();
@@ -502,6 +514,10 @@ impl<O: Observer> Running<O> {
                 self.lacking[group] = is_lacking;
                 let why = is_lacking.then(|| format!("there is no interface {}", about.interface));
                 self.input(Input::Unable { group, why });
+                if !is_lacking {
+                    // What another one of this name did not take, this one may.
+                    self.came_of_adding.push((group, None));
+                }
             }
         }
         let runner = &mut self.runner;
@@ -539,8 +555,34 @@ impl<O: Observer> Running<O> {
         }
     }
 
+    /// Notes what keeps a group's addresses from being all here, for the machine.
+    fn note_adding(&mut self, group: usize, outcome: &Result<(), TakeoverError>) {
+        let Some(since) = self.failing_since.get_mut(group) else {
+            return;
+        };
+        if !self.takeover.is_wanted(group) {
+            *since = None;
+            return;
+        }
+        match outcome {
+            Ok(()) => {
+                *since = None;
+                self.came_of_adding.push((group, None));
+            }
+            // Then this node is not fit for the group.
+            Err(TakeoverError::NoInterface { .. }) => {}
+            Err(error) => {
+                let now = clock::now();
+                if now >= *since.get_or_insert(now) + FAILS_AFTER {
+                    self.came_of_adding.push((group, Some(error.to_string())));
+                }
+            }
+        }
+    }
+
     /// Logs what is wrong with a group's addresses once, not at every try.
     fn note_fault(&mut self, group: usize, outcome: Result<(), TakeoverError>) {
+        self.note_adding(group, &outcome);
         let Some(known) = self.takeover_faults.get_mut(group) else {
             return;
         };

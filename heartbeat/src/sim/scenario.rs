@@ -295,7 +295,7 @@ fn add(
     ]);
     let until = (at + random.within(length / 2..=length)).min(end);
     let mut fault = |at, fault| world.at(at, Event::Fault(fault));
-    match random.below(10) {
+    match random.below(11) {
         0 | 1 => {
             fault(at, Fault::Crash(node));
             let again = if random.percent(30) {
@@ -351,6 +351,10 @@ fn add(
                     scope,
                 },
             );
+        }
+        7 => {
+            let group = random.below(setting.groups);
+            fault(at, Fault::Failing { node, group });
         }
         _ => {
             // Of one link or all, one node from all others or two from each other, in one direction or both.

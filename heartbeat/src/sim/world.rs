@@ -163,6 +163,11 @@ pub(super) enum Fault {
         lowers: u16,
         unfit: bool,
     },
+    /// If it is primary, it cannot add all addresses of a group.
+    Failing {
+        node: usize,
+        group: usize,
+    },
     Order {
         node: usize,
         command: Command,
@@ -441,6 +446,12 @@ impl World {
                 self.nodes[node].fitness = (lowers, unfit.clone());
                 if self.nodes[node].is_running() && !self.nodes[node].is_frozen {
                     self.feed(node, Input::Fitness { lowers, unfit }, judge);
+                }
+            }
+            Fault::Failing { node, group } => {
+                if self.nodes[node].is_running() && !self.nodes[node].is_frozen {
+                    let why = Some("the simulator says so".to_owned());
+                    self.feed(node, Input::Failing { group, why }, judge);
                 }
             }
             Fault::Order {

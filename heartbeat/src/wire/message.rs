@@ -116,7 +116,7 @@ pub struct GroupState {
     pub is_forced: bool,
     /// Its priority is lowered.
     pub is_lowered: bool,
-    /// On standby: serves only if nobody else can.
+    /// On standby, or it could not add all addresses: serves only if nobody else can.
     pub is_standby: bool,
     /// It sees a foreign VRRP router as primary.
     pub sees_foreign: bool,

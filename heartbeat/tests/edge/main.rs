@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod cable;
+mod failing;
 mod fitness;
 mod keepalived;
 mod link;

@@ -27,6 +27,8 @@ pub enum About {
     Service,
     /// This node's role in a group, in one word.
     Role(&'static str),
+    /// This node does not serve all of a group.
+    Failing,
     /// Two nodes serve a group.
     SplitBrain,
     /// They no longer do.
@@ -79,7 +81,7 @@ impl Event {
             About::Fallback => AlertKind::Fallback,
             About::Quorum => AlertKind::Quorum,
             About::Service => AlertKind::Service,
-            About::Role(_) => AlertKind::Role,
+            About::Role(_) | About::Failing => AlertKind::Role,
             About::SplitBrain | About::SplitBrainOver => AlertKind::Split,
             About::Node | About::Fencing => AlertKind::Node,
             About::Late => AlertKind::Late,
@@ -100,6 +102,7 @@ impl Event {
             (About::Service, true) => "service-down",
             (About::Service, false) => "service-up",
             (About::Role(role), _) => role,
+            (About::Failing, _) => "failing",
             (About::SplitBrain, _) => "split-brain",
             (About::SplitBrainOver, _) => "split-brain-over",
             (About::Node, true) => "node-down",
@@ -131,7 +134,7 @@ impl Event {
     pub fn group(&self) -> Option<&str> {
         let is_it = matches!(
             self.key.about,
-            About::Role(_) | About::SplitBrain | About::SplitBrainOver
+            About::Role(_) | About::Failing | About::SplitBrain | About::SplitBrainOver
         );
         is_it.then_some(&self.key.name)
     }

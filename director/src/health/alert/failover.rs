@@ -84,6 +84,7 @@ fn of_alert(alert: &Alert) -> Option<(&String, About, Condition)> {
         Alert::NodeAlive(node) => (node, About::Node, Condition::Good),
         Alert::NodeLate(node) => (node, About::Late, Condition::Once),
         Alert::FenceFailed(node) => (node, About::Fencing, Condition::Once),
+        Alert::Failing { group, .. } => (group, About::Failing, Condition::Once),
         Alert::LinkSilent { node, link } => (node, About::Link(link.clone()), Condition::Bad),
         Alert::LinkBack { node, link } => (node, About::Link(link.clone()), Condition::Good),
         // Short ones count as well: for both began a time in which their connections went astray.
@@ -204,6 +205,13 @@ mod tests {
                     other: node(),
                 }),
                 Some(("web", "split-brain-over")),
+            ),
+            (
+                Note::Alert(Alert::Failing {
+                    group: group(),
+                    why: "cannot add 2001:db8::10/64".to_owned(),
+                }),
+                Some(("web", "failing")),
             ),
             (Note::Alert(Alert::NobodyElse(group())), None),
         ];
