@@ -5,6 +5,7 @@
 mod bounds;
 mod decide;
 mod failing;
+mod fence;
 mod node;
 mod peers;
 mod report;

@@ -5,11 +5,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::peers::{self, Fencing, Peer};
+use super::peers::{self, Peer};
 use super::routers::{self, HIGHEST, OWNER, Router, Standing};
 use super::types::{
-    Action, Alert, Command, FenceResult, Filled, Input, LinkId, Note, Reason, Role, Scope,
-    Transition,
+    Action, Alert, Command, Filled, Input, LinkId, Note, Reason, Role, Scope, Transition,
 };
 use super::unit::{Last, Unit};
 use crate::config::{AutoFailback, Config};
@@ -18,8 +17,6 @@ use crate::wire::vrrp::Advert;
 
 /// Transitions that are remembered.
 pub const HISTORY: usize = 256;
-/// How long after a failed fencing that is required it is tried again.
-pub(super) const FENCE_AGAIN: Duration = Duration::from_secs(30);
 /// Copies of the message that says that a node leaves.
 pub(super) const FAREWELLS: u8 = 3;
 
@@ -229,17 +226,7 @@ impl Machine {
             Input::Failing { group, why } => self.take_failing(group, why, actions),
             Input::Filled(filled) => self.fill(filled, actions),
             Input::Operator { command, scope } => self.order(command, &scope, actions),
-            Input::Fenced { node, result } => {
-                if let Some(peer) = self.peers.iter_mut().find(|peer| peer.name == node) {
-                    peer.fence = match result {
-                        FenceResult::Done => Fencing::Done,
-                        FenceResult::Failed => Fencing::Failed(self.now),
-                    };
-                    if result == FenceResult::Failed {
-                        actions.push(Action::Note(Note::Alert(Alert::FenceFailed(node))));
-                    }
-                }
-            }
+            Input::Fenced { node, result } => self.fenced(node, result, actions),
             Input::Stop => self.stop(actions),
         }
     }

@@ -4,8 +4,7 @@ use std::cmp::Reverse;
 use std::time::Duration;
 
 use super::decide::{self, Circumstances, Decision, Other, Own, Rank, Why};
-use super::node::{FENCE_AGAIN, HISTORY, Machine, Stage};
-use super::peers::Fencing;
+use super::node::{HISTORY, Machine, Stage};
 use super::routers::OWNER;
 use super::types::{Action, Command, Filled, Note, PeerState, Reason, Role, Run, Transition};
 use super::unit::Last;
@@ -264,36 +263,6 @@ impl Machine {
             (Last::ForeignReleased(address), _) => Reason::ForeignReleased(address),
         };
         self.change(index, Role::Primary, reason, actions);
-    }
-
-    /// Whether the primary that died is fenced, if it has to be. Asks for it.
-    fn is_fenced(&mut self, index: usize, actions: &mut Vec<Action>) -> bool {
-        let Some(fence) = &self.config.fence else {
-            return true;
-        };
-        let Last::Peer(peer, _) = self.units[index].last_primary else {
-            return true;
-        };
-        let peer = &mut self.peers[peer];
-        let was_primary = self.units[index]
-            .groups
-            .iter()
-            .any(|group| peer.groups[*group].is_primary);
-        if peer.state != PeerState::Dead || !was_primary {
-            return true;
-        }
-        let is_due = match peer.fence {
-            Fencing::Done => return true,
-            Fencing::Failed(_) if !fence.required => return true,
-            Fencing::Failed(at) => self.now >= at + FENCE_AGAIN,
-            Fencing::Not => true,
-            Fencing::Running => false,
-        };
-        if is_due {
-            peer.fence = Fencing::Running;
-            actions.push(Action::Fence(peer.name.clone()));
-        }
-        false
     }
 
     /// A unit's new role, and all that goes with it, in order: a primary releases before it says so.

@@ -12,6 +12,7 @@ use crate::config::{self, Config};
 use crate::wire::vrrp::{Addresses, Advert, Version};
 
 mod failing;
+mod fence;
 mod fresh;
 mod split;
 mod vrrp;

@@ -318,7 +318,7 @@ impl<O: Observer> Running<O> {
         let Some(fence) = &self.config.fence else {
             return;
         };
-        tracing::warn!(node, "fencing a node that is dead");
+        tracing::warn!(node, "fencing a node that is silent");
         let mut command = fence.program.command.clone();
         command.push(node.clone());
         let environment = [

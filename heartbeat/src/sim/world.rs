@@ -340,8 +340,10 @@ impl World {
                 self.happen(heartbeat, judge);
             }
             Event::Fenced { node, peer, result } => {
-                if self.nodes[*node].is_running() && !self.nodes[*node].is_frozen {
-                    let (node, peer, result) = (*node, peer.clone(), *result);
+                let (node, peer, result) = (*node, peer.clone(), *result);
+                if self.nodes[node].is_frozen {
+                    self.nodes[node].waiting.push(event);
+                } else if self.nodes[node].is_running() {
                     self.feed(node, Input::Fenced { node: peer, result }, judge);
                 }
             }

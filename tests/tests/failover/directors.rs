@@ -280,6 +280,8 @@ fn cut_in_two(pair: &mut Pair) {
 #[test]
 #[ignore = "needs root, network namespaces and BPF: cargo xtask test runs it"]
 fn a_dead_director_is_fenced_before_another_one_takes_over() {
+    // Longer than the second one takes to start, or the first one would have it fenced.
+    let quick = QUICK.replace("initdead: 1s", "initdead: 10s");
     for (succeeds, role) in [(true, "primary"), (false, "backup")] {
         // The node's name is the last argument.
         let fence = format!(
@@ -290,7 +292,7 @@ fn a_dead_director_is_fenced_before_another_one_takes_over() {
 "
         );
         let sections = [
-            QUICK,
+            &quick,
             "auto_failback: false\n",
             BOTH_CABLES,
             ONE_GROUP,
@@ -305,8 +307,21 @@ fn a_dead_director_is_fenced_before_another_one_takes_over() {
             wait_told(&pair, heir, &[&format!("{primary} fencing-failed since ")]);
         }
         pair.wait_role(heir, "web", role);
-        let fenced = std::fs::read_to_string(pair.lab.directory().join("fenced")).unwrap();
-        assert_eq!(fenced.lines().count(), 1, "{fenced}");
+        let written = pair.lab.directory().join("fenced");
+        let fenced = || std::fs::read_to_string(&written).unwrap();
+        assert_eq!(fenced().lines().count(), 1, "{}", fenced());
+        if !succeeds {
+            // One that starts knows of no primary, and takes nothing from it all the same.
+            pair.end(heir, Signal::SIGTERM);
+            pair.start(heir);
+            wait_until("it is fenced again", PATIENCE, || {
+                anyhow::ensure!(fenced().lines().count() == 2, "{}", fenced());
+                Ok(())
+            })
+            .unwrap_or_else(|error| panic!("{error:#}\n{}", pair.logs()));
+            pair.wait_role(heir, "web", role);
+            assert!(!pair.has_address(heir));
+        }
     }
 }
 
