@@ -31,5 +31,8 @@ pub(super) fn order(
         .map_or_else(|| "all groups".to_owned(), |group| format!("group {group}"));
     let done = format!("{word} ordered for {shown}; `director heartbeat` shows what comes of it");
     let said = send_question(&sure_socket_path(socket)?, &question(group));
-    show_outcome(said.map(|_| done), false)
+    show_outcome(
+        said.map(|answer| done + &heartbeat::cli::delayed(&answer)),
+        false,
+    )
 }

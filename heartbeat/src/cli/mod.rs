@@ -95,9 +95,19 @@ fn give(
         .group
         .as_ref()
         .map_or_else(|| "all groups".to_owned(), |group| format!("group {group}"));
-    ask(&order.socket.socket, &question(order.group))?;
-    println!("{word} ordered for {shown}; `heartbeat status` shows what comes of it");
+    let answer = ask(&order.socket.socket, &question(order.group))?;
+    println!(
+        "{word} ordered for {shown}; `heartbeat status` shows what comes of it{}",
+        delayed(&answer)
+    );
     Ok(())
+}
+
+/// What is to be said besides of an order that was answered so.
+#[must_use]
+pub fn delayed(answer: &serde_json::Value) -> String {
+    let delay = answer.as_str();
+    delay.map_or_else(String::new, |why| format!("\nnot at once: {why}"))
 }
 
 #[cfg(test)]

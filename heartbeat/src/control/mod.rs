@@ -3,10 +3,11 @@
 //! ```text
 //! {"ask":"status"}                       {"ok":{"node":"lb1","groups":[…],…}}
 //! {"ask":"standby","group":"web"}        {"ok":null}
+//! {"ask":"standby"}                      {"ok":"group web: lb2 lost it more than once …"}
 //! {"ask":"takeover"}                     {"error":"there is no group …"}
 //! ```
 //!
-//! Without `group` an order is for all groups. The socket belongs to the user who runs heartbeat, and to nobody else.
+//! Without `group` an order is for all groups. What keeps an order from taking effect at once is answered, where that is known. The socket belongs to the user who runs heartbeat, and to nobody else.
 
 mod client;
 mod server;

@@ -168,7 +168,7 @@ pub fn answer(question: Question, node: &Node, config: &Config) -> Answer {
         }
     };
     match node.order(command, scope) {
-        Ok(()) => Answer::Ok(serde_json::Value::Null),
+        Ok(delay) => Answer::Ok(delay.into()),
         Err(error) => Answer::Error(error.to_string()),
     }
 }

@@ -25,7 +25,7 @@ pub(super) struct Rank {
 
 impl Rank {
     /// The rank without operators' takeover orders: for whether a primary is asked to hand over.
-    fn unforced(self) -> Self {
+    pub(super) fn unforced(self) -> Self {
         Self {
             is_forced: false,
             ..self
@@ -63,7 +63,7 @@ pub(super) struct Other {
 }
 
 impl Other {
-    fn can_serve(&self) -> bool {
+    pub(super) fn can_serve(&self) -> bool {
         self.rank.priority > 0
     }
 }

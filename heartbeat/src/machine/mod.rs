@@ -4,8 +4,10 @@
 
 mod bounds;
 mod decide;
+mod delay;
 mod failing;
 mod fence;
+mod losses;
 mod node;
 mod peers;
 mod report;

@@ -329,17 +329,17 @@ impl Machine {
         self.unfit.as_ref().or_else(unable)
     }
 
+    pub(super) fn is_meant(&self, unit: usize, scope: &Scope) -> bool {
+        let mut groups = self.units[unit].groups.iter();
+        match scope {
+            Scope::All => true,
+            Scope::Group(name) => groups.any(|group| self.config.groups[*group].name == *name),
+        }
+    }
+
     fn order(&mut self, command: Command, scope: &Scope, actions: &mut Vec<Action>) {
         for index in 0..self.units.len() {
-            let names = self.units[index]
-                .groups
-                .iter()
-                .map(|group| &self.config.groups[*group].name);
-            let is_meant = match scope {
-                Scope::All => true,
-                Scope::Group(group) => names.into_iter().any(|name| name == group),
-            };
-            if !is_meant || self.units[index].base == 0 {
+            if !self.is_meant(index, scope) || self.units[index].base == 0 {
                 continue;
             }
             if let Some(why) = self

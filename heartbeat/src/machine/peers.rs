@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use super::losses::Losses;
 use super::seldom::Seldom;
 use super::types::{Alert, LinkId, LinkState, PeerState};
 use crate::config::limits::SAID_ANEW;
@@ -43,6 +44,8 @@ pub(super) struct Peer {
     pub(super) heard_at: Duration,
     /// By link.
     pub(super) links: Vec<Heard>,
+    /// When it was seen to lose a group, by the machine's groups: it holds back as this node does.
+    pub(super) losses: Vec<Losses>,
     /// Fencing of this node.
     pub(super) fence: Fencing,
     is_one_way_told: bool,
@@ -92,6 +95,7 @@ impl Peer {
             unheard_since: None,
             heard_at: Duration::ZERO,
             links: vec![Heard::default(); config.links.len()],
+            losses: vec![Losses::default(); config.groups.len()],
             fence: Fencing::Not,
             is_one_way_told: false,
             unknown_told: 0,
@@ -177,6 +181,9 @@ impl Peer {
         if news.incarnation != self.incarnation && self.is_alive() {
             alerts.push(Alert::NodeRestarted(self.name.clone()));
             self.unheard_since = None;
+        }
+        if news.incarnation != self.incarnation {
+            self.losses.fill(Losses::default());
         }
         self.incarnation = news.incarnation;
         self.sequence = news.sequence;
@@ -375,7 +382,11 @@ pub(super) fn hear(
         for (group, id) in group_ids.iter().enumerate() {
             let told = message.groups.iter().position(|told| told == id);
             let told = told.and_then(|position| node.groups.get(position));
+            let was_primary = peer.groups[group].is_primary;
             peer.groups[group] = told.copied().unwrap_or_default();
+            if was_primary && !peer.groups[group].is_primary {
+                peer.losses[group].note(now);
+            }
             let is_expected = config.groups[group].priorities.contains_key(&peer.name);
             if told.is_none() && is_expected && peer.unknown_told & 1 << group == 0 {
                 peer.unknown_told |= 1 << group;

@@ -41,7 +41,7 @@ impl Machine {
         }
     }
 
-    fn standing(&self, index: usize) -> Own {
+    pub(super) fn standing(&self, index: usize) -> Own {
         let unit = &self.units[index];
         Own {
             is_primary: unit.is_primary(),
@@ -58,7 +58,7 @@ impl Machine {
     }
 
     /// Of a unit's groups all must be served by whoever serves it, and it is served if any of them is.
-    fn others(&self, unit: usize) -> Vec<Other> {
+    pub(super) fn others(&self, unit: usize) -> Vec<Other> {
         let groups = &self.units[unit].groups;
         let alive = self
             .peers
@@ -114,7 +114,7 @@ impl Machine {
                 delay.is_zero() || ready_since.is_some_and(|since| now >= since + delay)
             });
         let unit = &self.units[index];
-        let may_ask = now >= unit.held_until(now, &timing);
+        let may_ask = now >= unit.losses.held_until(now, &timing);
         let vacant_since = unit.vacant_since;
         let routers = self.routers_of(index);
         let foreign = routers.clone().any(|router| now < router.down_at);
@@ -286,7 +286,7 @@ impl Machine {
         let (split, foreign_split) = (unit.split.take(), unit.foreign_split.take());
         let groups = unit.groups.clone();
         if from == Role::Primary {
-            unit.lost(now);
+            unit.losses.note(now);
             // After standing still it says nothing: the others have decided meanwhile.
             let is_for_nobody = matches!(
                 reason,

@@ -11,6 +11,7 @@ use super::{
 use crate::config::{self, Config};
 use crate::wire::vrrp::{Addresses, Advert, Version};
 
+mod delay;
 mod failing;
 mod fence;
 mod fresh;

@@ -1,17 +1,11 @@
 //! What a node remembers of groups that move together: one unit, which has one role.
 
-use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use super::losses::Losses;
 use super::seldom::Seldom;
 use super::types::{Reason, Role};
-use crate::config::Timing;
-
-/// Losses of a unit are remembered for so long.
-const LOSS_MEMORY: Duration = Duration::from_secs(60);
-/// So many losses are remembered.
-const LOSSES: usize = 8;
 
 /// One unit.
 #[derive(Clone, Debug)]
@@ -43,7 +37,7 @@ pub(super) struct Unit {
     pub(super) foreign_splits: Seldom,
     /// The role that the programs were told last.
     pub(super) program: Option<Role>,
-    losses: VecDeque<Duration>,
+    pub(super) losses: Losses,
 }
 
 /// A foreign router that is primary beside this node.
@@ -87,35 +81,11 @@ impl Unit {
             foreign_split: None,
             foreign_splits: Seldom::default(),
             program: None,
-            losses: VecDeque::new(),
+            losses: Losses::default(),
         }
     }
 
     pub(super) fn is_primary(&self) -> bool {
         self.role == Role::Primary
-    }
-
-    /// It was primary and no longer is.
-    pub(super) fn lost(&mut self, now: Duration) {
-        if self.losses.len() == LOSSES {
-            self.losses.pop_front();
-        }
-        self.losses.push_back(now);
-    }
-
-    /// Until when it does not ask for the group: each loss within a minute doubles the time, so that a node whose
-    /// fitness changes all the time does not move the group each time.
-    pub(super) fn held_until(&self, now: Duration, timing: &Timing) -> Duration {
-        let recent = self.losses.iter().filter(|at| now < **at + LOSS_MEMORY);
-        let count = u32::try_from(recent.count()).unwrap_or(u32::MAX);
-        let Some(last) = self.losses.back().filter(|_| count > 1) else {
-            return Duration::ZERO;
-        };
-        let factor = 1_u32.checked_shl(count - 1).unwrap_or(u32::MAX);
-        *last
-            + timing
-                .deadtime
-                .saturating_mul(factor)
-                .min(timing.longest_hold())
     }
 }

@@ -54,9 +54,12 @@ pub trait Observer: Send {
 /// Nobody.
 impl Observer for () {}
 
+/// What keeps an order that is in force from taking effect at once; none: nothing is known to.
+pub type Delay = Option<String>;
+
 /// An order for the node's thread.
 enum Order {
-    Operator(Command, Scope, Sender<Option<String>>),
+    Operator(Command, Scope, Sender<Result<Delay, String>>),
     Unfit(String, Option<String>),
     Fill(Filled),
     Keys(Keyring),
@@ -171,14 +174,13 @@ impl Node {
     ///
     /// # Errors
     /// The node is not fit to take over, or the thread has ended, or stands still.
-    pub fn order(&self, command: Command, scope: Scope) -> Result<(), NodeError> {
+    pub fn order(&self, command: Command, scope: Scope) -> Result<Delay, NodeError> {
         let (tells, told) = channel();
         self.send(Order::Operator(command, scope, tells))?;
-        let refusal = told.recv_timeout(PATIENCE);
-        match refusal.map_err(|_| NodeError::Silent)? {
-            None => Ok(()),
-            Some(why) => Err(NodeError::Refused(why)),
-        }
+        let answer = told.recv_timeout(PATIENCE);
+        answer
+            .map_err(|_| NodeError::Silent)?
+            .map_err(NodeError::Refused)
     }
 
     /// Says why the node cannot serve, or that it can again as far as `source` is concerned.

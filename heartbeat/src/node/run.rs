@@ -437,9 +437,11 @@ impl<O: Observer> Running<O> {
             match order {
                 Order::Operator(command, scope, answer) => {
                     let refusal = self.machine.refusal(command, &scope);
+                    let asked = scope.clone();
                     self.input(Input::Operator { command, scope });
+                    let delay = self.machine.delay(command, &asked);
                     // Who asked may have gone.
-                    let _ = answer.send(refusal);
+                    let _ = answer.send(refusal.map_or(Ok(delay), Err));
                 }
                 Order::Unfit(source, Some(why)) => {
                     self.unfit.insert(source, why);

@@ -104,6 +104,31 @@ fn a_takeover_that_is_refused() {
     }
 }
 
+/// One that takes effect later says when, and why.
+#[test]
+#[ignore = "needs root: network namespaces"]
+fn an_order_that_is_held() {
+    let (_switch, spaces, _client) = site();
+    let one = Process::start(&spaces[0], 1, "false");
+    let other = Process::start(&spaces[1], 2, "false");
+    eventually("they hear each other", || {
+        one.shown().contains("lb2              alive")
+    });
+    // As often as makes it hold back for long enough that the order comes meanwhile.
+    for _ in 0..4 {
+        for node in [&other, &one] {
+            assert!(node.command(&["takeover"]).status.success());
+            eventually("it serves", || node.is_primary());
+        }
+    }
+    let said = String::from_utf8(one.command(&["standby"]).stdout).unwrap();
+    assert!(
+        said.contains("\nnot at once: group web: lb2 lost it more than once within a minute"),
+        "{said}"
+    );
+    eventually("the other serves", || other.is_primary());
+}
+
 /// Nodes that do not understand each other say why, and what to do.
 #[test]
 #[ignore = "needs root: network namespaces"]
