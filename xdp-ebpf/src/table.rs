@@ -12,6 +12,8 @@
 pub mod learn;
 mod room;
 
+pub use room::{FUTILE, ONE_OF};
+
 use crate::atomic::{fetch_add, load, store};
 use crate::connection::{Bucket, Value};
 use crate::layout::{self, Settings, limits};

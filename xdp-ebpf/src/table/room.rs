@@ -13,9 +13,9 @@ use crate::verifier::repeat;
 
 /// After so many newcomers in a row for whom nowhere was room to move an occupant to, the table is taken for full. At the
 /// filling that tables are made for, not one look of a hundred finds none.
-const FUTILE: u64 = 64;
+pub const FUTILE: u64 = 64;
 /// Of so many newcomers one still looks, so that the end of it is noticed.
-const ONE_OF: u64 = 64;
+pub const ONE_OF: u64 = 64;
 
 /// A connection that found no room.
 #[derive(Clone, Copy)]

@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, HashMap};
 
 use xdp_ebpf::atomic::load;
-use xdp_ebpf::connection::{Bucket, EXPENDABLE, Value};
+use xdp_ebpf::connection::{Bucket, CLOSING, EXPENDABLE, OWN, Value};
 use xdp_ebpf::native::{Cpu, SharedTables};
 use xdp_ebpf::reach::{Narrow, Wide};
 use xdp_ebpf::state::{State, TIMEOUTS_S};
-use xdp_ebpf::table::{self, candidates};
+use xdp_ebpf::table::{self, FUTILE, ONE_OF, candidates};
 
 use super::super::{Upkeep, loads};
 use super::random::Random;
@@ -39,6 +39,8 @@ struct Model<'t> {
     evicted: u64,
     refused: u64,
     expired: u64,
+    /// Newcomers in a row for whom nowhere was room to move anybody to.
+    futile: u64,
     what: &'static str,
 }
 
@@ -94,7 +96,7 @@ impl Model<'_> {
         }
         let occupants = || before.iter().flatten();
         let beyond = || occupants().flat_map(|it| &it.1);
-        let must_give_up = before.iter().all(Option::is_some) && beyond().all(Option::is_some);
+        let is_full = before.iter().all(Option::is_some);
         // All of one endpoint here.
         let now_s = self.cpu.settings().now_s;
         let expendability = |value: Value| value.expendability(now_s, true);
@@ -110,6 +112,13 @@ impl Model<'_> {
         } else {
             near
         };
+        // In a flood few look further than at what they can displace.
+        let is_content = expendability(new) >= EXPENDABLE && (OWN..CLOSING).contains(&near);
+        let looks = !is_content || self.futile < FUTILE || self.futile.is_multiple_of(ONE_OF);
+        let must_give_up = is_full && !(looks && beyond().any(Option::is_none));
+        if is_full {
+            self.futile = if must_give_up { self.futile + 1 } else { 0 };
+        }
         if stands.is_none() {
             assert!(
                 must_give_up && state.is_half_open() && most < EXPENDABLE,
@@ -196,6 +205,7 @@ fn check<S: Numbered>(case: &Case, seed: u64) {
         evicted: 0,
         refused: 0,
         expired: 0,
+        futile: 0,
         what: case.what,
     };
     let mut random = Random::new(seed);
