@@ -11,7 +11,7 @@
 //! * `config`: nodes, links, groups of virtual addresses.
 //! * `link`, `takeover`, `fitness`, `program`: sockets and the serial line, addresses and their announcement, what this
 //!   node itself needs, programs.
-//! * `node`: the thread that joins them. `control` and `cli`: operators.
+//! * `node`: the thread that joins them. `control` and `cli`: operators. `log`: what is said, without waiting for who reads.
 //!
 //! It does **not** know about packets of virtual services, BPF, health checks or the director's
 //! configuration file: it must be usable alone.
@@ -21,6 +21,7 @@ pub mod config;
 pub mod control;
 pub mod fitness;
 pub mod link;
+pub mod log;
 pub mod machine;
 mod netlink;
 pub mod node;

@@ -14,12 +14,11 @@ mod server;
 mod status;
 mod sync;
 
-use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use ::heartbeat::control::Question;
+use ::heartbeat::log;
 use clap::Parser;
-use tracing_subscriber::filter::LevelFilter;
 
 use self::arguments::{Arguments, Command};
 use crate::config::{self, ConfigError};
@@ -37,7 +36,13 @@ const SILENT: u8 = 3;
 #[must_use]
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    log_to_stderr(arguments.log_level);
+    let log = match log::start(arguments.log_level) {
+        Ok(log) => log,
+        Err(error) => {
+            eprintln!("director: cannot start the thread that writes the log: {error}");
+            return ExitCode::from(FAILED);
+        }
+    };
     let result = match &arguments.command {
         Command::Run { config, bpffs } => run(&RunOptions {
             config: config.clone(),
@@ -79,6 +84,8 @@ pub fn main() -> ExitCode {
         Command::Agent(options) => agent::agent(options).map(|()| ExitCode::SUCCESS),
         Command::Decap(options) => decap::decap(options).map(|()| ExitCode::SUCCESS),
     };
+    // What was said before the error stands before it.
+    drop(log);
     result.unwrap_or_else(|error| {
         eprintln!("director: {}", in_words(&error));
         ExitCode::from(if error.is::<ConfigError>() {
@@ -92,15 +99,6 @@ pub fn main() -> ExitCode {
 fn schema() -> anyhow::Result<ExitCode> {
     output::show_json(&config::schema())?;
     Ok(ExitCode::SUCCESS)
-}
-
-fn log_to_stderr(level: LevelFilter) {
-    tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_max_level(level)
-        .with_target(false)
-        .init();
 }
 
 #[cfg(test)]

@@ -129,6 +129,7 @@ impl Node {
                 .into_iter()
                 .chain(self.resize_status())
                 .chain(self.sync.warning())
+                .chain(system::log_warning(heartbeat::log::lost()))
                 .collect(),
         }
     }

@@ -90,6 +90,16 @@ pub(super) fn warn_of_forwarding(config: &Config) {
         .for_each(|warning| tracing::warn!("{warning}"));
 }
 
+/// What `director status` warns of where the log, which should say it, may be what nobody reads.
+pub(super) fn log_warning(lost: u64) -> Option<String> {
+    (lost > 0).then(|| {
+        format!(
+            "{lost} lines of the log are lost: they were not read as fast as they came; what reads the director's standard \
+             error?"
+        )
+    })
+}
+
 /// Seconds since 1970.
 pub(super) fn unix_s() -> u64 {
     std::time::SystemTime::now()

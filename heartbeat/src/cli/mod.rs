@@ -1,7 +1,6 @@
 //! The commands.
 
 mod arguments;
-mod log;
 mod run;
 mod status;
 

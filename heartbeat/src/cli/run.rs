@@ -11,22 +11,23 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use tracing_subscriber::filter::LevelFilter;
 
-use super::{load, log};
-use crate::config;
+use super::load;
 use crate::control::Server;
 use crate::machine::Filled;
 use crate::node::realtime::Lock;
 use crate::node::{Node, Start, incarnation};
+use crate::{config, log};
 
 pub(super) fn run(path: &Path, socket: &Path, mark: u8, level: LevelFilter) -> Result<()> {
     let config = Arc::new(load(path)?);
     let keyring = config::load_keys(&config)?;
     // Before there are threads, which inherit it: signals come by the descriptor only.
     let signals = signals().context("preparing for signals")?;
-    log::start(level).context("starting the log's thread")?;
+    let _log = log::start(level).context("starting the log's thread")?;
     let server = Server::listen(socket)?;
     let node = Node::start(Start {
         filled: Filled::default(),
+        silent: Vec::new(),
         config: Arc::clone(&config),
         keyring,
         incarnation: incarnation::next(&socket.with_extension("incarnation")),
