@@ -29,5 +29,6 @@ pub mod plan;
 pub mod run;
 pub mod scheduler;
 mod seldom;
+mod unfenced;
 pub mod upkeep;
 mod words;

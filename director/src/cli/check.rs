@@ -13,6 +13,7 @@ use crate::config::{self, Config};
 use crate::datapath::{online_cpus, possible_cpus};
 use crate::footprint::Footprint;
 use crate::scheduler::slots_of;
+use crate::unfenced::unfenced;
 
 /// Loads a configuration and says what it means.
 pub(super) fn check(file: &Path, json: bool) -> anyhow::Result<ExitCode> {
@@ -20,11 +21,12 @@ pub(super) fn check(file: &Path, json: bool) -> anyhow::Result<ExitCode> {
     let memory = Footprint::of(&config.connections, online_cpus(), possible_cpus());
     if json {
         let config = &config;
-        let absent = absent(config);
+        let (absent, warnings) = (absent(config), unfenced(config));
         show_json(&Checked {
             config,
             memory,
             absent,
+            warnings,
         })?;
     } else {
         let name = file.display();
@@ -34,6 +36,7 @@ pub(super) fn check(file: &Path, json: bool) -> anyhow::Result<ExitCode> {
             table(&memory)
         ))?;
         show(&not_here(&absent(&config)))?;
+        show(&warned(&unfenced(&config)))?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -46,6 +49,8 @@ struct Checked<'a> {
     memory: Footprint,
     /// What it names and this machine does not have.
     absent: BTreeSet<String>,
+    /// What is right and may not be meant so.
+    warnings: Vec<String>,
 }
 
 /// What this machine does not have, if that is anything.
@@ -59,6 +64,12 @@ fn not_here(absent: &BTreeSet<String>) -> String {
         let _ = writeln!(text, "  {what}");
     }
     text
+}
+
+/// What is right and may not be meant so.
+fn warned(warnings: &[String]) -> String {
+    let lines = warnings.iter().map(|it| format!("\nwarning: {it}\n"));
+    lines.collect()
 }
 
 /// The memory of the tables, aligned.
@@ -326,6 +337,7 @@ IPv6 connections, ranges of ports    500000   93750 x 2 CPUs   22.9        48.0
             config: &config,
             memory,
             absent: BTreeSet::new(),
+            warnings: Vec::new(),
         });
         let checked = checked.unwrap();
         assert_eq!(checked["interfaces"][0]["name"], "eth0");

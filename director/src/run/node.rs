@@ -252,7 +252,7 @@ impl Node {
             "loaded"
         );
         self.begin_upkeep();
-        system::warn_of_forwarding(&self.config);
+        system::warn(&self.config);
         // Those that a director before this one was making, or had just replaced, when it was killed.
         self.datapath.forget_successor();
         self.resize_if_wanted();

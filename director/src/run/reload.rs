@@ -195,7 +195,7 @@ impl Node {
         self.configure(Arc::new(config))?;
         self.resize_if_wanted();
         self.forget_overrides();
-        system::warn_of_forwarding(&self.config);
+        system::warn(&self.config);
         Ok(())
     }
 }

@@ -125,7 +125,7 @@ impl Node {
             heartbeat: self.heartbeat_status(),
             services,
             reasons: self.reasons(),
-            warnings: system::forwarding_warnings(&self.config)
+            warnings: system::warnings(&self.config)
                 .into_iter()
                 .chain(self.resize_status())
                 .chain(self.sync.warning())

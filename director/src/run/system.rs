@@ -8,6 +8,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::time::{ClockId, clock_gettime};
 
 use crate::config::{Config, Method, limits};
+use crate::unfenced::unfenced;
 
 /// A random number for a secret.
 pub(super) fn random() -> io::Result<u64> {
@@ -47,7 +48,7 @@ pub(super) fn raise_descriptors() {
 }
 
 /// What is wrong with the kernel's forwarding for the services that need it.
-pub(super) fn forwarding_warnings(config: &Config) -> Vec<String> {
+fn forwarding_warnings(config: &Config) -> Vec<String> {
     let families = [
         (
             true,
@@ -83,9 +84,17 @@ pub(super) fn forwarding_warnings(config: &Config) -> Vec<String> {
         .collect()
 }
 
-/// Logs them.
-pub(super) fn warn_of_forwarding(config: &Config) {
-    forwarding_warnings(config)
+/// What is right in the configuration and wrong for this machine.
+pub(super) fn warnings(config: &Config) -> Vec<String> {
+    let mut warnings = forwarding_warnings(config);
+    warnings.extend(unfenced(config));
+    warnings
+}
+
+/// Logs that.
+pub(super) fn warn(config: &Config) {
+    let warnings = warnings(config);
+    warnings
         .iter()
         .for_each(|warning| tracing::warn!("{warning}"));
 }
