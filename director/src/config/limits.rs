@@ -95,8 +95,8 @@ pub const SYNC_TIME: std::ops::RangeInclusive<Duration> =
 pub const SYNC_ASIDE: usize = 1 << 17;
 /// See [`SYNC_ASIDE`].
 pub const SYNC_ASIDE_FOR: Duration = Duration::from_secs(60);
-/// Until conn-sync is started again after it ended by itself or could not start: doubled each time, from the one to the other.
-pub const SYNC_RESTART_AFTER: std::ops::RangeInclusive<Duration> =
+/// Until conn-sync or the heartbeat is started again after it ended by itself or could not start: doubled each time, from the one to the other.
+pub const RESTART_AFTER: std::ops::RangeInclusive<Duration> =
     Duration::from_secs(1)..=Duration::from_secs(60);
 /// Targets of alerts.
 pub const ALERTS: Limit = Limit {

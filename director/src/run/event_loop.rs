@@ -163,9 +163,11 @@ async fn serve(
                 node.judge_due();
                 node.reload_if_changed();
                 node.sample_rates();
+                node.watch_heartbeat();
                 node.watch_sync();
             }
             step = resize::next(&mut node.resize) => node.on_resize(step),
+            silent = node.heartbeat.ended() => node.on_heartbeat_ended(silent),
             change = node.health.next() => node.on_verdict(change),
             () = yield_now(), if node.health.is_behind() => node.write_standings(),
             _ = walks.tick() => {
@@ -199,7 +201,7 @@ async fn serve(
         node.heartbeat.turn();
         node.tell_names();
         if node.becomes_ready() {
-            node.heartbeat.is_fit();
+            node.tell_readiness();
             tracing::info!(
                 instance = node.config.instance,
                 services = node.config.services.len(),

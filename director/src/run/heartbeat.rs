@@ -1,35 +1,30 @@
 //! The heartbeat of this node: started with the director, told whether the director is fit, and bound to the lease that
 //! fences the packet path.
 
-use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::collections::BTreeSet;
+use std::future::pending;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use heartbeat::config::{Config, load_keys};
 use heartbeat::control::{Answer, Question, answer};
-use heartbeat::machine::{Filled, Note, Role};
+use heartbeat::machine::{Filled, Role, Silent};
 use heartbeat::node::realtime::Lock;
-use heartbeat::node::{self, Observer, Start, clock, incarnation};
+use heartbeat::node::{self, Start, incarnation};
 use heartbeat::takeover;
 use heartbeat::wire::auth::Keyring;
+use tokio::task::{JoinHandle, spawn_blocking};
 
+use super::fence::{Fence, Roles};
 use super::node::Node;
+use super::restarts::Restarts;
+use super::watchdog::Watchdog;
 use crate::control::GroupStatus;
 use crate::datapath::LeaseKeeper;
-use crate::health::alert::engine::Teller;
-use crate::health::alert::failover::Failover;
 
-/// The main loop turns several times a second. If it has not for so long, this node is not fit: nobody runs its checks, or
-/// takes dead real servers out. Long enough for any reload.
-const STANDSTILL: Duration = Duration::from_secs(15);
-/// How often that is looked at.
-const LOOK: Duration = Duration::from_secs(1);
 /// Who says so.
 const READINESS: &str = "packet path";
-const MAIN_LOOP: &str = "main loop";
 
 /// What the director's main loop has of it.
 #[derive(Default)]
@@ -37,6 +32,9 @@ pub(super) struct Heartbeat {
     running: Option<Running>,
     /// Why there is none although the configuration has one.
     pub(super) fault: Option<String>,
+    restarts: Restarts,
+    /// Why the packet path cannot forward, as was told last; none: it can.
+    unready: Option<String>,
     gate: Gate,
     /// Who renews the lease: it takes a tenth of a second to come by.
     keeper: Option<Arc<LeaseKeeper>>,
@@ -48,7 +46,13 @@ struct Running {
     keyring: Keyring,
     node: Arc<node::Node>,
     roles: Roles,
-    watchdog: Watchdog,
+    state: State,
+}
+
+enum State {
+    Runs(Watchdog),
+    /// It is told to stop. A thread waits for that, and gives whom it knew to be silent.
+    Ends(JoinHandle<Vec<Silent>>),
 }
 
 impl Running {
@@ -80,155 +84,24 @@ impl Running {
     }
 }
 
-/// Role in each group, by its name.
-type Roles = Arc<Mutex<BTreeMap<String, Role>>>;
-
-/// What the heartbeat's thread tells the director. It must not wait for anything.
-struct Fence {
-    keeper: Arc<LeaseKeeper>,
-    groups: usize,
-    is_held: Vec<bool>,
-    /// What was last told, for the next group that is taken.
-    until: Duration,
-    roles: Roles,
-    is_failing: bool,
-    alerts: Alerts,
-}
-
-/// Hands what heartbeat notes to those who tell people.
-struct Alerts {
-    teller: Teller,
-    failover: Failover,
-}
-
-impl Drop for Alerts {
-    fn drop(&mut self) {
-        let ended = std::mem::take(&mut self.failover).end(Instant::now());
-        self.teller.take_in(ended);
-    }
-}
-
-impl Fence {
-    fn renew(&mut self) {
-        let left = self.until.saturating_sub(clock::now());
-        if let Err(error) = self.keeper.renew(left) {
-            // Each time would be several times a second.
-            if !self.is_failing {
-                tracing::error!(
-                    "the lease of this node cannot be renewed, so it falls silent: {error}"
-                );
-            }
-            self.is_failing = true;
-        } else {
-            self.is_failing = false;
-        }
-    }
-}
-
-impl Observer for Fence {
-    fn lease(&mut self, until: Duration) {
-        self.until = until;
-        if self.is_held.contains(&true) {
-            self.renew();
-        }
-    }
-
-    fn take(&mut self, group: usize) {
-        self.is_held.resize(self.groups, false);
-        if let Some(held) = self.is_held.get_mut(group) {
-            *held = true;
-        }
-        self.renew();
-    }
-
-    /// The lease is left to run out: what neighbours that have not heard of it still send here goes on meanwhile.
-    fn release(&mut self, group: usize) {
-        if let Some(held) = self.is_held.get_mut(group) {
-            *held = false;
-        }
-    }
-
-    fn note(&mut self, note: &Note) {
-        if let Note::Transition(transition) = note {
-            let mut roles = self.roles.lock().unwrap_or_else(PoisonError::into_inner);
-            roles.insert(transition.group.clone(), transition.to);
-        }
-        let event = self.alerts.failover.event(note, Instant::now());
-        self.alerts.teller.take_in(event.into_iter().collect());
-    }
-}
-
-/// Says that this node is not fit while the main loop stands still.
-struct Watchdog {
-    started: Instant,
-    turned_ms: Arc<AtomicU64>,
-    ends: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Watchdog {
-    fn start(node: &Arc<node::Node>) -> std::io::Result<Self> {
-        let started = Instant::now();
-        let (turned_ms, ends) = (Arc::default(), Arc::default());
-        let (turned, ended) = (Arc::clone(&turned_ms), Arc::clone(&ends));
-        let node = Arc::clone(node);
-        let watch = move || {
-            let mut is_still = false;
-            while !AtomicBool::load(&ended, Ordering::Relaxed) {
-                std::thread::park_timeout(LOOK);
-                let last = Duration::from_millis(AtomicU64::load(&turned, Ordering::Relaxed));
-                let stands = started.elapsed().saturating_sub(last) > STANDSTILL;
-                if stands != is_still {
-                    is_still = stands;
-                    let why = stands.then(|| "the director's main loop stands still".to_owned());
-                    // Fails only once the heartbeat has ended.
-                    let _ = node.unfit(MAIN_LOOP, why);
-                }
-            }
-        };
-        let thread = std::thread::Builder::new()
-            .name("watchdog".to_owned())
-            .spawn(watch)?;
-        Ok(Self {
-            started,
-            turned_ms,
-            ends,
-            thread: Some(thread),
-        })
-    }
-
-    fn turn(&self) {
-        let now_ms = self.started.elapsed().as_millis();
-        // Good for longer than any machine runs.
-        self.turned_ms.store(now_ms as u64, Ordering::Relaxed);
-    }
-}
-
-impl Drop for Watchdog {
-    fn drop(&mut self) {
-        self.ends.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.thread.take() {
-            thread.thread().unpark();
-            // It only ever sleeps.
-            let _ = thread.join();
-        }
-    }
-}
-
 impl Heartbeat {
     /// The main loop has turned.
     pub(super) fn turn(&self) {
-        if let Some(running) = &self.running {
-            running.watchdog.turn();
+        if let Some(State::Runs(watchdog)) = self.running.as_ref().map(|it| &it.state) {
+            watchdog.turn();
         }
     }
 
-    /// The packet path is ready: this node may serve.
-    pub(super) fn is_fit(&self) {
+    /// Whether the packet path is ready, or why not: only then this node may serve.
+    fn ready(&mut self, unready: Option<String>) {
+        if self.unready == unready {
+            return;
+        }
         if let Some(running) = &self.running {
             // Fails only once the heartbeat has ended.
-            let _ = running.node.unfit(READINESS, None);
+            let _ = running.node.unfit(READINESS, unready.clone());
         }
+        self.unready = unready;
     }
 
     /// The roles in all groups, in the order of their names.
@@ -258,44 +131,67 @@ impl Heartbeat {
                 let (node, config) = (Arc::clone(&running.node), Arc::clone(&running.config));
                 tokio::task::spawn_blocking(move || tell(answer(question, &node, &config)));
             }
-            None => tell(Answer::Error(self.fault.clone().unwrap_or_else(|| {
+            None => tell(Answer::Error(self.warning().unwrap_or_else(|| {
                 "the configuration has no section `heartbeat`: this director moves no addresses"
                     .to_owned()
             }))),
         }
     }
 
-    /// Gives everything up in order; the others are told first. Waits until that is done, programs of groups included.
-    pub(super) fn stop(&mut self) {
-        if let Some(node) = self.release() {
-            // Whoever has a question to it meanwhile holds it as well, and is answered or refused.
+    /// Why there is none although the configuration has one, and when it is tried again.
+    pub(super) fn warning(&self) -> Option<String> {
+        let fault = self.fault.as_ref()?;
+        Some(self.restarts.with_wait(fault, Instant::now()))
+    }
+
+    /// Begins to give everything up in order. The main loop goes on: what takes long is a program of a group, which may
+    /// ask this very director something.
+    fn end(&mut self) {
+        let Some(running) = &mut self.running else {
+            return;
+        };
+        if let State::Ends(_) = running.state {
+            return;
+        }
+        self.gate.with(|gated| gated.node = None);
+        let node = Arc::clone(&running.node);
+        running.state = State::Ends(spawn_blocking(move || {
+            // It fails only where the heartbeat has ended, or stands still: then nothing is known.
+            let silent = node.silent().unwrap_or_default();
+            // Whoever has a question to it meanwhile is answered or refused.
             node.stop_and_wait();
+            silent
+        }));
+    }
+
+    /// One that was told to stop has ended, programs of groups included: whom it knew to be silent. Never, where none was.
+    pub(super) async fn ended(&mut self) -> Vec<Silent> {
+        match self.running.as_mut().map(|it| &mut it.state) {
+            // It does not panic: it asks and polls.
+            Some(State::Ends(thread)) => thread.await.unwrap_or_default(),
+            Some(State::Runs(_)) | None => pending().await,
         }
     }
 
-    /// The same at the director's end, while the runtime goes on. Told to stop `again`, it waits for no program any more.
+    /// Gives everything up in order; the others are told first. Waits until that is done. Told to stop `again`, it waits for
+    /// no program any more.
     pub(super) async fn stop_unless(&mut self, again: impl Future<Output = ()>) {
-        let Some(node) = self.release() else { return };
-        // Both fail only once the heartbeat has ended.
+        self.end();
+        let Some(running) = &self.running else {
+            return;
+        };
+        let node = Arc::clone(&running.node);
+        // Not when the thread has its turn. It fails only once the heartbeat has ended.
         let _ = node.stop();
-        let ended = Arc::clone(&node);
-        let ended = tokio::task::spawn_blocking(move || ended.stop_and_wait());
         tokio::select! {
-            // It does not panic: it polls.
-            _ = ended => {}
+            _ = self.ended() => {}
             () = again => {
                 tracing::warn!("told to stop a second time: programs that run are not waited for");
                 let _ = node.stop_now();
                 node.stop_and_wait();
             }
         }
-    }
-
-    /// From here on nothing of this director speaks to its node.
-    fn release(&mut self) -> Option<Arc<node::Node>> {
-        let running = self.running.take()?;
-        self.gate.with(|gated| gated.node = None);
-        Some(running.node)
+        self.running = None;
     }
 }
 
@@ -363,55 +259,112 @@ impl Node {
     pub(super) fn follow_heartbeat(&mut self) {
         let wanted = self.config.heartbeat.clone();
         match (&mut self.heartbeat.running, &wanted) {
-            (None, None) => {
-                // Of one that is not wanted any more.
-                self.heartbeat.fault = None;
-                return;
-            }
+            (None, None) if self.heartbeat.fault.is_none() => return,
+            // What is wanted by then is started once it has ended.
+            (Some(running), _) if matches!(running.state, State::Ends(_)) => return,
             (Some(running), Some(wanted)) if running.differs_in_keys_at_most(wanted) => {
                 running.follow_keys(wanted);
                 return;
             }
-            (Some(_), _) => tracing::warn!(
-                "the section heartbeat has changed: this node gives its groups up and starts anew"
-            ),
-            (None, Some(_)) => {}
+            (Some(_), _) => {
+                tracing::warn!(
+                    "the section heartbeat has changed: this node gives its groups up and starts anew"
+                );
+                self.heartbeat.end();
+                return;
+            }
+            (None, _) => {}
         }
-        self.heartbeat.stop();
-        self.heartbeat.fault = None;
+        self.heartbeat.restarts.forget();
+        self.begin_heartbeat(Vec::new());
+    }
+
+    /// The heartbeat that was told to stop has ended, and knew these to be silent: starts the one of the configuration.
+    pub(super) fn on_heartbeat_ended(&mut self, silent: Vec<Silent>) {
+        self.heartbeat.running = None;
+        self.begin_heartbeat(silent);
+    }
+
+    /// Notices that heartbeat has ended by itself, and starts it again when its time has come.
+    pub(super) fn watch_heartbeat(&mut self) {
+        let now = Instant::now();
+        let is_broken = self.heartbeat.running.as_ref().is_some_and(|running| {
+            matches!(running.state, State::Runs(_)) && running.node.has_ended()
+        });
+        if is_broken {
+            self.heartbeat.gate.with(|gated| gated.node = None);
+            self.heartbeat.running = None;
+            let wait = self.heartbeat.restarts.failed(now);
+            let fault = "the heartbeat has ended by itself";
+            tracing::error!(
+                "{fault}: this node serves none of its groups until it is started again in {} s. This should not happen: \
+                 please report it with the lines before this one",
+                wait.as_secs()
+            );
+            self.heartbeat.fault = Some(fault.to_owned());
+        }
+        if self.heartbeat.restarts.is_due(now) {
+            self.begin_heartbeat(Vec::new());
+        }
+    }
+
+    fn begin_heartbeat(&mut self, silent: Vec<Silent>) {
+        let wanted = self.config.heartbeat.clone();
         let begun = self.fence().and_then(|()| match wanted {
-            Some(config) => self.start_heartbeat(config).map(Some),
+            Some(config) => self.start_heartbeat(config, silent).map(Some),
             None => Ok(None),
         });
         match begun {
-            Ok(running) => self.heartbeat.running = running,
+            Ok(running) => {
+                if running.is_some() {
+                    self.heartbeat.restarts.started(Instant::now());
+                }
+                self.heartbeat.running = running;
+                self.heartbeat.fault = None;
+            }
             Err(error) => {
-                tracing::error!("this director has no heartbeat: {error:#}");
+                let wait = self.heartbeat.restarts.failed(Instant::now());
+                tracing::error!(
+                    "this director has no heartbeat: {error:#}; trying again in {} s",
+                    wait.as_secs()
+                );
                 self.heartbeat.fault = Some(format!("the heartbeat could not start: {error:#}"));
             }
         }
     }
 
-    fn start_heartbeat(&mut self, config: Arc<Config>) -> anyhow::Result<Running> {
+    /// Has the heartbeat know whether the packet path can forward.
+    pub(super) fn tell_readiness(&mut self) {
+        let unready = self.unready();
+        self.heartbeat.ready(unready);
+    }
+
+    fn unready(&self) -> Option<String> {
+        if !self.is_ready() {
+            return Some("the director is not ready to forward yet".to_owned());
+        }
+        let interfaces = self.config.interfaces.iter().map(|it| it.name.as_str());
+        let links = self.links.values().map(|it| (it.name.as_str(), it.ifindex));
+        let attached = self.datapath.attached();
+        let attached = attached.map(|it| (it.name.as_str(), it.ifindex));
+        without_program(interfaces, links.collect(), attached.collect())
+    }
+
+    fn start_heartbeat(
+        &mut self,
+        config: Arc<Config>,
+        silent: Vec<Silent>,
+    ) -> anyhow::Result<Running> {
         let roles = Roles::default();
-        let fence = Fence {
-            keeper: self.lease_keeper()?,
-            groups: config.groups.len(),
-            is_held: Vec::new(),
-            until: Duration::ZERO,
-            roles: Arc::clone(&roles),
-            is_failing: false,
-            alerts: Alerts {
-                teller: self.health.teller(),
-                failover: Failover::default(),
-            },
-        };
-        let not_ready = (!self.is_ready()).then(|| {
-            (
-                READINESS.to_owned(),
-                "the director is not ready to forward yet".to_owned(),
-            )
-        });
+        let observer = Fence::new(
+            self.lease_keeper()?,
+            config.groups.len(),
+            Arc::clone(&roles),
+            self.health.teller(),
+        );
+        self.heartbeat.unready = self.unready();
+        let unready = self.heartbeat.unready.clone();
+        let unfit = unready.map(|why| (READINESS.to_owned(), why));
         let keyring = load_keys(&config)?;
         let node = node::Node::start(Start {
             keyring: keyring.clone(),
@@ -419,9 +372,10 @@ impl Node {
             incarnation: self.incarnation(),
             mark: takeover::MARK,
             lock: Lock::Touched,
-            unfit: not_ready.into_iter().collect(),
+            unfit: unfit.into_iter().collect(),
             filled: self.heartbeat.gate.with(|gated| gated.filled.clone()),
-            observer: fence,
+            silent,
+            observer,
         })?;
         let node = Arc::new(node);
         self.heartbeat
@@ -434,7 +388,86 @@ impl Node {
             keyring,
             node,
             roles,
-            watchdog,
+            state: State::Runs(watchdog),
         })
+    }
+}
+
+/// Which of these interfaces is there, and not among those that the packet path is attached to: it came back, and the program
+/// was refused. By name and index.
+fn without_program<'a>(
+    interfaces: impl Iterator<Item = &'a str>,
+    links: BTreeSet<(&str, u32)>,
+    attached: BTreeSet<(&str, u32)>,
+) -> Option<String> {
+    let mut without = interfaces.filter(|name| {
+        let mut present = links.iter().filter(|(link, _)| link == name);
+        present.any(|link| !attached.contains(link))
+    });
+    let name = without.next()?;
+    Some(format!(
+        "the interface {name} has no program that forwards; the log says why"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// While there is none, the status and whoever asks it are told why, and when it is tried again.
+    #[test]
+    fn operators_learn_that_it_has_ended() {
+        let mut heartbeat = Heartbeat::default();
+        let ask = |heartbeat: &Heartbeat| {
+            let (tells, told) = std::sync::mpsc::channel();
+            heartbeat.answer(Question::Status, move |said| tells.send(said).unwrap());
+            match told.try_recv().unwrap() {
+                Answer::Error(words) => words,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(heartbeat.warning(), None);
+        assert!(ask(&heartbeat).contains("no section `heartbeat`"));
+        heartbeat.fault = Some("the heartbeat has ended by itself".to_owned());
+        heartbeat.restarts.failed(Instant::now());
+        heartbeat.restarts.failed(Instant::now());
+        for said in [heartbeat.warning().unwrap(), ask(&heartbeat)] {
+            // Two seconds, less what has passed.
+            let expected = "the heartbeat has ended by itself; it is started again in ";
+            assert!(said.starts_with(expected), "{said}");
+        }
+    }
+
+    #[test]
+    fn an_interface_that_came_back_needs_its_program() {
+        type Links = &'static [(&'static str, u32)];
+        let both: Links = &[("eth0", 2), ("eth1", 3)];
+        // Links that there are, those with the program, and whose is missing.
+        let cases: [(Links, Links, Option<&str>); 7] = [
+            (both, both, None),
+            (
+                &[("lo", 1), ("eth0", 2), ("eth1", 3), ("eth7", 9)],
+                both,
+                None,
+            ),
+            // Gone: heartbeat knows that by itself.
+            (&[("eth1", 3)], both, None),
+            (&[], both, None),
+            // Back, and not attached to yet, or refused.
+            (&[("eth0", 12), ("eth1", 3)], both, Some("eth0")),
+            (&[("eth0", 2), ("eth1", 13)], both, Some("eth1")),
+            (both, &[("eth0", 2)], Some("eth1")),
+        ];
+        for (links, attached, expected) in cases {
+            let found = without_program(
+                ["eth0", "eth1"].into_iter(),
+                links.iter().copied().collect(),
+                attached.iter().copied().collect(),
+            );
+            let expected = expected.map(|name| {
+                format!("the interface {name} has no program that forwards; the log says why")
+            });
+            assert_eq!(found, expected, "{links:?} {attached:?}");
+        }
     }
 }

@@ -14,6 +14,7 @@
 mod alerts;
 mod checks;
 mod event_loop;
+mod fence;
 mod gone;
 mod health;
 mod heartbeat;
@@ -35,5 +36,6 @@ mod templates;
 mod times;
 mod unwritten;
 mod watch;
+mod watchdog;
 
 pub use event_loop::{RunOptions, run};

@@ -38,6 +38,7 @@ impl Node {
         // Thousands of texts: the memory is given back beside the loop.
         spawn_blocking(move || drop(before));
         self.in_force = true;
+        self.tell_readiness();
         self.tell_ways();
         self.expect_sync();
         self.follow_heartbeat();
@@ -62,6 +63,7 @@ impl Node {
                 in_words(&worse)
             );
         }
+        self.tell_readiness();
     }
 
     /// What may be refused comes before anything is changed that packets or people notice: services are judged beside the
@@ -198,6 +200,8 @@ impl Node {
             tracing::error!("{}", in_words(&error));
             self.network.look_again();
         }
+        // Taken back while a program is refused, and given again once it is not.
+        self.tell_readiness();
         let (config, slots) = (Arc::clone(&self.config), self.tables.interfaces.clone());
         let view = self.view(&config, &slots);
         // Seldom: a real server has become this node, or is it no more, and is reached by another method.

@@ -142,7 +142,7 @@ impl Node {
             node: config.node.clone(),
             groups: self.heartbeat.groups(),
             is_fenced: lease.is_some_and(|lease| lease.has_run_out()),
-            fault: self.heartbeat.fault.clone(),
+            fault: self.heartbeat.warning(),
         })
     }
 

@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use crate::config::limits::SYNC_RESTART_AFTER;
+use crate::config::limits::RESTART_AFTER;
 
-/// Twice as late after each failure, within [`SYNC_RESTART_AFTER`]. What ran for as long as the longest wait has not failed.
+/// Twice as late after each failure, within [`RESTART_AFTER`]. What ran for as long as the longest wait has not failed.
 #[derive(Debug, Default)]
 pub(super) struct Restarts {
     /// In a row.
@@ -26,7 +26,7 @@ impl Restarts {
 
     /// It has ended, or could not start. Gives how long until it is to be started again.
     pub(super) fn failed(&mut self, now: Instant) -> Duration {
-        let (first, longest) = (*SYNC_RESTART_AFTER.start(), *SYNC_RESTART_AFTER.end());
+        let (first, longest) = (*RESTART_AFTER.start(), *RESTART_AFTER.end());
         let since = self.running_since.take();
         if since.is_some_and(|since| now.saturating_duration_since(since) >= longest) {
             self.failures = 0;
@@ -55,6 +55,15 @@ impl Restarts {
     /// How long until it is started again, if it is to be.
     pub(super) fn wait(&self, now: Instant) -> Option<Duration> {
         Some(self.due?.saturating_duration_since(now))
+    }
+
+    /// Why there is none, and when it is tried again.
+    pub(super) fn with_wait(&self, fault: &str, now: Instant) -> String {
+        let wait = self.wait(now);
+        let again = wait.map_or_else(String::new, |wait| {
+            format!("; it is started again in {} s", wait.as_secs())
+        });
+        format!("{fault}{again}")
     }
 
     /// How often it was started again.

@@ -72,7 +72,7 @@ impl Sync {
                 });
                 return;
             }
-            (None, Some(fault)) => format!("{fault}{}", self.when_again()),
+            (None, Some(fault)) => self.restarts.with_wait(fault, Instant::now()),
             (None, None) => {
                 "the configuration has no section `sync`: this director shares its connections with nobody"
                     .to_owned()
@@ -84,14 +84,7 @@ impl Sync {
     /// What `director status` warns of: that connections are shared with nobody although they are to be.
     pub(super) fn warning(&self) -> Option<String> {
         let fault = self.fault.as_ref().filter(|_| self.running.is_none())?;
-        Some(format!("{fault}{}", self.when_again()))
-    }
-
-    fn when_again(&self) -> String {
-        let wait = self.restarts.wait(Instant::now());
-        wait.map_or_else(String::new, |wait| {
-            format!("; it is started again in {} s", wait.as_secs())
-        })
+        Some(self.restarts.with_wait(fault, Instant::now()))
     }
 
     /// Ends it. What peers told stays in the tables.

@@ -64,6 +64,11 @@ impl Machine {
         }
     }
 
+    /// Whether a peer that is not heard may be primary of anything, for all that this node knows.
+    pub(super) fn may_serve_unheard(&self, position: usize) -> bool {
+        (0..self.units.len()).any(|unit| self.is_to_be_fenced(unit, position, true))
+    }
+
     /// A fencing program has ended.
     pub(super) fn fenced(&mut self, node: String, result: FenceResult, actions: &mut Vec<Action>) {
         let Some(peer) = self.peers.iter_mut().find(|peer| peer.name == node) else {

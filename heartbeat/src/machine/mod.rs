@@ -24,7 +24,7 @@ pub(crate) use seldom::Seldom;
 pub use node::{HISTORY, Machine};
 pub use types::{
     Action, Alert, Command, FenceResult, Filled, ForeignStatus, GroupStatus, Input, LinkId,
-    LinkState, LinkStatus, Note, PeerState, PeerStatus, Reason, Role, Run, Scope, Status,
+    LinkState, LinkStatus, Note, PeerState, PeerStatus, Reason, Role, Run, Scope, Silent, Status,
     Transition,
 };
 

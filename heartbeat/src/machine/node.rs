@@ -5,10 +5,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::peers::{self, Peer};
+use super::peers::{self, Fencing, Peer};
 use super::routers::{self, HIGHEST, OWNER, Router, Standing};
 use super::types::{
-    Action, Alert, Command, Filled, Input, LinkId, Note, Reason, Role, Scope, Transition,
+    Action, Alert, Command, Filled, Input, LinkId, Note, Reason, Role, Scope, Silent, Transition,
 };
 use super::unit::{Last, Unit};
 use crate::config::{AutoFailback, Config};
@@ -57,6 +57,8 @@ pub struct Machine {
     pub(super) own: usize,
     pub(super) sequence: u64,
     pub(super) stage: Stage,
+    /// It has heard the others, or waited for them as long as it has to: who is not heard is silent.
+    is_settled: bool,
     pub(super) wake_at: Duration,
     pub(super) next_heartbeat: Duration,
     /// The groups' states in the last heartbeat: what is new is told at once.
@@ -102,6 +104,7 @@ impl Machine {
             own: own.unwrap_or(config.nodes.len()),
             sequence: 0,
             stage: Stage::Starting(now + config.timing.initdead),
+            is_settled: false,
             wake_at: now,
             next_heartbeat: now,
             told: vec![GroupState::default(); config.groups.len()],
@@ -118,6 +121,36 @@ impl Machine {
             }
         }
         machine
+    }
+
+    /// The same after a run that knew these to be silent. A node that boots waits for them for `initdead`: their networks and
+    /// its own take time. One that goes on with another configuration need not, and listens as after standing still.
+    #[must_use]
+    pub fn knowing(mut self, silent: &[Silent]) -> Self {
+        for peer in &mut self.peers {
+            let Some(known) = silent.iter().find(|it| it.node == peer.name) else {
+                continue;
+            };
+            peer.silent_until = Some(self.now + self.config.timing.listen());
+            if known.is_harmless {
+                peer.fence = Fencing::Done;
+            }
+        }
+        self
+    }
+
+    /// Who is silent, for the run after this one: nobody of whom this one does not know it yet.
+    #[must_use]
+    pub fn silent(&self) -> Vec<Silent> {
+        let peers = self.peers.iter().enumerate();
+        let silent = peers.filter(|(_, peer)| {
+            !peer.is_alive() && (self.is_settled || peer.silent_until.is_some())
+        });
+        let silent = silent.map(|(position, peer)| Silent {
+            node: peer.name.clone(),
+            is_harmless: peer.fence == Fencing::Done || !self.may_serve_unheard(position),
+        });
+        silent.collect()
     }
 
     /// When the machine is to be given [`Input::Tick`] if nothing else happens before.
@@ -163,6 +196,13 @@ impl Machine {
         for peer in self.peers.iter_mut().filter(|peer| peer.is_alive()) {
             peer.heard_at = now;
             peer.unheard_since = None;
+        }
+        for until in self
+            .peers
+            .iter_mut()
+            .filter_map(|it| it.silent_until.as_mut())
+        {
+            *until = (*until).max(now + self.config.timing.listen());
         }
         self.stage = match self.stage {
             Stage::Starting(until) => Stage::Starting(until.max(now + self.config.timing.listen())),
@@ -398,13 +438,15 @@ impl Machine {
     fn advance(&mut self, actions: &mut Vec<Action>) {
         let is_over = match self.stage {
             Stage::Starting(until) => {
-                self.now >= until || self.peers.iter().all(|peer| peer.is_alive())
+                let awaited = |peer: &Peer| peer.is_awaited(self.now);
+                self.now >= until || !self.peers.iter().any(awaited)
             }
             Stage::Listening(until) => self.now >= until,
             Stage::Running | Stage::Leaving(..) | Stage::Stopped => false,
         };
         if is_over {
             self.stage = Stage::Running;
+            self.is_settled = true;
         }
         if matches!(self.stage, Stage::Leaving(..) | Stage::Stopped) {
             return;

@@ -48,6 +48,8 @@ pub(super) struct Peer {
     pub(super) losses: Vec<Losses>,
     /// Fencing of this node.
     pub(super) fence: Fencing,
+    /// A run before this one knew it to be silent: it is waited for until then, and no longer.
+    pub(super) silent_until: Option<Duration>,
     is_one_way_told: bool,
     unknown_told: u32,
 }
@@ -97,6 +99,7 @@ impl Peer {
             links: vec![Heard::default(); config.links.len()],
             losses: vec![Losses::default(); config.groups.len()],
             fence: Fencing::Not,
+            silent_until: None,
             is_one_way_told: false,
             unknown_told: 0,
         }
@@ -105,6 +108,11 @@ impl Peer {
     /// Whether it is to be reckoned with.
     pub(super) fn is_alive(&self) -> bool {
         matches!(self.state, PeerState::Alive | PeerState::Late)
+    }
+
+    /// Whether a node that starts waits for it.
+    pub(super) fn is_awaited(&self, now: Duration) -> bool {
+        !self.is_alive() && self.silent_until.is_none_or(|until| now < until)
     }
 
     /// Whether others are told of it: also that it left, for as long as they would hold it for alive.

@@ -178,6 +178,8 @@ impl Machine {
         }
         if let Stage::Starting(until) | Stage::Listening(until) = self.stage {
             consider(until);
+            let silent = self.peers.iter().filter_map(|peer| peer.silent_until);
+            silent.for_each(&mut consider);
         }
         if let (Filled::Waiting(_), Some(until)) = (&self.filled, self.fill_until) {
             consider(until);

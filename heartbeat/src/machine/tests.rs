@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use super::{
     Action, Alert, Command, FenceResult, Filled, Input, LinkId, Machine, Note, PeerState, Role,
-    Scope,
+    Scope, Silent,
 };
 use crate::config::{self, Config};
 use crate::wire::vrrp::{Addresses, Advert, Version};
 
+mod anew;
 mod delay;
 mod failing;
 mod fence;

@@ -117,6 +117,15 @@ pub enum FenceResult {
     Failed,
 }
 
+/// Another node that a run before this one knew to be silent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Silent {
+    /// Its name.
+    pub node: String,
+    /// It was fenced, or known to serve nothing when it fell silent: no fencing program need make sure of it.
+    pub is_harmless: bool,
+}
+
 /// What a node is to do, in the order in which they stand in the list. `group` is a position in the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {

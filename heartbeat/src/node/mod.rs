@@ -32,7 +32,7 @@ pub use report::{LinkReport, Snapshot, TakeoverReport};
 
 use self::realtime::Lock;
 use crate::config::Config;
-use crate::machine::{Command, Filled, Note, Scope};
+use crate::machine::{Command, Filled, Note, Scope, Silent};
 use crate::takeover::TakeoverError;
 use crate::wire::auth::Keyring;
 
@@ -64,6 +64,7 @@ enum Order {
     Fill(Filled),
     Keys(Keyring),
     Ask(Sender<Snapshot>),
+    Recall(Sender<Vec<Silent>>),
     Stop,
     StopNow,
 }
@@ -113,6 +114,8 @@ pub struct Start<O> {
     pub unfit: Vec<(String, String)>,
     /// Whether it has what it needs to take groups back, until [`Node::fill`] says otherwise.
     pub filled: Filled,
+    /// Whom the run before this one, with another configuration, knew to be silent ([`Node::silent`]); nobody after a boot.
+    pub silent: Vec<Silent>,
     /// Who wants to hear.
     pub observer: O,
 }
@@ -217,6 +220,16 @@ impl Node {
         told.recv_timeout(PATIENCE).map_err(|_| NodeError::Silent)
     }
 
+    /// Which other nodes it knows to be silent, for [`Start::silent`] of the run after this one.
+    ///
+    /// # Errors
+    /// The thread has ended, or stands still.
+    pub fn silent(&self) -> Result<Vec<Silent>, NodeError> {
+        let (tells, told) = channel();
+        self.send(Order::Recall(tells))?;
+        told.recv_timeout(PATIENCE).map_err(|_| NodeError::Silent)
+    }
+
     /// Begins to stop: the groups are released, and the others are told. [`Node::ended`] says when it is done.
     ///
     /// # Errors
@@ -240,6 +253,13 @@ impl Node {
         let _ = self.stop();
         let mut waits = [PollFd::new(self.ended.as_fd(), PollFlags::POLLIN)];
         while poll(&mut waits, PollTimeout::NONE) == Err(Errno::EINTR) {}
+    }
+
+    /// Whether the thread has ended, in order or not.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        let mut looks = [PollFd::new(self.ended.as_fd(), PollFlags::POLLIN)];
+        poll(&mut looks, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
     }
 
     /// Readable when the thread has ended, in order or not.

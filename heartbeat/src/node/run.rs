@@ -127,7 +127,8 @@ impl<O: Observer> Running<O> {
             receiver: auth::Receiver::new(start.keyring.clone(), own, others, links.len()),
             warnings: Warnings::default(),
             keyring: start.keyring,
-            machine: Machine::new(Arc::clone(&config), start.incarnation, now),
+            machine: Machine::new(Arc::clone(&config), start.incarnation, now)
+                .knowing(&start.silent),
             wrong_adverts: vec![BTreeMap::new(); links.len()],
             sources: vec![(None, None); links.len()],
             links,
@@ -457,6 +458,9 @@ impl<O: Observer> Running<O> {
                 Order::Ask(answer) => {
                     // Who asked may have gone.
                     let _ = answer.send(self.snapshot());
+                }
+                Order::Recall(answer) => {
+                    let _ = answer.send(self.machine.silent());
                 }
                 Order::Stop => self.input(Input::Stop),
                 Order::StopNow => {

@@ -247,6 +247,7 @@ groups:
         config::parse("test", &text, "lb1").unwrap_or_else(|error| panic!("{error}\n{text}"));
     let start = Start {
         filled: Filled::default(),
+        silent: Vec::new(),
         keyring: config::load_keys(&config).unwrap(),
         config: Arc::new(config),
         incarnation: clock::milliseconds(),

@@ -105,6 +105,7 @@ fn observed(
     let key = Key::new(1, b"a key for tests only").unwrap();
     let start = Start {
         filled: Filled::default(),
+        silent: Vec::new(),
         config: Arc::new(config),
         keyring: Keyring::new(key, []).unwrap(),
         incarnation: clock::milliseconds(),

@@ -9,7 +9,9 @@ mod cable;
 mod directors;
 mod figures;
 mod on_change;
+mod reloads;
 mod sharing;
 mod sync;
+mod troubles;
 
 use director_tests::pair;

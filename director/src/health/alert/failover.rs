@@ -78,6 +78,20 @@ fn role(change: &Transition) -> Option<&'static str> {
     })
 }
 
+/// What is to be told of a group whose heartbeat has ended by itself, if anything is: it told nothing of that.
+#[must_use]
+pub fn broke(group: &str, was: Role, now: Instant) -> Option<Event> {
+    matches!(was, Role::Primary | Role::Backup).then(|| Event {
+        key: Key {
+            name: Arc::from(group),
+            about: About::Role("stopped"),
+        },
+        condition: Condition::Once,
+        since: now,
+        words: "the heartbeat of this director has ended by itself".to_owned(),
+    })
+}
+
 fn of_alert(alert: &Alert) -> Option<(&String, About, Condition)> {
     Some(match alert {
         Alert::NodeDead(node) | Alert::NodeLeft(node) => (node, About::Node, Condition::Bad),
@@ -110,6 +124,7 @@ mod tests {
     use heartbeat::machine::Reason;
 
     use super::*;
+    use crate::config::AlertKind;
 
     fn change(from: Role, to: Role) -> Note {
         Note::Transition(Transition {
@@ -119,6 +134,23 @@ mod tests {
             to,
             reason: Reason::PrimaryDead("lb1".to_owned()),
         })
+    }
+
+    #[test]
+    fn a_heartbeat_that_broke_is_told_where_it_had_a_part() {
+        for (was, is_told) in [
+            (Role::Listening, false),
+            (Role::Backup, true),
+            (Role::Primary, true),
+            (Role::Unfit, false),
+            // In order.
+            (Role::Stopped, false),
+        ] {
+            let event = broke("web", was, Instant::now());
+            let found = event.as_ref().map(|it| (it.group(), it.what(), it.kind()));
+            let expected = is_told.then_some((Some("web"), "stopped", AlertKind::Role));
+            assert_eq!(found, expected, "{was:?}");
+        }
     }
 
     #[test]
