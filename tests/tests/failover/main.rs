@@ -8,6 +8,7 @@ mod arranged;
 mod cable;
 mod directors;
 mod figures;
+mod load;
 mod on_change;
 mod reloads;
 mod sharing;
