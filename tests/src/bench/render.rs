@@ -75,7 +75,9 @@ pub fn table(report: &Report) -> String {
             line.trim_end().to_owned()
         };
         let _ = writeln!(text, "{}", suite.name);
-        let _ = writeln!(text, "  {}", line(&HEAD.map(str::to_owned)));
+        if !rows.is_empty() {
+            let _ = writeln!(text, "  {}", line(&HEAD.map(str::to_owned)));
+        }
         for row in &rows {
             let _ = writeln!(text, "  {}", line(row));
         }
