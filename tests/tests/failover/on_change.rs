@@ -54,6 +54,8 @@ fn transfers_go_on_with_nothing_shared() {
         for _ in 0..2 {
             pair.end(primary, Signal::SIGKILL);
             pair.wait_role(other(primary), "web", "primary");
+            // Nobody who begins is sent to a real server that has not been checked; who has begun is.
+            pair.wait_answered();
             transfers.extend(begin(&pair, TRANSFERS));
             pair.start(primary);
             // Once more, as an orderly end leaves nothing that could be adopted.
