@@ -29,6 +29,8 @@ const SITES: [(&str, u16, u16); 2] = [("removed", 8081, 10_000), ("quiesced", 80
 /// How often a file is refused under requests, and the first port that they come from.
 const REFUSALS: usize = 10;
 const REFUSED_PORTS: u16 = 1_500;
+/// A client's pause between requests: a fast machine would run out of ports.
+const PAUSE: Duration = Duration::from_millis(3);
 /// Requests of all clients that must have begun after something happened, so that it is seen what becomes of them.
 const AFTERWARDS: usize = 400;
 
@@ -131,6 +133,7 @@ fn while_asked<T>(
                 ended,
                 outcome,
             });
+            std::thread::sleep(PAUSE);
         }
     };
     let happened = std::thread::scope(|scope| {
