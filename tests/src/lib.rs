@@ -38,9 +38,19 @@ pub mod udp;
 pub mod visitor;
 
 use std::fmt;
+use std::io::{self, Write as _};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+
+/// Says that this test does not run, and what this machine lacks: `cargo xtask test` lists it at its end, and does not count
+/// it among those that passed.
+pub fn left_out(why: &str) {
+    let test = std::thread::current();
+    let words = format!("\nLEFT OUT {}: {why}\n", test.name().unwrap_or("a test"));
+    // Not by `println!`: a test's own output is only shown when it fails. Where nobody reads it, nobody is told.
+    let _ = io::stdout().write_all(words.as_bytes());
+}
 
 /// How long tests and demonstration wait for something that should take a moment, or for a director to start: seconds of
 /// verification, more on a busy machine.

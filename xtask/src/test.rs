@@ -198,7 +198,7 @@ fn conclude(finished: &[Finished], root: bool, slow: &[String]) {
             (String::from("-"), String::from("-"))
         } else {
             (
-                step.counts.passed.to_string(),
+                step.counts.really_passed().to_string(),
                 step.counts.failed.to_string(),
             )
         };
@@ -214,6 +214,7 @@ fn conclude(finished: &[Finished], root: bool, slow: &[String]) {
     for step in finished {
         sum.passed += step.counts.passed;
         sum.failed += step.counts.failed;
+        sum.left_out.extend_from_slice(&step.counts.left_out);
     }
     println!();
     sum.ignored = slow.len() as u64;
@@ -232,6 +233,9 @@ fn conclude(finished: &[Finished], root: bool, slow: &[String]) {
             slow.len(),
             slow.join(", ")
         );
+    }
+    for test in &sum.left_out {
+        println!("Left out: {test}");
     }
     println!("{sum}");
 }

@@ -5,7 +5,6 @@
 mod kernel;
 mod mixed;
 
-use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr};
 
 use anyhow::Result;
@@ -13,6 +12,7 @@ use director_tests::demo;
 use director_tests::ipvs_peer::{Guest, is_of_the_processor};
 use director_tests::lab::plan::{VIRTUAL4, server4};
 use director_tests::lab::{Gateway, Lab, LabOptions, Process, Topology};
+use director_tests::left_out;
 
 /// Where clients ask.
 const SERVICE: SocketAddr = SocketAddr::new(IpAddr::V4(VIRTUAL4[0]), 80);
@@ -42,13 +42,9 @@ fn lab() -> (Lab, Vec<Process>) {
 fn came_up<T>(started: Result<T>) -> Option<T> {
     match started {
         Err(error) if is_of_the_processor(&error) => {
-            let test = std::thread::current();
-            let test = test.name().unwrap_or("a test");
-            // Straight to the terminal: a test's own output is only shown when it fails.
-            let words = format!(
-                "LEFT OUT {test}: user-mode-linux cannot run on this processor, which has more registers than it knows\n"
+            left_out(
+                "user-mode-linux cannot run on this processor, which has more registers than it knows",
             );
-            std::io::stderr().write_all(words.as_bytes()).unwrap();
             None
         }
         started => Some(started.unwrap()),
