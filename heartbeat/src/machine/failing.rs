@@ -15,11 +15,7 @@ impl Machine {
         why: Option<String>,
         actions: &mut Vec<Action>,
     ) {
-        let Some(unit) = self
-            .units
-            .iter()
-            .position(|unit| unit.groups.contains(&group))
-        else {
+        let Some(unit) = self.unit_of(group) else {
             return;
         };
         // Somebody else has it by now.

@@ -306,11 +306,7 @@ impl Machine {
             return;
         }
         let group = self.routers[position].group;
-        let Some(unit) = self
-            .units
-            .iter()
-            .position(|unit| unit.groups.contains(&group))
-        else {
+        let Some(unit) = self.unit_of(group) else {
             return;
         };
         let own = Standing {
@@ -360,6 +356,12 @@ impl Machine {
         });
         let refused: Vec<String> = refused.collect();
         (!refused.is_empty()).then(|| refused.join("; "))
+    }
+
+    /// The unit that a group belongs to: each is in one.
+    pub(super) fn unit_of(&self, group: usize) -> Option<usize> {
+        let mut units = self.units.iter();
+        units.position(|unit| unit.groups.contains(&group))
     }
 
     /// Why this node cannot serve a unit; none: it can.

@@ -55,10 +55,7 @@ impl Machine {
     fn group_statuses(&self) -> Vec<GroupStatus> {
         let groups = self.config.groups.iter().enumerate();
         let groups = groups.filter_map(|(group, about)| {
-            let index = self
-                .units
-                .iter()
-                .position(|unit| unit.groups.contains(&group))?;
+            let index = self.unit_of(group)?;
             let unit = &self.units[index];
             let is_other = |peer: &&Peer| peer.is_alive() && peer.groups[group].is_primary;
             let primary = if unit.is_primary() {

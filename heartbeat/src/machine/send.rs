@@ -32,11 +32,10 @@ impl Machine {
         }
         for position in 0..self.routers.len() {
             let group = self.routers[position].group;
-            let unit = self
-                .units
-                .iter()
-                .position(|unit| unit.groups.contains(&group));
-            let Some(unit) = unit.filter(|unit| self.units[*unit].is_primary()) else {
+            let Some(unit) = self
+                .unit_of(group)
+                .filter(|unit| self.units[*unit].is_primary())
+            else {
                 continue;
             };
             let priority = self.priority_in_vrrp(unit);
