@@ -21,7 +21,8 @@ use director_tests::{PATIENCE, wait_until};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::socket::sockopt::SendTimeout;
 use nix::sys::socket::{
-    AddressFamily, SockFlag, SockType, SockaddrIn, bind, connect, setsockopt, socket,
+    AddressFamily, Backlog, SockFlag, SockType, SockaddrIn, bind, connect, listen as relisten,
+    setsockopt, socket,
 };
 use nix::sys::time::TimeVal;
 
@@ -159,6 +160,9 @@ fn listen(site: &Site) -> Accepted {
     let on = |number: u8, row: usize| {
         let address = SocketAddr::new(server(number, false), FIRST_REAL_PORT + row as u16);
         let listener = TcpListener::bind(address).unwrap();
+        // With the usual 128 a busy machine's kernel drops a SYN now and then, and one that comes again may be scheduled
+        // again.
+        relisten(&listener, Backlog::new(CONNECTIONS as i32).unwrap()).unwrap();
         let accepted = Arc::new(Mutex::new(Vec::new()));
         let keep = Arc::clone(&accepted);
         std::thread::spawn(move || {
