@@ -196,6 +196,7 @@ async fn serve(
             () = sleep(HELD_TICK), if !node.waiting.is_empty() => {}
             // After all others that are ready have had a chance, and the runtime has looked for what is new.
             () = yield_now(), if node.telling.is_under_way() => node.tell_on(),
+            () = yield_now(), if node.is_walking() => node.walk_on(),
         }
         release_fragments(node);
         node.heartbeat.turn();

@@ -9,7 +9,8 @@
 //! ```
 //!
 //! What takes long is not done by it at once: a file is read by a thread beside it (`reload`), the status is put together
-//! in slices (`telling`), connection tables are walked in slices (`upkeep`), and checks and alerts have threads of their own.
+//! in slices (`telling`), connection tables are walked in slices (`upkeep`, `turn`), and checks and alerts have threads of
+//! their own.
 
 mod alerts;
 mod checks;
@@ -34,6 +35,7 @@ mod system;
 mod telling;
 mod templates;
 mod times;
+mod turn;
 mod unwritten;
 mod watch;
 mod watchdog;

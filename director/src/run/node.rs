@@ -21,6 +21,7 @@ use super::system;
 use super::telling::Telling;
 use super::templates::Templates;
 use super::times::{Times, milliseconds};
+use super::turn::Turn;
 use super::watch::{Stamp, Watch};
 use crate::config::{Config, Reader};
 use crate::datapath::{Datapath, Options, Waiting, check_privileges, online_cpus};
@@ -34,11 +35,6 @@ use crate::words::in_words;
 
 /// How long the start waits for real servers to be resolved before it says that it is ready all the same.
 const READY_PATIENCE: Duration = Duration::from_secs(2);
-/// Slices of a pass over the connection tables, so that one takes about a second.
-const SLICES: usize = 10;
-/// Most buckets in a slice: 12 ms if they are full, 25 ms if a third of the entries are copies. Tables of more than ten such
-/// slices take longer than a second.
-const SLICE_BUCKETS: usize = 1 << 18;
 
 /// What was removed from the configuration and no connection names.
 #[derive(Default)]
@@ -85,6 +81,8 @@ pub(super) struct Node {
     pub(super) links: BTreeMap<u32, Link>,
     prober: Prober,
     pub(super) upkeep: Upkeep,
+    /// How far upkeep walks on now.
+    turn: Turn,
     pub(super) report: Report,
     /// Slots of services that track on change.
     pub(super) marks: Marks,
@@ -200,6 +198,7 @@ impl Node {
             links: BTreeMap::new(),
             prober: Prober::default(),
             upkeep,
+            turn: Turn::default(),
             report: Report::default(),
             marks: Marks::default(),
             overrides,
@@ -335,13 +334,27 @@ impl Node {
         }
     }
 
-    /// Walks on over the connection tables.
+    /// The connection tables are to be walked on over. What is left of the turn before goes first, and at once: a flood of
+    /// other events must not keep connections from ending.
     pub(super) fn walk(&mut self) {
+        while self.is_walking() {
+            self.walk_on();
+        }
+        self.turn.begin(self.upkeep.buckets());
+    }
+
+    /// Whether there is more of this turn.
+    pub(super) fn is_walking(&self) -> bool {
+        self.turn.is_under_way()
+    }
+
+    /// Walks on over a slice of the connection tables.
+    pub(super) fn walk_on(&mut self) {
         if !self.gone_is_told {
             self.upkeep.set_dead(gone(&self.tables));
             self.gone_is_told = true;
         }
-        let limit = self.upkeep.buckets().div_ceil(SLICES).min(SLICE_BUCKETS);
+        let limit = self.turn.slice();
         let loads = self.datapath.maps.loads.as_slice();
         if self.upkeep.is_at_start() {
             let destinations = self.tables.destinations.keys().copied();
@@ -361,6 +374,7 @@ impl Node {
         let Some(report) = report else {
             return;
         };
+        self.turn.end();
         loads::correct(loads, &self.loads_meanwhile, &report);
         self.report = report;
         self.templates_after_pass();
