@@ -191,13 +191,15 @@ impl Machine {
     }
 
     /// Makes exactly these the checks that run. One that was known goes on as it was; a new one runs first after a part of
-    /// its spread that `random` gives, from 0 up to what it is asked for.
+    /// its spread that `random` gives, from 0 up to what it is asked for. What an agent has said stays said where its check is
+    /// another one.
     pub fn replace(
         &mut self,
         wanted: impl IntoIterator<Item = Subject>,
         now: Instant,
         mut random: impl FnMut(u32) -> u32,
     ) {
+        let heard = self.heard();
         let mut kept = HashMap::with_capacity(self.ids.len());
         for subject in wanted {
             if kept.contains_key(&subject) {
@@ -216,11 +218,12 @@ impl Machine {
                 _ => Class::Slow,
             };
             self.waiting[class as usize].insert((due, id));
+            let verdict = agent(&subject).and_then(|agent| heard.get(&agent).cloned());
             self.entries.insert(
                 id,
                 Entry {
                     subject: subject.clone(),
-                    verdict: Verdict::default(),
+                    verdict: verdict.unwrap_or_default(),
                     class,
                     is_in_service: false,
                     against: 0,
@@ -240,6 +243,26 @@ impl Machine {
             }
         }
         self.ids = kept;
+    }
+
+    /// What agents have said, each as a verdict that says nothing else.
+    fn heard(&self) -> HashMap<Agent, Verdict> {
+        let heard = self.entries.values().filter_map(|entry| {
+            let Verdict {
+                said,
+                said_since,
+                said_words,
+                ..
+            } = &entry.verdict;
+            let verdict = Verdict {
+                said: Some((*said)?),
+                said_since: *said_since,
+                said_words: said_words.clone(),
+                ..Verdict::default()
+            };
+            Some((agent(&entry.subject)?, verdict))
+        });
+        heard.collect()
     }
 
     /// Backends of these are in service although the checks have not run yet.
@@ -408,6 +431,15 @@ impl Entry {
     }
 }
 
+/// An agent: its real server, the address where it listens if that is another one, and its port.
+type Agent = (IpAddr, Option<IpAddr>, u16);
+
+/// The agent that is asked, whenever and however.
+fn agent(subject: &Subject) -> Option<Agent> {
+    let is_agent = matches!(subject.check.probe, Probe::Agent(_));
+    is_agent.then_some((subject.server, subject.check.address, subject.port))
+}
+
 /// When a check runs next.
 ///
 /// From one start to the next, so that a slow answer does not make checks rarer; but never before the one under way has
@@ -435,7 +467,9 @@ fn merged(before: Option<Said>, now: Said, smoothing: u32, (low, high): (u32, u3
             ..now
         };
     };
-    let percent = match (before.percent, now.percent) {
+    // The bounds may be other ones than when it was said.
+    let was = before.percent.map(|percent| percent.clamp(low, high));
+    let percent = match (was, now.percent) {
         (was, None) => was,
         (None, Some(new)) => Some(new.clamp(low, high)),
         (Some(was), Some(new)) => {

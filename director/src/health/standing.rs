@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use super::machine::{State, Verdict};
 use super::probe::{Administrative, Said};
 use crate::config::{
-    Config, Health, OnDown, RealServer, RemovedServers, UntilChecked, VirtualService, limits,
+    Config, Health, OnDown, Probe, RealServer, RemovedServers, UntilChecked, VirtualService, limits,
 };
 use crate::overrides::{Effective, Overrides};
 
@@ -141,8 +141,12 @@ struct Member {
 struct Remembered {
     /// What was found of it the last time.
     state: State,
+    /// Whether it was down and has not been in service since.
+    is_to_recover: bool,
     /// When it came up again, while its slow start is under way.
     started: Option<Instant>,
+    /// What its agent said: it holds until another one, of a check that a reload has changed, has been asked.
+    said: Option<Said>,
 }
 
 impl Member {
@@ -209,21 +213,25 @@ pub fn judge(
         let is_real = place < service.real_servers.len();
         let member = Member::of(server, !is_real);
         let remembered = before.get(&member).copied().unwrap_or_default();
-        let started = slow_start(remembered, found, health, circumstances.now);
+        let started = slow_start(remembered, is_up, found, health, circumstances.now);
+        let heard = found.said.or(remembered.said.filter(|_| has_agent(server)));
         let now = Remembered {
             state: found.state,
+            is_to_recover: !is_up && (found.state == State::Down || remembered.is_to_recover),
             started,
+            said: heard,
         };
         memory.servers.insert(member, now);
-        let mut effective = by_agent(said, found.said);
+        let mut effective = by_agent(said, heard);
         if is_up {
+            let percent = heard.and_then(|said| said.percent);
             // One whose agent wants no clients is not who answers them.
-            let is_idle = found.said.and_then(|said| said.percent) == Some(0);
+            let is_idle = percent == Some(0);
             if is_real && !is_idle {
                 weight_up += u64::from(effective.weight);
             }
-            let percent = by_slow_start(started, health, circumstances.now)
-                .min(found.said.and_then(|said| said.percent).unwrap_or(100));
+            let percent =
+                by_slow_start(started, health, circumstances.now).min(percent.unwrap_or(100));
             if started.is_some() {
                 next = Some(circumstances.now + SLOW_START_STEP);
             }
@@ -345,12 +353,19 @@ fn quorum(health: &Health, before: Option<bool>, weight: u64) -> bool {
     }
 }
 
-/// When a real server's slow start began, if it is under way: it was down, and then came up.
-fn slow_start(before: Remembered, found: &Found, health: &Health, now: Instant) -> Option<Instant> {
-    if found.state != State::Up {
+/// When a real server's slow start began, if it is under way: it was down, and then came up. A check that a reload has
+/// changed, and that has not run yet, neither begins nor ends one.
+fn slow_start(
+    before: Remembered,
+    is_up: bool,
+    found: &Found,
+    health: &Health,
+    now: Instant,
+) -> Option<Instant> {
+    if !is_up {
         return None;
     }
-    let started = if before.state == State::Down {
+    let started = if before.is_to_recover {
         Some(found.since.unwrap_or(now))
     } else {
         before.started
@@ -406,12 +421,13 @@ fn when_down(effective: Effective, service: &VirtualService, found: &Found) -> E
     }
 }
 
+fn has_agent(server: &RealServer) -> bool {
+    let mut checks = server.checks.iter();
+    checks.any(|check| matches!(check.probe, Probe::Agent(_)))
+}
+
 /// By how much a service's weights are larger in the tables.
 fn scale(service: &VirtualService) -> u32 {
-    let has_agent = |server: &RealServer| {
-        let mut checks = server.checks.iter();
-        checks.any(|check| matches!(check.probe, crate::config::Probe::Agent(_)))
-    };
     let has_parts = service.health.slow_start_s > 0 || service.all_servers().any(has_agent);
     if has_parts && service.scheduler.follows_weights() {
         SCALE

@@ -281,10 +281,15 @@ fn tell(service: &VirtualService, before: &ServiceStanding, now: &ServiceStandin
 mod tests {
     use super::*;
     use crate::config::parse;
+    use crate::health::probe::{Administrative, Said};
 
     fn config(keys: &str, real_servers: &str) -> Config {
+        config_of("{type: connect}", keys, real_servers)
+    }
+
+    fn config_of(check: &str, keys: &str, real_servers: &str) -> Config {
         let text = format!(
-            "interfaces: [eth0]\nservices: [{{name: web, address: 192.0.2.1, port: 80, check: {{type: connect}}, \
+            "interfaces: [eth0]\nservices: [{{name: web, address: 192.0.2.1, port: 80, check: {check}, \
              fallback_servers: [{{address: 10.0.0.9, check: none}}], {keys}, real_servers: [{real_servers}]}}]\n"
         );
         parse("test.yaml", &text).unwrap_or_else(|error| panic!("{error}\n{text}"))
@@ -380,6 +385,92 @@ mod tests {
             assert_eq!(shown(&judged), before, "{case}");
             let again = judged.beside(&present, None, &overrides, &found);
             assert_eq!(shown(&again.judged), before, "{case}: judged again");
+        }
+    }
+
+    /// A reload that changes how agents and real servers are asked changes nothing of what they were found to be.
+    #[test]
+    fn a_changed_check_changes_nothing_before_it_has_run() {
+        use State::{Down, Up};
+        let agent = |interval| format!("{{type: agent, interval: {interval}}}");
+        let connect = |interval| format!("{{type: connect, interval: {interval}}}");
+        let said = |percent, administrative| Said {
+            percent,
+            administrative,
+            ..Said::default()
+        };
+        let slow = "slow_start: 1h";
+        // (check before and after, keys, what is found one after the other and said by the first one's agent)
+        let cases = [
+            (
+                agent("2s"),
+                agent("3s"),
+                "quorum: 1",
+                vec![[Up, Up]],
+                Some(said(Some(40), None)),
+            ),
+            (
+                agent("2s"),
+                agent("3s"),
+                "quorum: 1",
+                vec![[Up, Up]],
+                Some(said(Some(0), None)),
+            ),
+            (
+                agent("2s"),
+                agent("3s"),
+                "quorum: 1",
+                vec![[Up, Up]],
+                Some(said(None, Some(Administrative::Drain))),
+            ),
+            (
+                agent("2s"),
+                agent("3s"),
+                "quorum: 1",
+                vec![[Up, Up]],
+                Some(said(None, Some(Administrative::Maintenance))),
+            ),
+            (
+                connect("2s"),
+                connect("3s"),
+                slow,
+                vec![[Down, Up], [Up, Up]],
+                None,
+            ),
+        ];
+        let overrides = Overrides::default();
+        for (before, after, keys, history, said) in cases {
+            let case = format!("{before}, {keys}, {history:?}, {said:?}");
+            const TWO: &str = "{address: 10.0.0.1, weight: 10}, 10.0.0.2";
+            let (present, next) = (config_of(&before, keys, TWO), config_of(&after, keys, TWO));
+            let mut judged = Judged::default();
+            let mut found = Verdicts::default();
+            for states in &history {
+                found = verdicts(&present, states);
+                let service = &present.services[0];
+                for subject in subjects(service, &service.real_servers[0]) {
+                    found.get_mut(&subject).unwrap().said = said;
+                }
+                judged = judged.beside(&present, None, &overrides, &found).judged;
+            }
+            let shown = |judged: &Judged| {
+                let servers = &judged.standings.0[0].servers;
+                // A slow start of an hour goes on meanwhile, by less than that.
+                servers
+                    .iter()
+                    .map(|it| (it.weight / 10, it.is_out))
+                    .collect::<Vec<_>>()
+            };
+            let expected = shown(&judged);
+            // Twice: the second one comes before the check of the first has run.
+            judged = judged
+                .beside(&next, Some(&present), &overrides, &found)
+                .judged;
+            assert_eq!(shown(&judged), expected, "{case}");
+            judged = judged
+                .beside(&present, Some(&next), &overrides, &Verdicts::default())
+                .judged;
+            assert_eq!(shown(&judged), expected, "{case}: and again");
         }
     }
 }

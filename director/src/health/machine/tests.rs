@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::config::{AgentProbe, ExternalProbe, limits};
+use crate::health::probe::Administrative;
 
 const TIMING: Timing = Timing {
     interval_ms: 1000,
@@ -212,6 +213,100 @@ fn a_reload_keeps_what_is_known_and_forgets_the_rest() {
     machine.replace([], start, |_| 0);
     assert!(machine.is_empty());
     assert_eq!(machine.next_due(), None);
+}
+
+/// An agent need not repeat what it has said: that holds where a reload has changed how it is asked, not where another one is.
+#[test]
+fn what_an_agent_said_holds_for_its_next_check() {
+    let agent = |minimum_percent| {
+        Probe::Agent(AgentProbe {
+            send: None,
+            minimum_percent,
+            maximum_percent: 100,
+            smoothing_percent: 100,
+        })
+    };
+    let before = subject(agent(0), TIMING);
+    let with = |change: &dyn Fn(&mut Check)| {
+        let mut after = before.clone();
+        change(Arc::make_mut(&mut after.check));
+        after
+    };
+    let maint = Said {
+        percent: Some(50),
+        administrative: Some(Administrative::Maintenance),
+        operational: Some(Operational::Down),
+        ..Said::default()
+    };
+    let bounded = Said {
+        percent: Some(60),
+        ..maint
+    };
+    // (the check that takes its place, what holds after a report of nothing new)
+    let nothing = Said::default();
+    let cases = [
+        (with(&|check| check.timing.interval_ms = 9), maint),
+        (with(&|check| check.probe = agent(60)), bounded),
+        (
+            with(&|check| check.address = Some([10, 0, 0, 7].into())),
+            nothing,
+        ),
+        (
+            Subject {
+                port: 81,
+                ..before.clone()
+            },
+            nothing,
+        ),
+        (
+            Subject {
+                server: [10, 0, 0, 9].into(),
+                ..before.clone()
+            },
+            nothing,
+        ),
+    ];
+    let start = Instant::now();
+    let report = |machine: &mut Machine, said| {
+        let due = machine.next_due().unwrap();
+        let id = machine.take_due(due).unwrap().id;
+        let good = Good {
+            words: "as it says".to_owned(),
+            said: Some(said),
+        };
+        machine.finished(id, &Ok(good), due, due)
+    };
+    for (after, expected) in cases {
+        // As long as others want it the old one goes on.
+        for others in [None, Some(before.clone())] {
+            let mut machine = machine();
+            machine.replace([before.clone()], start, |_| 0);
+            let (_, said) = report(&mut machine, maint).unwrap();
+            machine.replace([after.clone()].into_iter().chain(others), start, |_| 0);
+            let of = |machine: &Machine| {
+                let mut all = machine.entries_after(0);
+                let (_, entry) = all.find(|(_, entry)| entry.subject == after).unwrap();
+                entry.verdict.clone()
+            };
+            assert_eq!(of(&machine).state, State::Unchecked, "{after:?}");
+            while of(&machine).state == State::Unchecked {
+                report(&mut machine, nothing);
+            }
+            let now = of(&machine);
+            assert_eq!(now.said, Some(expected), "{after:?}");
+            if expected.operational.is_some() {
+                assert_eq!(now.said_words, said.said_words);
+                assert_eq!(now.said_since, said.said_since);
+            }
+        }
+    }
+    let connect = subject(Probe::Connect, TIMING);
+    let mut machine = machine();
+    machine.replace([before.clone()], start, |_| 0);
+    report(&mut machine, maint);
+    machine.replace([connect], start, |_| 0);
+    let (_, entry) = machine.entries_after(0).next().unwrap();
+    assert_eq!(entry.verdict.said, None);
 }
 
 #[test]

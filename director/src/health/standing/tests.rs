@@ -26,7 +26,7 @@ fn found(state: State, since: Instant) -> Found {
     }
 }
 
-/// `U` up, `D` down, `?` unchecked, for each of the three.
+/// `U` up, `D` down, `?` unchecked, `~` unchecked and in service before, for each of the three.
 fn states(text: &str, since: Instant) -> Vec<Found> {
     text.chars()
         .map(|state| match state {
@@ -66,8 +66,21 @@ impl Judge {
     }
 
     fn found(&mut self, found: &[Found], passed_s: u64) -> (ServiceStanding, Option<Instant>) {
+        self.found_of(found, &[], passed_s)
+    }
+
+    /// `stayed`: who was in service before a reload that changed the checks.
+    fn found_of(
+        &mut self,
+        found: &[Found],
+        stayed: &[bool],
+        passed_s: u64,
+    ) -> (ServiceStanding, Option<Instant>) {
         let mut memory = std::mem::take(&mut self.memory);
-        let circumstances = self.circumstances(found, passed_s);
+        let circumstances = Circumstances {
+            stayed,
+            ..self.circumstances(found, passed_s)
+        };
         let judged = judge(&self.service, &mut memory, &circumstances);
         self.memory = memory;
         judged
@@ -77,7 +90,8 @@ impl Judge {
     fn shown(&mut self, text: &str, passed_s: u64) -> String {
         let since = self.start + Duration::from_secs(passed_s);
         let found = states(text, since);
-        let (standing, _) = self.found(&found, passed_s);
+        let stayed: Vec<bool> = text.chars().map(|state| state == '~').collect();
+        let (standing, _) = self.found_of(&found, &stayed, passed_s);
         show(&standing)
     }
 }
@@ -221,6 +235,147 @@ fn a_recovered_server_starts_slowly() {
     let mut new = Judge::new("slow_start: 100s");
     assert_eq!(new.shown("?UU", 0), "0! 100 0!");
     assert_eq!(new.shown("UUU", 1), "200 100 0!");
+}
+
+/// Where a reload changes a check, nothing is known until that has run: what was known before goes on.
+#[test]
+fn a_changed_check_neither_begins_nor_ends_a_slow_start() {
+    const SLOW: &str = "slow_start: 100s";
+    const IN: &str = "slow_start: 100s\n    until_checked: in";
+    // Keys, and what is found, seconds, weights, one after the other.
+    type Row = (&'static str, &'static [(&'static str, u64, &'static str)]);
+    let cases: &[Row] = &[
+        // Under way.
+        (
+            SLOW,
+            &[
+                ("DUU", 0, "0! 100 0!"),
+                ("UUU", 10, "2 100 0!"),
+                ("~UU", 60, "100 100 0!"),
+                ("UUU", 61, "102 100 0!"),
+                ("UUU", 110, "200 100 0!"),
+            ],
+        ),
+        // It ends while nothing is known.
+        (
+            SLOW,
+            &[
+                ("DUU", 0, "0! 100 0!"),
+                ("UUU", 10, "2 100 0!"),
+                ("~UU", 110, "200 100 0!"),
+                ("UUU", 111, "200 100 0!"),
+            ],
+        ),
+        // Yet to come.
+        (
+            SLOW,
+            &[
+                ("DUU", 0, "0! 100 0!"),
+                ("?UU", 10, "0! 100 0!"),
+                ("?UU", 11, "0! 100 0!"),
+                ("UUU", 20, "2 100 0!"),
+                ("UUU", 70, "100 100 0!"),
+            ],
+        ),
+        // It is in service again before it is checked.
+        (
+            IN,
+            &[
+                ("DUU", 0, "0! 100 0!"),
+                ("?UU", 10, "2 100 0!"),
+                ("UUU", 60, "100 100 0!"),
+            ],
+        ),
+        // It was up.
+        (
+            SLOW,
+            &[
+                ("UUU", 0, "200 100 0!"),
+                ("~UU", 10, "200 100 0!"),
+                ("UUU", 20, "200 100 0!"),
+            ],
+        ),
+        (
+            SLOW,
+            &[
+                ("UUU", 0, "200 100 0!"),
+                ("~UU", 10, "200 100 0!"),
+                ("DUU", 20, "0! 100 0!"),
+                ("UUU", 30, "2 100 0!"),
+            ],
+        ),
+    ];
+    for (keys, turns) in cases {
+        let mut judge = Judge::new(keys);
+        for (found, passed_s, expected) in *turns {
+            assert_eq!(
+                judge.shown(found, *passed_s),
+                *expected,
+                "{turns:?} {passed_s}"
+            );
+        }
+    }
+}
+
+/// What an agent said holds until its check, which a reload has changed, has run.
+#[test]
+fn an_agents_word_outlives_a_change_of_its_check() {
+    let said = |percent, administrative| Said {
+        percent,
+        administrative,
+        maximum_connections: Some(30),
+        ..Said::default()
+    };
+    const AGENT: &str = "agent";
+    // (check, what the agent of the first has said, weights until it is asked again)
+    let cases = [
+        (AGENT, said(None, None), "200 100 0!"),
+        (AGENT, said(Some(50), None), "100 100 0!"),
+        (AGENT, said(Some(0), None), "0 100 0!"),
+        (AGENT, said(None, Some(Administrative::Drain)), "0 100 0!"),
+        (
+            AGENT,
+            said(None, Some(Administrative::Maintenance)),
+            "0! 100 0!",
+        ),
+        // It has none any more.
+        (
+            "connect",
+            said(None, Some(Administrative::Maintenance)),
+            "2 1 0!",
+        ),
+    ];
+    for (check, said, expected) in cases {
+        let with = |check: &str| {
+            let text = format!(
+                "interfaces: [eth0]\nservices: [{{address: 192.0.2.10, port: 80, check: {check}, real_servers: [{{address: \
+                 10.0.0.1, weight: 2}}, 10.0.0.2], fallback_servers: [127.0.0.1]}}]\n"
+            );
+            config::parse("test.yaml", &text)
+                .unwrap()
+                .services
+                .remove(0)
+        };
+        let mut judge = Judge::new("");
+        judge.service = with(AGENT);
+        let mut found = states("UUU", judge.start);
+        found[0].said = Some(said);
+        judge.found(&found, 0);
+        judge.service = with(check);
+        // Judged more than once.
+        for _ in 0..3 {
+            assert_eq!(judge.shown("~UU", 1), expected, "{check} {said:?}");
+        }
+        if check == AGENT {
+            let found = states("~UU", judge.start);
+            let (standing, _) = judge.found_of(&found, &[true], 1);
+            assert_eq!(standing.servers[0].maximum_connections, 30, "{said:?}");
+            // What it says then is what counts.
+            let mut found = states("UUU", judge.start);
+            found[0].said = Some(Said::default());
+            assert_eq!(show(&judge.found(&found, 2).0), "200 100 0!");
+        }
+    }
 }
 
 /// What is remembered is of a real server, not of its place: a reload may put others there.
@@ -506,49 +661,64 @@ proptest! {
 proptest! {
     /// Whatever is found whenever: who comes up after being down gets a part of its weight that only grows, is never nothing
     /// and is all of it when the slow start is over; who was not down before gets all at once. While one is under way, and
-    /// only then, it is looked at again.
+    /// only then, it is looked at again. A check that is changed, and so not known to be either, makes no difference to that.
     #[test]
     fn a_slow_start_only_grows_and_ends(
         turns in proptest::collection::vec(("[UD?]{2}", 0u64..30), 1..20),
         slow_start_s in 0u16..40,
     ) {
+        /// What is known of one.
+        #[derive(Clone, Copy, Default)]
+        struct Known {
+            state: char,
+            since_s: u64,
+            is_in: bool,
+            was_down: bool,
+            slow_since_s: Option<u64>,
+            weight: u32,
+        }
         let mut judge = Judge::new("slow_start: 1s");
         judge.service.health.slow_start_s = slow_start_s;
         let all = [2 * scale(&judge.service), scale(&judge.service)];
-        let mut before = ['?'; 2];
-        // Since when each is what it is, whether it came up after being down, and its weight.
-        let mut known = [(0, false, 0); 2];
+        let mut known = [Known::default(); 2];
         let mut now_s = 0;
         for (turn, passed_s) in turns {
             now_s += passed_s;
-            for (place, state) in turn.chars().enumerate() {
-                if before[place] != state {
-                    known[place] = (now_s, before[place] == 'D' && state == 'U', 0);
-                    before[place] = state;
+            for (known, state) in known.iter_mut().zip(turn.chars()) {
+                if known.state != state {
+                    (known.state, known.since_s) = (state, now_s);
+                }
+                // A reload keeps who is in service until the changed check has run.
+                known.is_in = state == 'U' || state == '?' && known.is_in;
+                if !known.is_in {
+                    known.was_down |= state == 'D';
+                    (known.slow_since_s, known.weight) = (None, 0);
+                } else if std::mem::take(&mut known.was_down) {
+                    known.slow_since_s = Some(now_s);
                 }
             }
             let at = |passed_s| judge.start + Duration::from_secs(passed_s);
-            let found: Vec<Found> = before
+            let found: Vec<Found> = known
                 .iter()
-                .zip(known)
-                .flat_map(|(state, (since_s, ..))| states(&state.to_string(), at(since_s)))
+                .flat_map(|it| states(&it.state.to_string(), at(it.since_s)))
                 .chain([found(State::Down, judge.start)])
                 .collect();
-            let (standing, next) = judge.found(&found, now_s);
+            let stayed = known.map(|it| it.is_in);
+            let (standing, next) = judge.found_of(&found, &stayed, now_s);
             let mut is_under_way = false;
-            for (place, (since_s, recovered, last)) in known.into_iter().enumerate() {
-                let weight = standing.servers[place].weight;
-                let is_slow = recovered && now_s - since_s < u64::from(slow_start_s);
-                match before[place] {
-                    'U' if is_slow => {
-                        is_under_way = true;
-                        prop_assert!((1..=all[place]).contains(&weight), "{turn} {now_s}: {standing:?}");
-                        prop_assert!(weight >= last, "{turn} {now_s}: {last} before, {standing:?}");
-                    }
-                    'U' => prop_assert_eq!(weight, all[place], "{} {}: {:?}", turn, now_s, standing),
-                    _ => prop_assert_eq!(weight, 0, "{} {}: {:?}", turn, now_s, standing),
+            for (place, known) in known.iter_mut().enumerate() {
+                let (weight, last) = (standing.servers[place].weight, known.weight);
+                let is_slow = |since_s| now_s - since_s < u64::from(slow_start_s);
+                if !known.is_in {
+                    prop_assert_eq!(weight, 0, "{} {}: {:?}", turn, now_s, standing);
+                } else if known.slow_since_s.is_some_and(is_slow) {
+                    is_under_way = true;
+                    prop_assert!((1..=all[place]).contains(&weight), "{turn} {now_s}: {standing:?}");
+                    prop_assert!(weight >= last, "{turn} {now_s}: {last} before, {standing:?}");
+                } else {
+                    prop_assert_eq!(weight, all[place], "{} {}: {:?}", turn, now_s, standing);
                 }
-                known[place].2 = weight;
+                known.weight = weight;
             }
             prop_assert_eq!(next.is_some(), is_under_way, "{} {}", turn, now_s);
         }
