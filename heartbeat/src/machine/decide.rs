@@ -4,9 +4,12 @@
 //! 2. Of two primaries the one that goes before stays: an operator's order, then those not on standby, then priority,
 //!    address, name. But a primary that another primary cannot hear must yield to it, as only it knows of the two.
 //! 3. A node asks for the group when it goes before the primary and may fail back; the primary then releases, and only
-//!    then the node takes. So a failback never has two primaries.
+//!    then the node takes. So a failback never has two primaries. A primary that serves the group less well than configured
+//!    it asks whatever `auto_failback` says, but it never asks while it lacks the primary's connections, save for one that an
+//!    operator ordered to give the group up.
 //! 4. A foreign VRRP router that goes before keeps all nodes from serving, but not one that an operator ordered to.
-//! 5. While nobody serves the group, the best of those alive takes it. The others wait for it, but not for ever.
+//! 5. While nobody serves the group, the best of those alive takes it: one that lacks the connections of who served it comes
+//!    after one that has them. The others wait for it, but not for ever.
 
 use std::cmp::Reverse;
 use std::net::IpAddr;
@@ -43,6 +46,8 @@ pub(super) struct Own {
     pub(super) rank: Rank,
     /// It asked for the group in its last message.
     pub(super) has_asked: bool,
+    /// It lacks connections that others have.
+    pub(super) is_lacking: bool,
 }
 
 /// How another node stands to the group. Only those alive.
@@ -53,7 +58,8 @@ pub(super) struct Other {
     pub(super) rank: Rank,
     pub(super) is_primary: bool,
     pub(super) wants: bool,
-    pub(super) is_lowered: bool,
+    /// Primary: it serves the group less well than configured. Not primary: it lacks connections that others have.
+    pub(super) is_degraded: bool,
     pub(super) is_starting: bool,
     pub(super) sees_foreign: bool,
     /// It hears this node.
@@ -66,6 +72,24 @@ impl Other {
     pub(super) fn can_serve(&self) -> bool {
         self.rank.priority > 0
     }
+
+    /// It was ordered to give the group up: not because something is wrong with it.
+    fn is_ordered_away(&self) -> bool {
+        !self.rank.is_not_standby && !self.is_degraded
+    }
+
+    /// Of one that is not primary: its place among those that may take the group, without orders to take over.
+    pub(super) fn turn(&self) -> Turn {
+        turn(self.rank.unforced(), self.is_degraded)
+    }
+}
+
+/// Who of those that are not primary takes a group: the greater one. Who lacks connections comes after who has them, but
+/// orders of operators go before that.
+pub(super) type Turn = (bool, bool, bool, Rank);
+
+fn turn(rank: Rank, is_lacking: bool) -> Turn {
+    (rank.is_forced, rank.is_not_standby, !is_lacking, rank)
 }
 
 /// What else counts.
@@ -80,6 +104,10 @@ pub(super) struct Circumstances {
     pub(super) vacant_since: Option<Duration>,
     /// Whether this node may take the group from a healthy primary that it goes before, as far as auto_failback is concerned.
     pub(super) may_fail_back: bool,
+    /// Whether it has what it needs to take the group from whoever serves it, and has heard the primary for long enough to know.
+    pub(super) is_filled: bool,
+    /// Another one was seen to serve the group, so that there are connections of it.
+    pub(super) was_served: bool,
     /// Whether it may ask, or lose patience, at all: it lost the group too often in a short time.
     pub(super) may_ask: bool,
     /// A foreign VRRP router is, or may be, primary.
@@ -188,13 +216,16 @@ fn backup(own: Own, others: &[Other], at: Circumstances) -> Decision {
     if !is_able {
         return wait(false, true);
     }
+    // Where nobody has served it yet, nobody lacks anything.
+    let turn_of = |other: &Other| turn(other.rank, at.was_served && other.is_degraded);
+    let own_turn = turn(own.rank, at.was_served && own.is_lacking);
     // One that does not hear this node cannot be told to wait, so it is not made to collide.
     let goes_before =
-        |other: &&Other| other.can_serve() && (other.rank > own.rank || !other.hears_us);
+        |other: &&Other| other.can_serve() && (turn_of(other) > own_turn || !other.hears_us);
     let better = others
         .iter()
         .filter(goes_before)
-        .max_by_key(|other| other.rank);
+        .max_by_key(|other| turn_of(other));
     let is_long_vacant = at
         .vacant_since
         .is_some_and(|since| at.now >= since + at.patience);
@@ -225,10 +256,12 @@ fn asks(own: Own, primary: &Other, others: &[Other], at: Circumstances) -> bool 
     if primary.rank.is_forced && primary.rank.is_not_standby {
         return false;
     }
-    let is_reason = at.may_fail_back || primary.is_lowered || !primary.rank.is_not_standby;
+    let is_reason =
+        at.may_fail_back || (primary.is_degraded && at.is_filled) || primary.is_ordered_away();
+    let own_turn = turn(own.rank, own.is_lacking);
     let is_best = others
         .iter()
         .filter(|other| other.can_serve() && !other.is_primary && !other.is_starting)
-        .all(|other| other.rank.unforced() < own.rank);
+        .all(|other| other.turn() < own_turn);
     at.may_ask && is_reason && is_best && own.rank > primary.rank.unforced()
 }

@@ -32,7 +32,7 @@ impl Machine {
         }
         let others = self.others(unit);
         let heirs = others.iter().filter(|other| other.can_serve());
-        let heir = heirs.max_by_key(|other| other.rank.unforced());
+        let heir = heirs.max_by_key(|other| other.turn());
         let Some(heir) = heir else {
             // A foreign router may be there.
             let is_alone = self.routers.is_empty();
@@ -69,7 +69,8 @@ impl Machine {
         let own = self.standing(unit);
         let goes_before = |other: &Other| other.is_primary && own.rank > other.rank.unforced();
         let is_next = !own.is_primary && self.failback_delay().is_some();
-        (is_next && self.others(unit).iter().any(goes_before)).then(|| self.own_hold(unit))?
+        let waits = || self.unfenced(unit).or_else(|| self.own_hold(unit));
+        (is_next && self.others(unit).iter().any(goes_before)).then(waits)?
     }
 
     fn own_hold(&self, unit: usize) -> Option<String> {

@@ -1,6 +1,7 @@
 //! A primary that does not serve all of a group: not all addresses could be added, again and again.
 //!
-//! It is as if an operator had ordered standby: any other node that can serve goes before. Where there is none it goes on,
+//! It is as if an operator had ordered standby: any other node that can serve goes before, once it has the connections of this
+//! one or has waited for them for `failback_limit`. Where there is none it goes on,
 //! with the addresses that it has, and keeps trying. Nothing tells a backup that adding them would work by now, and trying
 //! costs clients a second without an answer: so it stays last until an operator orders `ready` or `takeover`, its interface is
 //! made anew, or all addresses could be added after all.
@@ -43,6 +44,13 @@ impl Machine {
         for group in &self.units[unit].groups {
             self.failing[*group] = None;
         }
+    }
+
+    /// Whether this node, primary of a unit, serves it less well than configured. Not where an operator ordered standby: then
+    /// another one takes it for that reason.
+    pub(super) fn is_degraded(&self, unit: usize) -> bool {
+        let is_lowered = self.priority(unit) < self.units[unit].base;
+        !self.units[unit].is_standby && (is_lowered || self.failing_for(unit).is_some())
     }
 
     /// Whether this node serves a unit only if nobody else can.

@@ -4,6 +4,9 @@
 //! heard since this node's start: it may be primary and hang, or live beyond a link that is out, and what an earlier run of
 //! this node knew of it is forgotten. One that was heard and then died as a backup is not: it takes nothing without having
 //! fenced the primary.
+//!
+//! All this comes before a node takes what nobody serves, and before it asks for what another one serves, who would give it up
+//! at once.
 
 use std::time::Duration;
 
@@ -74,8 +77,10 @@ impl Machine {
         let Some(peer) = self.peers.iter_mut().find(|peer| peer.name == node) else {
             return;
         };
-        // Who was heard meanwhile is fenced anew when he dies.
-        if peer.fence == Fencing::Running {
+        // Who was heard meanwhile is fenced anew when he dies. They end in the order in which they were begun.
+        if peer.stale_fences > 0 {
+            peer.stale_fences -= 1;
+        } else if peer.fence == Fencing::Running {
             peer.fence = match result {
                 FenceResult::Done => Fencing::Done,
                 FenceResult::Failed => Fencing::Failed(self.now),

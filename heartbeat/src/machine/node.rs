@@ -531,8 +531,14 @@ impl Machine {
         }
     }
 
-    /// Whether another one serves what this node would take back, if it had what it needs.
+    /// Whether it lacks connections that others have.
+    pub(super) fn is_lacking(&self) -> bool {
+        matches!(self.filled, Filled::Waiting(_))
+    }
+
+    /// Whether another one serves what this node would take, if it had what it needs.
     fn is_kept_waiting(&self) -> bool {
+        let fails_back = self.config.auto_failback != AutoFailback::Off;
         let is_kept = |unit: usize| {
             let priority = self.priority_in_vrrp(unit);
             let is_behind = |router: &Router| {
@@ -543,9 +549,15 @@ impl Machine {
                 ready_since, role, ..
             } = self.units[unit];
             let is_backup = role != Role::Primary;
-            ready_since.is_some() || is_backup && self.routers_of(unit).any(is_behind)
+            // From one that serves it badly it would take it whatever is configured.
+            let is_degraded = || {
+                let others = self.others(unit);
+                others.iter().any(|it| it.is_primary && it.is_degraded)
+            };
+            ready_since.is_some() && (fails_back || is_degraded())
+                || fails_back && is_backup && self.routers_of(unit).any(is_behind)
         };
-        self.config.auto_failback != AutoFailback::Off && (0..self.units.len()).any(is_kept)
+        (0..self.units.len()).any(is_kept)
     }
 
     // ---- What follows from the rest ----
@@ -578,9 +590,8 @@ impl Machine {
 
     /// Whether a foreign router of less priority keeps this node from becoming primary.
     fn preempts(&self, unit: usize) -> bool {
-        let is_filled = !matches!(self.filled, Filled::Waiting(_));
         let is_due = |delay| self.now >= self.units[unit].since + delay;
-        is_filled && self.failback_delay().is_some_and(is_due)
+        !self.is_lacking() && self.failback_delay().is_some_and(is_due)
     }
 
     pub(super) fn wait_for_routers(&mut self, unit: usize) {

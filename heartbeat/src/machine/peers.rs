@@ -48,6 +48,8 @@ pub(super) struct Peer {
     pub(super) losses: Vec<Losses>,
     /// Fencing of this node.
     pub(super) fence: Fencing,
+    /// Programs that were begun before it was heard again, and run still: how they end says nothing of its next death.
+    pub(super) stale_fences: u32,
     /// A run before this one knew it to be silent: it is waited for until then, and no longer.
     pub(super) silent_until: Option<Duration>,
     is_one_way_told: bool,
@@ -99,6 +101,7 @@ impl Peer {
             links: vec![Heard::default(); config.links.len()],
             losses: vec![Losses::default(); config.groups.len()],
             fence: Fencing::Not,
+            stale_fences: 0,
             silent_until: None,
             is_one_way_told: false,
             unknown_told: 0,
@@ -220,6 +223,7 @@ impl Peer {
         self.heard_at = now;
         if !self.is_alive() {
             alerts.push(Alert::NodeAlive(self.name.clone()));
+            self.stale_fences += u32::from(self.fence == Fencing::Running);
             self.fence = Fencing::Not;
             self.unheard_since = self.unheard_since.map(|_| now);
         }

@@ -29,6 +29,8 @@ impl Machine {
                 Decision::Wait {
                     asks, is_vacant, ..
                 } => {
+                    // The primary releases for who asks: who could not take it then must not ask.
+                    let asks = asks && (is_vacant || self.is_fenced(unit, actions));
                     let unit = &mut self.units[unit];
                     unit.asks = asks;
                     if is_vacant {
@@ -54,6 +56,7 @@ impl Machine {
                 name: Reverse(self.own),
             },
             has_asked: unit.asks,
+            is_lacking: self.is_lacking(),
         }
     }
 
@@ -80,7 +83,7 @@ impl Machine {
                     },
                     is_primary: any(|state| state.is_primary),
                     wants: any(|state| state.wants),
-                    is_lowered: any(|state| state.is_lowered),
+                    is_degraded: any(|state| state.is_degraded),
                     is_starting: any(|state| state.is_starting),
                     sees_foreign: any(|state| state.sees_foreign),
                     hears_us: peer.alive & 1 << self.own != 0,
@@ -108,7 +111,16 @@ impl Machine {
             None
         };
         let ready_since = unit.ready_since;
-        let is_filled = !matches!(self.filled, Filled::Waiting(_));
+        let is_heard = !own.is_primary && !own.is_listening && best_primary.is_some();
+        unit.primary_since = if is_heard {
+            unit.primary_since.or(Some(now))
+        } else {
+            None
+        };
+        let primary_since = unit.primary_since;
+        let is_filled = !self.is_lacking()
+            && (self.filled == Filled::Needless
+                || primary_since.is_some_and(|since| now >= since + SETTLED_AFTER));
         let may_fail_back = is_filled
             && self.failback_delay().is_some_and(|delay| {
                 delay.is_zero() || ready_since.is_some_and(|since| now >= since + delay)
@@ -116,6 +128,7 @@ impl Machine {
         let unit = &self.units[index];
         let may_ask = now >= unit.losses.held_until(now, &timing);
         let vacant_since = unit.vacant_since;
+        let was_served = unit.last_primary != Last::Nobody;
         let routers = self.routers_of(index);
         let foreign = routers.clone().any(|router| now < router.down_at);
         let hears_foreign = routers.clone().any(|router| router.hears_foreign(now));
@@ -126,6 +139,8 @@ impl Machine {
             patience: timing.patience(),
             vacant_since,
             may_fail_back,
+            is_filled,
+            was_served,
             may_ask,
             foreign,
             hears_foreign,
@@ -232,7 +247,10 @@ impl Machine {
 
     fn claim(&mut self, index: usize, idle: Option<usize>, actions: &mut Vec<Action>) {
         if !self.is_fenced(index, actions) {
-            self.units[index].vacant_since.get_or_insert(self.now);
+            let unit = &mut self.units[index];
+            unit.vacant_since.get_or_insert(self.now);
+            // Whoever takes it meanwhile need not give it up to a node that cannot take it yet.
+            unit.asks = false;
             return;
         }
         let name = |peer: usize| self.peers[peer].name.clone();
@@ -321,6 +339,7 @@ impl Machine {
         unit.asks = false;
         unit.vacant_since = None;
         unit.ready_since = None;
+        unit.primary_since = None;
         let unit_role = if to == Role::Primary {
             Role::Primary
         } else {

@@ -7,6 +7,7 @@ use super::node::{FAREWELLS, Machine, Stage};
 use super::peers::Peer;
 use super::types::{Action, Filled};
 use super::unit::Unit;
+use crate::config::limits::SETTLED_AFTER;
 use crate::wire::message::{GroupState, Message, NameId, NodeState};
 
 impl Machine {
@@ -132,7 +133,10 @@ impl Machine {
                 is_primary: unit.is_primary(),
                 wants: unit.asks,
                 is_forced: unit.is_forced,
-                is_lowered: priority < unit.base,
+                is_degraded: match unit.is_primary() {
+                    true => self.is_degraded(index),
+                    false => self.is_lacking(),
+                },
                 is_standby: self.is_last(index),
                 sees_foreign: self
                     .routers_of(index)
@@ -186,6 +190,10 @@ impl Machine {
         if let Some(delay) = self.failback_delay() {
             let ready = self.units.iter().filter_map(|unit| unit.ready_since);
             ready.for_each(|since| consider(since + delay));
+        }
+        if self.filled != Filled::Needless {
+            let heard = self.units.iter().filter_map(|unit| unit.primary_since);
+            heard.for_each(|since| consider(since + SETTLED_AFTER));
         }
         self.wake_at = next;
     }

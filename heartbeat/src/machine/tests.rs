@@ -15,6 +15,7 @@ mod anew;
 mod delay;
 mod failing;
 mod fence;
+mod filled;
 mod fresh;
 mod split;
 mod vrrp;

@@ -27,6 +27,8 @@ pub(super) struct Unit {
     pub(super) vacant_since: Option<Duration>,
     /// This node goes before the primary, without a break since then.
     pub(super) ready_since: Option<Duration>,
+    /// Another one is heard to be primary, and this node does not just listen, without a break since then.
+    pub(super) primary_since: Option<Duration>,
     /// Who was seen as primary last.
     pub(super) last_primary: Last,
     /// This peer is primary too: whom its beginning was told of.
@@ -76,6 +78,7 @@ impl Unit {
             asks: false,
             vacant_since: None,
             ready_since: None,
+            primary_since: None,
             last_primary: Last::Nobody,
             split: None,
             foreign_split: None,

@@ -1,6 +1,7 @@
 //! The judge: knows the truth of all nodes and holds them to the bounds.
 
 use super::world::{Micros, World};
+use crate::machine::{Filled, Machine};
 
 /// What went from one node to another.
 #[derive(Clone, Copy, Debug, Default)]
@@ -18,6 +19,8 @@ pub(super) struct Bounds {
     pub(super) two_primaries: Micros,
     pub(super) primary: Micros,
     pub(super) preferred: Micros,
+    /// From when a node gives a group up for another one until that takes it.
+    pub(super) handed_over: Micros,
 }
 
 /// The judge.
@@ -31,6 +34,10 @@ pub(super) struct Judge {
     both_since: Vec<Vec<Vec<Option<Micros>>>>,
     /// By group: since when nobody serves it.
     pub(super) none_since: Vec<Option<Micros>>,
+    /// By group: since when nobody serves it because it was given up for another node.
+    handed_over: Vec<Option<Micros>>,
+    /// By group: it was served after the last fault.
+    was_served: Vec<bool>,
     /// Nothing more goes wrong from then on.
     pub(super) last_fault: Micros,
     /// By group: when a node took it after the last fault.
@@ -47,6 +54,8 @@ impl Judge {
             traffic: vec![vec![Traffic::default(); nodes]; nodes],
             both_since: vec![vec![vec![None; nodes]; nodes]; groups],
             none_since: vec![Some(0); groups],
+            handed_over: vec![None; groups],
+            was_served: vec![false; groups],
             last_fault: Micros::MAX,
             taken: vec![Vec::new(); groups],
             own_nodes,
@@ -114,6 +123,39 @@ impl Judge {
         }
     }
 
+    /// A node gives a group up for another one. That must be able to take it, and must not lack the connections, but for an
+    /// operator's order. As the message that asked for it may be old, only what is so for long counts.
+    pub(super) fn handed_over(&mut self, world: &World, from: usize, to: &str, group: &str) {
+        let now = world.now;
+        if now <= self.last_fault {
+            return;
+        }
+        let groups = &world.nodes[from].config.groups;
+        let place = groups.iter().position(|it| it.name == group);
+        let heir = world.nodes.iter().find(|node| node.config.node == to);
+        let (Some(place), Some(heir)) = (place, heir) else {
+            return;
+        };
+        self.handed_over[place].get_or_insert(now);
+        let status = |machine: &Machine| {
+            let status = machine.status();
+            (status.groups[place].clone(), status.may_fail_back)
+        };
+        let giver = world.nodes[from].machine.as_ref().map(status);
+        let taker = heir.machine.as_ref().map(status);
+        let (Some((giver, _)), Some((taker, filled))) = (giver, taker) else {
+            return;
+        };
+        let is_long = |since: Micros| now > since + self.bounds.handed_over * 2;
+        let is_lacking =
+            matches!(filled, Filled::Waiting(_)) && is_long(heir.filled.1.max(self.last_fault));
+        if is_lacking && !taker.is_forced && !giver.is_standby {
+            self.wrong(now, || {
+                format!("node {from} gave group {place} up for {to}, which lacks connections")
+            });
+        }
+    }
+
     /// What a node has told by now: only who serves a group is in a split over it.
     pub(super) fn told(&mut self, world: &World, node: usize) {
         let about = &world.nodes[node];
@@ -137,12 +179,25 @@ impl Judge {
             }
             if serving.contains(&true) {
                 self.none_since[group] = None;
+                self.handed_over[group] = None;
+                self.was_served[group] |= now > self.last_fault;
             } else {
                 let since = *self.none_since[group].get_or_insert(now);
                 let begin = since.max(self.last_fault);
+                // A foreign router may keep the other one from taking it.
+                let is_foreign = world.nodes.len() > self.own_nodes;
+                if let Some(at) = self.handed_over[group]
+                    && now - at > self.bounds.handed_over
+                    && !is_foreign
+                {
+                    self.wrong(now, || {
+                        format!("group {group} was given up for another node at {at}, and nobody took it")
+                    });
+                }
                 if self.last_fault < now
                     && now - begin > self.bounds.primary
                     && can_be_served(world, group)
+                    && !self.may_be_unserved(world, group)
                 {
                     self.wrong(now, || {
                         format!("group {group} has no primary since {since}")
@@ -169,6 +224,11 @@ impl Judge {
         }
     }
 
+    /// Where a fencing failed that is required, nobody may take a group. But who serves it then goes on.
+    fn may_be_unserved(&self, world: &World, group: usize) -> bool {
+        world.is_fencing_hard && !self.was_served[group]
+    }
+
     /// After all has come to rest.
     pub(super) fn finish(
         &self,
@@ -179,11 +239,15 @@ impl Judge {
     ) -> Option<String> {
         let now = world.now;
         for group in 0..self.none_since.len() {
+            if self.may_be_unserved(world, group) {
+                continue;
+            }
             if self.none_since[group].is_some() && can_be_served(world, group) {
                 return Some(format!("group {group} has no primary at the end"));
             }
             let settled = self.last_fault + self.bounds.preferred;
-            if let Some(late) = self.taken[group].iter().find(|at| **at > settled) {
+            let mut late = self.taken[group].iter().filter(|at| **at > settled);
+            if let Some(late) = late.next().filter(|_| !world.is_fencing_hard) {
                 let late = *late;
                 return Some(format!(
                     "group {group} still moved at {late}, the last fault was long before"
@@ -214,11 +278,11 @@ impl Judge {
                     "node {node} is alone and has told of no end of its split over group {group}"
                 ));
             }
-            if is_connected && expects_preferred {
+            if is_connected && expects_preferred && !world.is_fencing_hard {
                 let effective = |node: usize| {
                     let about = &world.nodes[node];
                     let base = priorities[group][node];
-                    let is_able = base > 0 && about.is_running() && about.fitness.1.is_none();
+                    let is_able = base > 0 && about.is_running() && about.is_able(group);
                     is_able.then(|| u16::from(base).saturating_sub(about.fitness.0).max(1))
                 };
                 // Where fitness made priorities equal, the order of names or addresses decides; that is the machines' affair.
@@ -241,6 +305,6 @@ fn can_be_served(world: &World, group: usize) -> bool {
         let is_member = node.config.groups[group]
             .priorities
             .contains_key(&node.config.node);
-        is_member && node.is_running() && !node.is_frozen && node.fitness.1.is_none()
+        is_member && node.is_running() && !node.is_frozen && node.is_able(group)
     })
 }

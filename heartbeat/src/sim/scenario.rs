@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::judge::{Bounds, Judge};
 use super::random::Random;
 use super::world::{Event, Fault, Micros, Node, Path, World};
+use crate::config::limits::SETTLED_AFTER;
 use crate::config::{
     Announce, AutoFailback, Config, Fence, Fitness, Group, KeyFile, KeyFiles, Link, LinkKind,
     Program, SerialLink, Timing, VrrpLink,
@@ -32,6 +33,10 @@ struct Setting {
     timing: Timing,
     auto_failback: AutoFailback,
     fence: Option<bool>,
+    /// Fencing, where it is required, takes seconds, and may fail.
+    is_fencing_hard: bool,
+    /// Nodes share connections, and wait for so long for those of the others.
+    failback_limit: Option<Duration>,
     /// By group, by node; 0: may not serve it.
     priorities: Vec<Vec<u8>>,
 }
@@ -80,6 +85,8 @@ impl Setting {
             }
             priorities.push(of_group);
         }
+        let fence = random.percent(20).then(|| random.percent(50));
+        let limit = milliseconds(random.one_of(&[0, 500, 2000]));
         Self {
             own_nodes,
             has_foreign,
@@ -91,7 +98,9 @@ impl Setting {
             together,
             timing,
             auto_failback,
-            fence: random.percent(15).then(|| random.percent(30)),
+            fence,
+            is_fencing_hard: fence == Some(true) && random.percent(60),
+            failback_limit: random.percent(50).then_some(limit),
             priorities: priorities
                 .iter()
                 .map(|of_group| of_group[..nodes].to_vec())
@@ -170,7 +179,7 @@ impl Setting {
             nodes,
             timing: self.timing,
             auto_failback: self.auto_failback,
-            failback_limit: Duration::from_secs(60),
+            failback_limit: self.failback_limit.unwrap_or(Duration::from_secs(60)),
             keys: (self.has_key && !is_foreign).then(|| KeyFiles {
                 active: KeyFile {
                     id: 1,
@@ -224,6 +233,8 @@ pub(super) fn run(seed: u64, tells: bool) -> Result<(), String> {
     let late = random.one_of(&[(0, 0), (20, keepalive / 10), (2, keepalive / 3)]);
     // Clocks differ by half a percent, wake-ups are late.
     let slack = |bound: Duration| bound.as_micros() as Micros * 102 / 100 + keepalive;
+    let nodes_count = setting.nodes() as u32;
+    let lacks = setting.failback_limit.map(|limit| limit + SETTLED_AFTER);
     let bounds = Bounds {
         keepalive,
         deadtime,
@@ -233,11 +244,16 @@ pub(super) fn run(seed: u64, tells: bool) -> Result<(), String> {
             + match setting.auto_failback {
                 AutoFailback::After(delay) => delay.as_micros() as Micros,
                 AutoFailback::On | AutoFailback::Off => 0,
-            },
+            }
+            + lacks.map_or(0, slack),
+        // The release goes along a chain of nodes at worst.
+        handed_over: slack(setting.timing.deadtime + setting.timing.keepalive * 2 * nodes_count),
     };
     let mut judge = Judge::new(bounds, setting.nodes(), setting.groups, setting.own_nodes);
     let mut world = World::new(nodes, good, random.clone(), late);
     world.tells = tells;
+    world.has_sync = setting.failback_limit.is_some();
+    world.is_fencing_hard = setting.is_fencing_hard;
     world.tell(|| format!("{setting:?}"));
 
     for node in 0..setting.nodes() {
@@ -295,7 +311,7 @@ fn add(
     ]);
     let until = (at + random.within(length / 2..=length)).min(end);
     let mut fault = |at, fault| world.at(at, Event::Fault(fault));
-    match random.below(11) {
+    match random.below(13) {
         0 | 1 => {
             fault(at, Fault::Crash(node));
             let again = if random.percent(30) {
@@ -356,6 +372,20 @@ fn add(
             let group = random.below(setting.groups);
             fault(at, Fault::Failing { node, group });
         }
+        8 => {
+            let group = random.below(setting.groups);
+            for (at, is_unable) in [(at, true), (until, false)] {
+                fault(
+                    at,
+                    Fault::Unable {
+                        node,
+                        group,
+                        is_unable,
+                    },
+                );
+            }
+        }
+        9 if setting.failback_limit.is_some() => fault(at, Fault::Lacks(node)),
         _ => {
             // Of one link or all, one node from all others or two from each other, in one direction or both.
             let other = random.below(setting.nodes());
@@ -492,6 +522,17 @@ fn heal(
                 unfit,
             }),
         );
+        for group in 0..setting.groups {
+            let is_unable = random.percent(4);
+            world.at(
+                end,
+                Event::Fault(Fault::Unable {
+                    node,
+                    group,
+                    is_unable,
+                }),
+            );
+        }
         if random.percent(15) || dead == Some(node) {
             runs[node] = false;
             let last = if dead == Some(node) || random.percent(50) {

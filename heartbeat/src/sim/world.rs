@@ -9,7 +9,9 @@ use std::time::Duration;
 use super::judge::Judge;
 use super::random::Random;
 use crate::config::{Config, LinkKind};
-use crate::machine::{Action, Alert, Command, FenceResult, Input, LinkId, Machine, Note, Scope};
+use crate::machine::{
+    Action, Alert, Command, FenceResult, Filled, Input, LinkId, Machine, Note, Reason, Scope,
+};
 use crate::wire::auth::{Keyring, Receiver};
 use crate::wire::vrrp::{Advert, ChecksumRule, Envelope};
 
@@ -53,6 +55,10 @@ pub(super) struct Node {
     waiting: Vec<Event>,
     generation: u64,
     pub(super) fitness: (u16, Option<String>),
+    /// By group: it cannot serve it, fit or not.
+    pub(super) unable: Vec<bool>,
+    /// What it lacks, if anything, and since when that is so.
+    pub(super) filled: (Filled, Micros),
     /// By group: its addresses are here.
     pub(super) has: Vec<bool>,
     /// In true time: until then what it has is served.
@@ -79,6 +85,8 @@ impl Node {
             waiting: Vec::new(),
             generation: 0,
             fitness: (0, None),
+            unable: vec![false; groups],
+            filled: (Filled::Needless, 0),
             has: vec![false; groups],
             served_until: 0,
             is_stopped: false,
@@ -101,6 +109,14 @@ impl Node {
 
     pub(super) fn is_running(&self) -> bool {
         self.machine.is_some() && !self.is_stopped
+    }
+
+    /// Whether it can serve a group, and all that move with it.
+    pub(super) fn is_able(&self, group: usize) -> bool {
+        let mut units = self.config.units.iter();
+        let unit = units.find(|unit| unit.contains(&group));
+        let is_unable = unit.is_some_and(|unit| unit.iter().any(|group| self.unable[*group]));
+        self.fitness.1.is_none() && !is_unable
     }
 
     pub(super) fn serves(&self, group: usize, now: Micros) -> bool {
@@ -141,6 +157,11 @@ pub(super) enum Event {
         peer: String,
         result: FenceResult,
     },
+    /// A node that was started with this number has all connections of the others.
+    Filled {
+        node: usize,
+        incarnation: u64,
+    },
     Fault(Fault),
 }
 
@@ -163,6 +184,14 @@ pub(super) enum Fault {
         lowers: u16,
         unfit: bool,
     },
+    /// It cannot serve a group, or can again.
+    Unable {
+        node: usize,
+        group: usize,
+        is_unable: bool,
+    },
+    /// It lacks connections of the others.
+    Lacks(usize),
     /// If it is primary, it cannot add all addresses of a group.
     Failing {
         node: usize,
@@ -204,6 +233,10 @@ pub(super) struct World {
     pub(super) tells: bool,
     /// In percent: how often a wake-up is late, by up to so much.
     pub(super) late: (u64, Micros),
+    /// Nodes share connections: they lack them when they start.
+    pub(super) has_sync: bool,
+    /// Fencing, where it is required, takes seconds, and may fail.
+    pub(super) is_fencing_hard: bool,
     keyring: Keyring,
     events: BinaryHeap<Reverse<Entry>>,
     order: u64,
@@ -220,6 +253,8 @@ impl World {
             random,
             tells: false,
             late,
+            has_sync: false,
+            is_fencing_hard: false,
             keyring: Keyring::without_secret(),
             events: BinaryHeap::new(),
             order: 0,
@@ -347,6 +382,16 @@ impl World {
                     self.feed(node, Input::Fenced { node: peer, result }, judge);
                 }
             }
+            Event::Filled { node, incarnation } => {
+                let (node, incarnation) = (*node, *incarnation);
+                let about = &mut self.nodes[node];
+                if about.is_frozen {
+                    about.waiting.push(event);
+                } else if about.is_running() && about.incarnation == incarnation {
+                    let filled = Filled::Done("the simulator says so".to_owned());
+                    self.fill(node, filled, judge);
+                }
+            }
             Event::Fault(fault) => {
                 let fault = fault.clone();
                 if !matches!(&fault, Fault::Set { link, from, to, path } if self.paths[*link][*from][*to] == *path)
@@ -402,6 +447,13 @@ impl World {
                         self.feed(index, input, judge);
                     }
                 }
+                if self.has_sync {
+                    self.lack(index, judge);
+                }
+                for group in 0..self.nodes[index].unable.len() {
+                    let is_unable = self.nodes[index].unable[group];
+                    self.unable(index, group, is_unable, judge);
+                }
                 let (lowers, unfit) = self.nodes[index].fitness.clone();
                 self.feed(index, Input::Fitness { lowers, unfit }, judge);
             }
@@ -450,6 +502,21 @@ impl World {
                     self.feed(node, Input::Fitness { lowers, unfit }, judge);
                 }
             }
+            Fault::Unable {
+                node,
+                group,
+                is_unable,
+            } => {
+                self.nodes[node].unable[group] = is_unable;
+                if self.nodes[node].is_running() && !self.nodes[node].is_frozen {
+                    self.unable(node, group, is_unable, judge);
+                }
+            }
+            Fault::Lacks(node) => {
+                if self.nodes[node].is_running() && !self.nodes[node].is_frozen {
+                    self.lack(node, judge);
+                }
+            }
             Fault::Failing { node, group } => {
                 if self.nodes[node].is_running() && !self.nodes[node].is_frozen {
                     let why = Some("the simulator says so".to_owned());
@@ -466,6 +533,27 @@ impl World {
                 }
             }
         }
+    }
+
+    fn unable(&mut self, node: usize, group: usize, is_unable: bool, judge: &mut Judge) {
+        let why = is_unable.then(|| "the simulator says so".to_owned());
+        self.feed(node, Input::Unable { group, why }, judge);
+    }
+
+    /// It lacks connections, and mostly gets them within some seconds.
+    fn lack(&mut self, node: usize, judge: &mut Judge) {
+        let filled = Filled::Waiting("the simulator says so".to_owned());
+        self.fill(node, filled, judge);
+        if self.random.percent(70) {
+            let at = self.now + self.random.within(1_000..=3_000_000);
+            let incarnation = self.nodes[node].incarnation;
+            self.at(at, Event::Filled { node, incarnation });
+        }
+    }
+
+    fn fill(&mut self, node: usize, filled: Filled, judge: &mut Judge) {
+        self.nodes[node].filled = (filled.clone(), self.now);
+        self.feed(node, Input::Filled(filled), judge);
     }
 
     fn feed(&mut self, index: usize, input: Input, judge: &mut Judge) {
@@ -556,17 +644,18 @@ impl World {
                 node.served_until = node.true_time(until);
             }
             Action::Fence(peer) => {
-                // Without fencing that succeeds nothing may be taken over where it is required: that is not judged.
                 let is_required = self.nodes[index]
                     .config
                     .fence
                     .as_ref()
                     .is_some_and(|fence| fence.required);
-                let result = match is_required || self.random.percent(50) {
+                let is_hard = is_required && self.is_fencing_hard;
+                let result = match (is_required && !is_hard) || self.random.percent(50) {
                     true => FenceResult::Done,
                     false => FenceResult::Failed,
                 };
-                let at = self.now + self.random.within(1_000..=50_000);
+                let longest = if is_hard { 5_000_000 } else { 50_000 };
+                let at = self.now + self.random.within(1_000..=longest);
                 self.at(
                     at,
                     Event::Fenced {
@@ -586,6 +675,11 @@ impl World {
                     }
                     Note::Alert(alert) => format!("node {index}: {alert}"),
                 });
+                if let Note::Transition(it) = &note
+                    && let Reason::HandedOver(to) | Reason::Failing { node: to, .. } = &it.reason
+                {
+                    judge.handed_over(self, index, to, &it.group);
+                }
                 self.note_split(index, note, judge);
             }
             Action::Stopped => self.nodes[index].is_stopped = true,

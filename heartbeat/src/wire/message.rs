@@ -114,9 +114,11 @@ pub struct GroupState {
     pub wants: bool,
     /// By an operator's order: goes before priorities.
     pub is_forced: bool,
-    /// Its priority is lowered.
-    pub is_lowered: bool,
-    /// On standby, or it could not add all addresses: serves only if nobody else can.
+    /// Primary: it serves the group less well than configured, as its priority is lowered or it could not add all addresses.
+    /// Not primary: it lacks connections that others have.
+    pub is_degraded: bool,
+    /// Serves only if nobody else can: an operator ordered standby, or, of a primary that is degraded too, it could not add all
+    /// addresses.
     pub is_standby: bool,
     /// It sees a foreign VRRP router as primary.
     pub sees_foreign: bool,
@@ -132,7 +134,7 @@ impl GroupState {
             self.is_primary,
             self.wants,
             self.is_forced,
-            self.is_lowered,
+            self.is_degraded,
             self.is_standby,
             self.sees_foreign,
             self.is_member,
@@ -150,7 +152,7 @@ impl GroupState {
             is_primary: bit(0),
             wants: bit(1),
             is_forced: bit(2),
-            is_lowered: bit(3),
+            is_degraded: bit(3),
             is_standby: bit(4),
             sees_foreign: bit(5),
             is_member: bit(6),

@@ -187,8 +187,8 @@ fn what_is_heard_twice_or_late_is_refused() {
 
 prop_compose! {
     fn group_states()(priority: u8, bits: [bool; 8]) -> GroupState {
-        let [is_primary, wants, is_forced, is_lowered, is_standby, sees_foreign, is_member, is_starting] = bits;
-        GroupState { priority, is_primary, wants, is_forced, is_lowered, is_standby, sees_foreign, is_member, is_starting }
+        let [is_primary, wants, is_forced, is_degraded, is_standby, sees_foreign, is_member, is_starting] = bits;
+        GroupState { priority, is_primary, wants, is_forced, is_degraded, is_standby, sees_foreign, is_member, is_starting }
     }
 }
 

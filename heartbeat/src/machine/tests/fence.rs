@@ -137,3 +137,91 @@ fn who_lives_again_is_fenced_anew() {
     assert_eq!(nodes.fences(1, 0), ["lb1", "lb1"]);
     assert_eq!(nodes.roles()[1], Backup);
 }
+
+/// Three nodes of which the third is switched off. The first starts anew, so that it knows nothing of the third, and goes before
+/// the second, which serves and must go on until the first may take the group.
+#[test]
+fn who_asks_for_a_group_has_fenced_first() {
+    // Whether the first is ordered to take over, instead of taking the group back by itself; how its fencing ends.
+    for (is_ordered, result) in [
+        (false, FenceResult::Done),
+        (false, FenceResult::Failed),
+        (true, FenceResult::Done),
+        (true, FenceResult::Failed),
+    ] {
+        let row = format!("{is_ordered} {result:?}");
+        let priorities = "{ lb1: 150, lb2: 100, lb3: 50 }";
+        let keys = format!("auto_failback: {}\n{}", !is_ordered, with_fence(true));
+        let configs = ["lb1", "lb2", "lb3"].map(|node| config(node, priorities, &keys));
+        let mut nodes = Nodes::start(configs.to_vec());
+        nodes.pass(1000);
+        nodes.still[2] = true;
+        nodes.pass(1000);
+        nodes.still[0] = true;
+        nodes.pass(1000);
+        nodes.fenced(1, "lb1", FenceResult::Done);
+        nodes.still[0] = false;
+        nodes.anew(0);
+        let since = nodes.done.len();
+        let serves_on = |nodes: &mut Nodes, milliseconds| {
+            for at_ms in 0..milliseconds {
+                nodes.pass(1);
+                assert_eq!(nodes.roles()[1], Primary, "{row}: after {at_ms} ms");
+            }
+        };
+        serves_on(&mut nodes, 2000);
+        if is_ordered {
+            assert!(nodes.fences(0, since).is_empty(), "{row}");
+            nodes.order(0, Command::Takeover);
+            let said = nodes.machines[0].delay(Command::Takeover, &Scope::All);
+            let words = "group web: fencing of lb3 is under way";
+            assert_eq!(said.as_deref(), Some(words), "{row}");
+        }
+        serves_on(&mut nodes, 18_000);
+        assert_eq!(nodes.fences(0, since), ["lb3"], "{row}");
+        nodes.fenced(0, "lb3", result);
+        if result == FenceResult::Failed {
+            serves_on(&mut nodes, 20_000);
+            continue;
+        }
+        nodes.pass(100);
+        assert_eq!(nodes.roles()[..2], [Primary, Backup], "{row}");
+    }
+}
+
+/// It asked, and must fence who died before it was answered: whoever serves meanwhile does not give it up to a node that cannot
+/// take it yet.
+#[test]
+fn who_must_fence_first_asks_no_more() {
+    let mut nodes = Nodes::two(&with_fence(true));
+    nodes.cut = vec![(1, 0)];
+    nodes.order(1, Command::Takeover);
+    let asks = |nodes: &Nodes| nodes.machines[1].units[0].asks;
+    assert!(asks(&nodes));
+    nodes.still[0] = true;
+    nodes.pass(1000);
+    assert_eq!(nodes.fences(1, 0), ["lb1"]);
+    assert!(!asks(&nodes));
+    nodes.fenced(1, "lb1", FenceResult::Done);
+    assert_eq!(nodes.roles()[1], Primary);
+}
+
+/// Dead twice before the first program has ended: how that one ends says nothing of the second death.
+#[test]
+fn each_death_has_its_own_fencing() {
+    for first in [FenceResult::Done, FenceResult::Failed] {
+        let mut nodes = Nodes::two(&with_fence(true));
+        nodes.still[0] = true;
+        nodes.pass(1000);
+        nodes.still[0] = false;
+        nodes.pass(2000);
+        nodes.still[0] = true;
+        nodes.pass(1000);
+        assert_eq!(nodes.fences(1, 0), ["lb1", "lb1"]);
+        nodes.fenced(1, "lb1", first);
+        nodes.pass(100);
+        assert_eq!(nodes.roles()[1], Backup, "{first:?}");
+        nodes.fenced(1, "lb1", FenceResult::Done);
+        assert_eq!(nodes.roles()[1], Primary, "{first:?}");
+    }
+}
