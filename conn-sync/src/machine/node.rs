@@ -227,7 +227,7 @@ impl<H: Copy + Eq + Hash> Machine<H> {
         let peers = self.peers.all.iter();
         let peers = peers.flat_map(|peer| {
             let bulk = match peer.bulk.phase {
-                Phase::Due { at } => Some(at).filter(|_| may_start(peer, now)),
+                Phase::Due { at } => Some(at).filter(|_| self.may_start(peer, now)),
                 Phase::Running { heard_at, .. } => Some(heard_at + BULK_SILENCE),
                 Phase::Done => None,
             };
@@ -364,8 +364,19 @@ impl<H: Copy + Eq + Hash> Machine<H> {
         }
     }
 
+    /// A bulk resync from the peer can be begun now. One at a time: what a peer knows of another one's connections may be newer
+    /// than what that one's walk has read already, and would be undone by what is on its way.
+    fn may_start(&self, peer: &Peer, now: Duration) -> bool {
+        let mut all = self.peers.all.iter();
+        peer.hears_us
+            && peer.is_heard(now)
+            && peer.bulk_address().is_some()
+            && all.all(|other| other.bulk.session().is_none())
+    }
+
     fn check_bulk(&mut self, index: usize, now: Duration, actions: &mut Vec<Action<H>>) {
         let session = SessionId(self.next_session + 1);
+        let may_start = self.may_start(&self.peers.all[index], now);
         let peer = &mut self.peers.all[index];
         match peer.bulk.phase {
             Phase::Running {
@@ -374,7 +385,7 @@ impl<H: Copy + Eq + Hash> Machine<H> {
                 peer.bulk.lost(now);
                 actions.push(Action::StopBulk { session });
             }
-            Phase::Due { at } if at <= now && may_start(peer, now) => {
+            Phase::Due { at } if at <= now && may_start => {
                 let Some(address) = peer.bulk_address() else {
                     return;
                 };
@@ -480,11 +491,6 @@ impl<H: Copy + Eq + Hash> Machine<H> {
         let mut peers = self.peers.all.iter_mut();
         peers.find(|peer| peer.bulk.session() == Some(session))
     }
-}
-
-/// A bulk resync from the peer can be begun now.
-fn may_start(peer: &Peer, now: Duration) -> bool {
-    peer.hears_us && peer.is_heard(now) && peer.bulk_address().is_some()
 }
 
 /// What is had of the peer is not worth going on with.

@@ -470,6 +470,7 @@ fn forged_names_lock_nobody_out() {
     let mut first = Peer::new("lb2", 7);
     let mut second = Peer::new("lb3", 7);
     machine.on_datagram(Peer::address(), &first.status(0, Some(OWN)), ms(0));
+    machine.on_bulk(SessionId(1), Event::End, ms(0));
     for (round, name) in (1..).zip(NAMES.iter().cycle().take(200)) {
         let mut forged = Peer::new(name, round);
         machine.on_datagram(Peer::address(), &forged.status(0, None), ms(round));
@@ -643,6 +644,46 @@ fn a_lost_bulk_resync_is_begun_again_and_a_silent_one_given_up() {
     let stopped = machine.tick(now + ms(10_000)).0;
     let session = started[0];
     assert!(stopped.contains(&Action::StopBulk { session }));
+}
+
+/// What a peer has from another one may be newer than what that one's walk has read and is on its way: the owner's would undo it.
+#[test]
+fn one_table_comes_at_a_time() {
+    let mut machine = machine();
+    let mut peers = [Peer::new("lb2", 7), Peer::new("lb3", 7)];
+    let (first, second, again) = (SessionId(1), SessionId(2), SessionId(3));
+    // Whose status comes after how long; how the session that is under way ends, if it does; what begins.
+    let cases = [
+        (0, 0, None, vec![first]),
+        (1, 1, None, vec![]),
+        (1, 500, None, vec![]),
+        (0, 600, Some((first, false)), vec![second]),
+        // The first one is due again, and waits for the second.
+        (0, 2_000, None, vec![]),
+        (1, 2_100, Some((second, true)), vec![again]),
+        (1, 2_200, Some((again, true)), vec![]),
+    ];
+    for (whose, at_ms, ends, expected) in cases {
+        let now = ms(at_ms);
+        match ends {
+            Some((session, true)) => drop(machine.on_bulk(session, Event::End, now)),
+            Some((session, false)) => machine.on_bulk_lost(session, now),
+            None => {}
+        }
+        let status = peers[whose].status(0, Some(OWN));
+        let mut begun = seen(&machine.on_datagram(Peer::address(), &status, now)).1;
+        let (actions, next) = machine.tick(now);
+        begun.extend(seen(&actions).1);
+        assert_eq!(begun, expected, "{at_ms} ms");
+        assert!(next > now, "{at_ms} ms: it would be called without end");
+    }
+    assert!(
+        machine
+            .report(ms(2_200))
+            .peers
+            .iter()
+            .all(|it| it.bulks == 1)
+    );
 }
 
 #[test]
