@@ -33,6 +33,7 @@
 
 mod listing;
 mod place;
+mod registers;
 
 use std::fmt::Write;
 use std::fs;
@@ -84,16 +85,6 @@ pub struct Guest {
     directory: PathBuf,
     /// How many commands it was given.
     commands: u32,
-}
-
-/// What Debian's guest (Linux 6.1) says where the processor has more registers than it keeps for a process, as with AMX: the
-/// host's kernel takes all of them or none (`xstateregs_set`).
-const TOO_MANY_REGISTERS: &str = "ptrace set fp regs failed";
-
-/// Whether a guest did not come up because none can run on this processor.
-#[must_use]
-pub fn is_of_the_processor(error: &anyhow::Error) -> bool {
-    format!("{error:#}").contains(TOO_MANY_REGISTERS)
 }
 
 impl Guest {
@@ -149,6 +140,7 @@ impl Guest {
         command
             // Its memory is a file, which is to be in memory.
             .env("TMPDIR", "/dev/shm")
+            .env("LD_PRELOAD", registers::library(&directory)?)
             .arg(format!("umid=guest-{host}"))
             .arg(format!("uml_dir={shared}/"))
             .args([MEMORY, "rootfstype=hostfs", "rootflags=/", "ro", "quiet"])

@@ -7,12 +7,10 @@ mod mixed;
 
 use std::net::{IpAddr, SocketAddr};
 
-use anyhow::Result;
 use director_tests::demo;
-use director_tests::ipvs_peer::{Guest, is_of_the_processor};
+use director_tests::ipvs_peer::Guest;
 use director_tests::lab::plan::{VIRTUAL4, server4};
 use director_tests::lab::{Gateway, Lab, LabOptions, Process, Topology};
-use director_tests::left_out;
 
 /// Where clients ask.
 const SERVICE: SocketAddr = SocketAddr::new(IpAddr::V4(VIRTUAL4[0]), 80);
@@ -38,29 +36,17 @@ fn lab() -> (Lab, Vec<Process>) {
     (lab, servers)
 }
 
-/// Guests that came up. None: on this processor none can run, which is said.
-fn came_up<T>(started: Result<T>) -> Option<T> {
-    match started {
-        Err(error) if is_of_the_processor(&error) => {
-            left_out(
-                "user-mode-linux cannot run on this processor, which has more registers than it knows",
-            );
-            None
-        }
-        started => Some(started.unwrap()),
-    }
-}
-
 /// The service, on a guest.
 fn serve(guest: &mut Guest) {
-    serve_with(guest, "");
+    serve_with(guest, SERVICE, "");
 }
 
-/// The same with more options.
-fn serve_with(guest: &mut Guest, options: &str) {
-    let mut script = format!("ipvsadm -A -t {SERVICE} -s rr {options}\n");
+/// The same at this port with more options. Port 0: at all of them, and each goes to the real servers' of that number.
+fn serve_with(guest: &mut Guest, service: SocketAddr, options: &str) {
+    let mut script = format!("ipvsadm -A -t {service} -s rr {options}\n");
     for number in [1, 2] {
-        script += &format!("ipvsadm -a -t {SERVICE} -r {}:80 -m\n", server4(number));
+        let server = SocketAddr::from((server4(number), service.port()));
+        script += &format!("ipvsadm -a -t {service} -r {server} -m\n");
     }
     guest.run(&script).unwrap();
 }

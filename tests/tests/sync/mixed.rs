@@ -10,25 +10,65 @@ use director_tests::lab::plan::CLIENT4;
 use director_tests::lab::{Host, Lab, Process, Topology};
 use director_tests::{PATIENCE, wait_until};
 
-use crate::{CLIENT_PORT, LENGTH, MOVING, SERVICE, SYNC_ID, came_up, lab, serve_with};
+use crate::{CLIENT_PORT, LENGTH, MOVING, SERVICE, SYNC_ID, lab, serve_with};
 
-/// A kernel that has the same services as the director.
-fn guest(lab: &Lab, host: Host, role: Role, options: &str) -> Option<Guest> {
-    let mut guest = came_up(Guest::start(lab, host))?;
-    serve_with(&mut guest, options);
-    guest.start_daemon(role, "eth1", SYNC_ID).unwrap();
-    Some(guest)
+/// The service, as either of the two is told of it.
+#[derive(Clone, Copy)]
+enum What {
+    /// On its one port.
+    Plain,
+    /// The same; clients stay with their real servers.
+    Persistent,
+    /// Clients stay with their real servers whatever the port.
+    PersistentOnAllPorts,
 }
 
-fn start_director(lab: &Lab, host: Host, more: &str) -> Process {
-    let service = Service {
-        method: "nat",
-        more,
-        ..Service::rr(SERVICE.ip(), SERVICE.port())
-    };
-    let extra = format!("sync: {{interface: eth1, protocol: ipvs, syncid: {SYNC_ID}}}\n");
-    let yaml = director::yaml_on(lab, host, Topology::TwoDirectors, &[service], &extra);
-    let mut process = director::start_on(lab, host, &yaml).unwrap();
+impl What {
+    /// On a kernel.
+    fn serve(self, guest: &mut Guest) {
+        let (port, options) = match self {
+            Self::Plain => (SERVICE.port(), ""),
+            Self::Persistent => (SERVICE.port(), "-p 300"),
+            Self::PersistentOnAllPorts => (0, "-p 300"),
+        };
+        serve_with(guest, SocketAddr::new(SERVICE.ip(), port), options);
+    }
+
+    /// In a director's file.
+    fn yaml(self, lab: &Lab, host: Host) -> String {
+        let service = Service {
+            method: "nat",
+            more: match self {
+                Self::Plain => "",
+                Self::Persistent | Self::PersistentOnAllPorts => "persistence: 5m",
+            },
+            ..Service::rr(SERVICE.ip(), SERVICE.port())
+        };
+        let extra = format!("sync: {{interface: eth1, protocol: ipvs, syncid: {SYNC_ID}}}\n");
+        let yaml = director::yaml_on(lab, host, Topology::TwoDirectors, &[service], &extra);
+        match self {
+            Self::Plain | Self::Persistent => yaml,
+            Self::PersistentOnAllPorts => {
+                // The real servers' port is then the one that was asked.
+                let of_servers = format!(", port: {}", SERVICE.port());
+                let of_service = format!(" port: {}\n", SERVICE.port());
+                yaml.replace(&of_servers, "")
+                    .replace(&of_service, " port: any\n")
+            }
+        }
+    }
+}
+
+/// A kernel that has the same service as the director.
+fn guest(lab: &Lab, host: Host, role: Role, what: What) -> Guest {
+    let mut guest = Guest::start(lab, host).unwrap();
+    what.serve(&mut guest);
+    guest.start_daemon(role, "eth1", SYNC_ID).unwrap();
+    guest
+}
+
+fn start_director(lab: &Lab, host: Host, what: What) -> Process {
+    let mut process = director::start_on(lab, host, &what.yaml(lab, host)).unwrap();
     director::wait_ready_on(lab, host, &mut process).unwrap();
     process
 }
@@ -83,10 +123,8 @@ fn learned(guest: &mut Guest) -> Result<SocketAddr> {
 #[ignore = "needs root, network namespaces, BPF and user-mode-linux: cargo xtask test runs it"]
 fn a_download_goes_on_from_a_director_to_a_kernel() {
     let (lab, _servers) = lab();
-    let Some(mut kernel) = guest(&lab, Host::Backup, Role::Backup, "") else {
-        return;
-    };
-    let process = start_director(&lab, Host::Director, "");
+    let mut kernel = guest(&lab, Host::Backup, Role::Backup, What::Plain);
+    let process = start_director(&lab, Host::Director, What::Plain);
     take(&lab, Host::Director);
     let mut transfer = begin(&lab);
     wait_until("the kernel knows of the connection", PATIENCE, || {
@@ -105,11 +143,9 @@ fn a_download_goes_on_from_a_director_to_a_kernel() {
 #[ignore = "needs root, network namespaces, BPF and user-mode-linux: cargo xtask test runs it"]
 fn a_download_goes_on_from_a_kernel_to_a_director() {
     let (lab, _servers) = lab();
-    let Some(mut kernel) = guest(&lab, Host::Director, Role::Master, "") else {
-        return;
-    };
+    let mut kernel = guest(&lab, Host::Director, Role::Master, What::Plain);
     kernel.take("eth0", &MOVING).unwrap();
-    let process = start_director(&lab, Host::Backup, "");
+    let process = start_director(&lab, Host::Backup, What::Plain);
     let mut transfer = begin(&lab);
     wait_until("the director knows of the connection", PATIENCE, || {
         transfer.read(1000)?;
@@ -178,12 +214,20 @@ fn same_servers(lab: &Lab, mut before: Vec<(usize, String)>) {
 #[test]
 #[ignore = "needs root, network namespaces, BPF and user-mode-linux: cargo xtask test runs it"]
 fn clients_stay_with_their_servers_from_a_director_to_a_kernel() {
+    from_director_to_kernel(What::Persistent);
+}
+
+#[test]
+#[ignore = "needs root, network namespaces, BPF and user-mode-linux: cargo xtask test runs it"]
+fn clients_of_all_ports_stay_with_their_servers_from_a_director_to_a_kernel() {
+    from_director_to_kernel(What::PersistentOnAllPorts);
+}
+
+fn from_director_to_kernel(what: What) {
     let (lab, _servers) = lab();
     add_clients(&lab);
-    let Some(mut kernel) = guest(&lab, Host::Backup, Role::Backup, "-p 300") else {
-        return;
-    };
-    let process = start_director(&lab, Host::Director, "persistence: 5m");
+    let mut kernel = guest(&lab, Host::Backup, Role::Backup, what);
+    let process = start_director(&lab, Host::Director, what);
     take(&lab, Host::Director);
     let before = answers(&lab, 0..CLIENTS);
     wait_until("the kernel knows of the clients", PATIENCE, || {
@@ -203,13 +247,21 @@ fn clients_stay_with_their_servers_from_a_director_to_a_kernel() {
 #[test]
 #[ignore = "needs root, network namespaces, BPF and user-mode-linux: cargo xtask test runs it"]
 fn clients_stay_with_their_servers_from_a_kernel_to_a_director() {
+    from_kernel_to_director(What::Persistent);
+}
+
+#[test]
+#[ignore = "needs root, network namespaces, BPF and user-mode-linux: cargo xtask test runs it"]
+fn clients_of_all_ports_stay_with_their_servers_from_a_kernel_to_a_director() {
+    from_kernel_to_director(What::PersistentOnAllPorts);
+}
+
+fn from_kernel_to_director(what: What) {
     let (lab, _servers) = lab();
     add_clients(&lab);
-    let Some(mut kernel) = guest(&lab, Host::Director, Role::Master, "-p 300") else {
-        return;
-    };
+    let mut kernel = guest(&lab, Host::Director, Role::Master, what);
     kernel.take("eth0", &MOVING).unwrap();
-    let process = start_director(&lab, Host::Backup, "persistence: 5m");
+    let process = start_director(&lab, Host::Backup, what);
     let before = answers(&lab, 0..CLIENTS);
     wait_until("the director knows of the clients", PATIENCE, || {
         let status = director::sync_status_on(&lab, Host::Backup)?;
