@@ -3,12 +3,7 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::scenario::{self, Figures};
-
-/// Seeds of a normal run.
-const SEEDS: u64 = 2_000;
-/// Those beyond that once showed a mistake.
-const FOUND: [u64; 1] = [406_489];
+use super::scenario::{self, Faults, Figures};
 
 fn number(variable: &str) -> Option<u64> {
     let text = std::env::var(variable).ok()?;
@@ -17,16 +12,26 @@ fn number(variable: &str) -> Option<u64> {
 
 #[test]
 fn the_rules_hold_whatever_happens() {
+    check(Faults::Any, 2_000, &[406_489]);
+}
+
+#[test]
+fn the_rules_hold_while_nodes_fill_each_other() {
+    check(Faults::Refills, 300, &[896, 3_966]);
+}
+
+/// So many seeds, and those that once showed a mistake.
+fn check(kind: Faults, seeds: u64, found: &[u64]) {
     if let Some(seed) = number("CONN_SYNC_SEED") {
-        match scenario::run(seed, true) {
+        match scenario::run(seed, kind, true) {
             Ok(figures) => eprintln!("{figures:?}"),
             Err(verdict) => panic!("seed {seed}: {verdict}"),
         }
         return;
     }
     let first = number("CONN_SYNC_FIRST_SEED").unwrap_or(0);
-    let last = first + number("CONN_SYNC_SEEDS").unwrap_or(SEEDS);
-    let seeds: Vec<u64> = (first..last).chain(FOUND).collect();
+    let last = first + number("CONN_SYNC_SEEDS").unwrap_or(seeds);
+    let seeds: Vec<u64> = (first..last).chain(found.iter().copied()).collect();
     let runs = seeds.len() as u64;
     let next = AtomicUsize::new(0);
     let total = Mutex::new(Figures::default());
@@ -36,7 +41,7 @@ fn the_rules_hold_whatever_happens() {
             let Some(&seed) = seeds.get(next.fetch_add(1, Ordering::Relaxed)) else {
                 return failures;
             };
-            match scenario::run(seed, false) {
+            match scenario::run(seed, kind, false) {
                 Ok(figures) => total.lock().expect("no panic").add(figures),
                 Err(verdict) => failures.push((seed, verdict)),
             }
