@@ -143,8 +143,8 @@ impl Health {
         self.alerts.teller()
     }
 
-    /// A configuration is in force: its checks run, and no others.
-    pub(super) fn in_force(&mut self, config: &Config) {
+    /// A configuration is in force, and in these tables: its checks run, and no others.
+    pub(super) fn in_force(&mut self, config: &Config, tables: &Tables) {
         let mut by_subject: HashMap<Subject, Vec<usize>> =
             HashMap::with_capacity(self.wanted_by.len());
         let mut in_service = Vec::new();
@@ -171,9 +171,38 @@ impl Health {
             .keys()
             .filter_map(|subject| Some((subject.server, subject.through?.method)))
             .collect();
+        // First: one that goes as clients' packets do may be due at once.
+        self.tell_ways(tables);
         self.engine
             .replace(self.wanted_by.keys().cloned().collect(), in_service);
         self.alerts.in_force(config);
+    }
+
+    /// Tells checks that go as clients' packets do how the packet path reaches their real servers now.
+    pub(super) fn tell_ways(&self, tables: &Tables) {
+        let through = &self.through;
+        if through.is_empty() {
+            return;
+        }
+        let mut ways = HashMap::new();
+        for record in tables.destinations.values() {
+            let address = destination_address(record);
+            if record.flags & destination::RETIRED != 0 {
+                continue;
+            }
+            if record.flags & destination::LOCAL != 0 {
+                // Whatever its method is elsewhere.
+                let its = through.iter().filter(|(server, _)| *server == address);
+                ways.extend(its.map(|way| (*way, *record)));
+                continue;
+            }
+            let way = method_of(record).map(|method| (address, method));
+            if let Some(way) = way.filter(|way| through.contains(way)) {
+                // The same real server of another service is reached the same way.
+                ways.insert(way, *record);
+            }
+        }
+        self.engine.set_destinations(ways);
     }
 }
 
@@ -215,33 +244,6 @@ pub(super) fn subjects<'a>(
 }
 
 impl Node {
-    /// Tells checks that go as clients' packets do how the packet path reaches their real servers now.
-    pub(super) fn tell_ways(&self) {
-        let through = &self.health.through;
-        if through.is_empty() {
-            return;
-        }
-        let mut ways = HashMap::new();
-        for record in self.tables.destinations.values() {
-            let address = destination_address(record);
-            if record.flags & destination::RETIRED != 0 {
-                continue;
-            }
-            if record.flags & destination::LOCAL != 0 {
-                // Whatever its method is elsewhere.
-                let its = through.iter().filter(|(server, _)| *server == address);
-                ways.extend(its.map(|way| (*way, *record)));
-                continue;
-            }
-            let way = method_of(record).map(|method| (address, method));
-            if let Some(way) = way.filter(|way| through.contains(way)) {
-                // The same real server of another service is reached the same way.
-                ways.insert(way, *record);
-            }
-        }
-        self.health.engine.set_destinations(ways);
-    }
-
     /// Takes in a new verdict, and those that came with it.
     pub(super) fn on_verdict(&mut self, first: Change) {
         // Those that came with it are later.
@@ -389,8 +391,43 @@ pub(super) fn is_remote(server: &RealServer) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::config::parse;
     use crate::health::probe::{Operational, Said};
+
+    /// Far longer than anything here takes.
+    const LONG: Duration = Duration::from_secs(60);
+
+    /// A check that goes as clients' packets do, and is due at once, knows the way: its first result decides alone.
+    #[test]
+    fn ways_are_told_before_checks_run() {
+        let text = "interfaces: [eth0]\nservices: [{address: 192.0.2.1, port: 80, method: dr, check: {type: connect, through: true, \
+                    spread: 10ms, timeout: 10ms}, real_servers: [10.0.0.1]}]\n";
+        let config = parse("test.yaml", text).unwrap();
+        let mut tables = Tables::default();
+        let mut record = Destination {
+            method: method::DR,
+            // So that it needs no namespace.
+            flags: destination::LOCAL,
+            ..Destination::default()
+        };
+        record.address[..4].copy_from_slice(&[10, 0, 0, 1]);
+        tables.destinations.insert(1, record);
+        let mut health = Health::new().unwrap();
+        health.in_force(&config, &tables);
+        let reporter = health.engine.reporter();
+        let deadline = Instant::now() + LONG;
+        let run = loop {
+            assert!(Instant::now() < deadline, "it does not run");
+            let report = reporter.report().unwrap().pop().unwrap();
+            if let Some(first) = report.history.into_iter().next_back() {
+                break first;
+            }
+        };
+        assert!(!run.words.contains("not in the tables"), "{run:?}");
+    }
 
     #[test]
     fn what_the_log_tells() {

@@ -1,12 +1,16 @@
 //! What operators change at run time.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::node::Node;
 use super::system;
 use crate::control::{Refusal, ServerCommand, ServerSaid};
 use crate::overrides::{self, Override, OverrideError};
 use crate::words::in_words;
+
+/// Seconds after which a drain is ended that could not be. All tables are planned for it.
+const RETRY_S: u64 = 1;
 
 impl Node {
     /// Does what an operator says of a real server. Gives what is in force then, in words.
@@ -60,11 +64,16 @@ impl Node {
         {
             return;
         }
-        tracing::info!("the deadline of a drain has passed: its connections are closed");
         let config = Arc::clone(&self.config);
-        if let Err(error) = self.configure(config) {
+        let Err(error) = self.configure(config) else {
+            tracing::info!("the deadline of a drain has passed: its connections are closed");
+            return;
+        };
+        self.drain_deadline_s = Some(now_s + RETRY_S);
+        if let Some(untold) = self.troubles.drains.tell(Instant::now()) {
             tracing::error!(
-                "cannot close the connections of a drained real server: {}",
+                untold,
+                "cannot close the connections of a drained real server; it is tried again: {}",
                 in_words(&error)
             );
         }

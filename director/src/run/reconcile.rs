@@ -23,7 +23,13 @@ impl Node {
     pub(super) fn configure(&mut self, config: Arc<Config>) -> anyhow::Result<()> {
         // Where it is the same, what operators said is new, or the time, or the network.
         let is_another = !Arc::ptr_eq(&self.config, &config);
-        if let Err(error) = self.try_configure(&config, &config.interfaces) {
+        let outcome = if self.in_force && !is_another {
+            // That an interface has gone meanwhile is no reason to refuse that.
+            self.try_configure(&config, &present(&config.interfaces))
+        } else {
+            self.try_configure(&config, &config.interfaces)
+        };
+        if let Err(error) = outcome {
             if self.in_force && is_another {
                 self.put_back();
             }
@@ -31,7 +37,7 @@ impl Node {
         }
         let began = Instant::now();
         if !self.in_force || is_another {
-            self.health.in_force(&config);
+            self.health.in_force(&config, &self.tables);
         }
         tracing::debug!(took_ms = milliseconds(began.elapsed()), "checks are told");
         let before = std::mem::replace(&mut self.config, config);
@@ -39,7 +45,6 @@ impl Node {
         spawn_blocking(move || drop(before));
         self.in_force = true;
         self.tell_readiness();
-        self.tell_ways();
         self.expect_sync();
         self.follow_heartbeat();
         self.follow_sync();
@@ -49,15 +54,9 @@ impl Node {
     /// After something was refused: the network is asked for what the present configuration needs, interfaces that were
     /// attached for another are let go, and what was written, if it came that far, is written over.
     pub(super) fn put_back(&mut self) {
-        let present = Arc::clone(&self.config);
+        let config = Arc::clone(&self.config);
         // That one of them has gone meanwhile is no reason to leave the rest as the other configuration wanted it.
-        let interfaces: Vec<Interface> = present
-            .interfaces
-            .iter()
-            .filter(|interface| Datapath::ifindex(&interface.name).is_ok())
-            .cloned()
-            .collect();
-        if let Err(worse) = self.try_configure(&present, &interfaces) {
+        if let Err(worse) = self.try_configure(&config, &present(&config.interfaces)) {
             tracing::error!(
                 "the configuration before cannot be put back: {}",
                 in_words(&worse)
@@ -110,7 +109,12 @@ impl Node {
         self.upkeep.set_rules(self.rules(config));
         self.templates
             .set_timeouts(self.persistence_timeouts(config));
-        self.datapath.detach_others(interfaces)?;
+        if let Err(error) = self.datapath.detach_others(interfaces) {
+            // All else is in force by now, and the program passes what comes by an interface without a slot.
+            tracing::error!(
+                "an interface that is not configured any more keeps its program, until the next reload tries again: {error}"
+            );
+        }
         Ok(())
     }
 
@@ -186,7 +190,7 @@ impl Node {
             self.tables.apply(&write);
         }
         if are_ways_new {
-            self.tell_ways();
+            self.health.tell_ways(&self.tables);
         }
         Ok(())
     }
@@ -258,4 +262,12 @@ impl Node {
         self.datapath.detach_others(&present)?;
         Ok(())
     }
+}
+
+/// Those interfaces that are there.
+fn present(interfaces: &[Interface]) -> Vec<Interface> {
+    let present = interfaces
+        .iter()
+        .filter(|interface| Datapath::ifindex(&interface.name).is_ok());
+    present.cloned().collect()
 }
