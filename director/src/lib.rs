@@ -27,6 +27,7 @@ pub mod next_hop;
 pub mod overrides;
 pub mod plan;
 pub mod run;
+mod runtime;
 pub mod scheduler;
 mod seldom;
 mod unfenced;

@@ -19,6 +19,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::checks::CheckStatus;
 use super::command::{Refusal, ServerCommand};
 use super::status::{Status, SyncStatus};
+use crate::runtime;
 
 /// Questions that may wait at once; more must wait for their turn.
 const QUEUE: usize = 16;
@@ -161,9 +162,7 @@ fn serve(
     stopped: oneshot::Receiver<()>,
 ) -> io::Result<()> {
     listener.set_nonblocking(true)?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
+    let runtime = runtime::for_one_thread(runtime::MANY)?;
     let listener = {
         let _within = runtime.enter();
         UnixListener::from_std(listener)?

@@ -20,12 +20,15 @@ use super::machine::{Class, Due, Entry, Id, Machine, Places, Run, Subject, Verdi
 use super::probe::{self, Failure, FailureKind, Good, Reach};
 use super::through::{Carrier, Through};
 use crate::config::{Method, limits};
+use crate::runtime::for_one_thread;
 use crate::seldom::Seldom;
 
 /// Checks that are told of at once: about a millisecond, in which no other check goes on.
 const TOLD_AT_ONCE: usize = 512;
 /// A check that waited so long for a place is late.
 const LATE: Duration = Duration::from_secs(1);
+/// Threads that hash for logins, however many checks log in at the same time.
+const BESIDE: usize = 16;
 /// How long whoever asks waits for them.
 const PATIENCE: Duration = Duration::from_secs(3);
 
@@ -87,9 +90,7 @@ impl Engine {
     pub fn start() -> std::io::Result<Self> {
         let (orders, taken) = unbounded_channel();
         let (told, changes) = unbounded_channel();
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?;
+        let runtime = for_one_thread(BESIDE)?;
         let thread = thread::Builder::new()
             .name("checks".to_owned())
             .spawn(move || {

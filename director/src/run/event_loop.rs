@@ -17,6 +17,7 @@ use super::resize;
 use super::system::{monotonic_ns, raise_descriptors};
 use crate::control::{Control, Question};
 use crate::next_hop::{PROBE_TICK, Watch, WatchError};
+use crate::runtime;
 
 /// How long the kernel may take to tell what the network is like.
 const DUMP_PATIENCE: Duration = Duration::from_secs(10);
@@ -45,10 +46,7 @@ pub struct RunOptions {
 /// # Errors
 /// When the director cannot start. Once it runs, errors are logged and it goes on.
 pub fn run(options: &RunOptions) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("cannot start the runtime")?;
+    let runtime = runtime::for_one_thread(runtime::MANY).context("cannot start the runtime")?;
     let outcome = runtime.block_on(run_loop(options));
     // A thread may wait for a file of a network's file system that never answers: it ends with the process.
     runtime.shutdown_background();

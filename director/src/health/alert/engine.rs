@@ -18,6 +18,7 @@ use super::event::Event;
 use super::machine::{Id, Local, Machine, Outcome};
 use super::message::{Clock, letter};
 use crate::config::{AlertTarget, AlertWay, MailWay};
+use crate::runtime;
 
 enum Order {
     Replace {
@@ -56,9 +57,7 @@ impl Engine {
     /// When the system gives no thread or no event queue.
     pub fn start() -> std::io::Result<Self> {
         let (orders, taken) = unbounded_channel();
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?;
+        let runtime = runtime::for_one_thread(runtime::MANY)?;
         thread::Builder::new()
             .name("alerts".to_owned())
             .spawn(move || runtime.block_on(work(taken)))?;

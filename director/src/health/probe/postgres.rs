@@ -17,6 +17,9 @@ const USER: &str = "director";
 /// What is waited for.
 const ANSWER: &str = "the answer to the startup message";
 
+/// Most rounds of hashing that a server may ask for: part of a second. Servers ask for 4,096 unless they are told otherwise.
+const ROUNDS: u32 = 1_000_000;
+
 /// Requests of the server, by their numbers.
 const AUTHENTICATED: u32 = 0;
 const PASSWORD: u32 = 3;
@@ -174,6 +177,13 @@ impl Login<'_> {
                 Some(answer)
             }
             (SASL_GOES_ON, Some(mut scram)) => {
+                // No other login must wait for ever for one at a server that asks for billions.
+                if let Some(rounds) = rounds(data).filter(|rounds| *rounds > ROUNDS) {
+                    let words = format!(
+                        "{rounds} rounds of hashing are asked for, at most {ROUNDS} are done"
+                    );
+                    return Err(broken(&std::io::Error::other(words)));
+                }
                 let data = data.to_vec();
                 // Made to take long, by as many rounds as the server says: beside the other checks.
                 let thread = spawn_blocking(move || {
@@ -199,6 +209,13 @@ impl Login<'_> {
             }
         })
     }
+}
+
+/// How many rounds of hashing a server asks for (RFC 5802, section 5.1: `i`).
+fn rounds(first_message: &[u8]) -> Option<u32> {
+    let mut parts = first_message.split(|byte| *byte == b',');
+    let number = parts.find_map(|part| part.strip_prefix(b"i="))?;
+    std::str::from_utf8(number).ok()?.parse().ok()
 }
 
 fn terminated(text: &str) -> Vec<u8> {
@@ -234,6 +251,32 @@ fn judge_error(fields: &[u8], has_database: bool, must_let_in: bool) -> Result<G
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// However many rounds a server asks for, no thread is kept by it.
+    #[tokio::test]
+    async fn rounds_that_are_too_many_are_refused() {
+        // (what the server says, whether it is refused for that)
+        let cases: [(&[u8], bool); 4] = [
+            (b"r=x,s=QUJD,i=4294967295", true),
+            (b"r=x,s=QUJD,i=1000001", true),
+            // Refused for other reasons.
+            (b"r=x,s=QUJD,i=4096", false),
+            (b"r=x", false),
+        ];
+        for (first_message, expected) in cases {
+            let mut login = Login {
+                user: USER,
+                password: "secret",
+                is_encrypted: false,
+                scram: None,
+            };
+            let offered = [SCRAM_SHA_256.as_bytes(), &[0, 0]].concat();
+            login.answer(SASL, &offered).await.unwrap();
+            let failure = login.answer(SASL_GOES_ON, first_message).await.unwrap_err();
+            let found = failure.words.contains("are asked for");
+            assert_eq!(found, expected, "{failure:?}");
+        }
+    }
 
     #[test]
     fn errors() {
