@@ -224,7 +224,11 @@ async fn work(mut orders: UnboundedReceiver<Order>, told: UnboundedSender<Change
         let due = machine.next_due();
         tokio::select! {
             order = orders.recv() => match order {
-                None | Some(Order::End) => return,
+                None | Some(Order::End) => {
+                    running.shutdown().await;
+                    probe::external::settle().await;
+                    return;
+                }
                 Some(Order::Replace(subjects, in_service)) => {
                     probe::authorities::reloaded();
                     machine.replace(subjects, Instant::now(), random_up_to);
@@ -357,8 +361,14 @@ mod bounds;
 
 #[cfg(test)]
 mod tests {
+    use std::fs::{self, File};
+    use std::os::fd::AsRawFd;
+    use std::os::unix::fs::PermissionsExt;
+    use std::path::PathBuf;
     use std::sync::Arc;
 
+    use nix::libc;
+    use nix::sys::signal::{SigHandler, Signal, signal};
     use tokio::net::TcpListener;
     use tokio::time::timeout;
 
@@ -415,6 +425,90 @@ mod tests {
         engine.replace(Vec::new(), Vec::new());
         assert_eq!(engine.reporter().report().unwrap().len(), 0);
         assert!(engine.next_now().is_none());
+    }
+
+    /// A program whose file takes long to be read, as on a network's file system that does not answer.
+    struct Hangs {
+        path: PathBuf,
+        /// Nobody else can open it, until this is closed.
+        lease: Option<File>,
+    }
+
+    impl Hangs {
+        fn new(name: &str) -> Self {
+            let path = std::env::temp_dir().join(format!("{name}-{}", std::process::id()));
+            fs::write(&path, "#!/bin/sh\n").unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+            // SAFETY: it is ignored, which runs nothing of ours. Somebody wants the file: that would end this process.
+            unsafe { signal(Signal::SIGIO, SigHandler::SigIgn) }.unwrap();
+            let lease = File::open(&path).unwrap();
+            let deadline = Instant::now() + LONG;
+            // SAFETY: a descriptor that is open, and a number.
+            while unsafe { libc::fcntl(lease.as_raw_fd(), libc::F_SETLEASE, libc::F_WRLCK) } != 0 {
+                // A process that another test has just begun may still have the file open.
+                assert!(Instant::now() < deadline, "{}", io::Error::last_os_error());
+                thread::yield_now();
+            }
+            Self {
+                path,
+                lease: Some(lease),
+            }
+        }
+    }
+
+    impl Drop for Hangs {
+        fn drop(&mut self) {
+            drop(fs::remove_file(&self.path));
+        }
+    }
+
+    /// Whoever starts a program waits until the kernel has read it: not the thread that runs all other checks.
+    #[tokio::test]
+    async fn a_program_that_cannot_be_read_holds_up_no_other_check() {
+        let mut hangs = Hangs::new("director-hangs");
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let well = subject(listener.local_addr().unwrap().port());
+        let external = |timeout_ms| {
+            let mut external = subject(0);
+            let check = Arc::make_mut(&mut external.check);
+            check.probe = Probe::External(ExternalProbe {
+                command: hangs.path.clone(),
+                arguments: Vec::new(),
+            });
+            check.timing.timeout_ms = timeout_ms;
+            external
+        };
+        let (patient, impatient) = (external(3_600_000), external(50));
+        let mut engine = Engine::start().unwrap();
+        let all = [&well, &patient, &impatient].map(Clone::clone);
+        engine.replace(all.to_vec(), Vec::new());
+        let reporter = engine.reporter();
+        let of = |subject: &Subject| {
+            let all = reporter.report().unwrap();
+            all.into_iter().find(|it| it.subject == *subject).unwrap()
+        };
+        let deadline = Instant::now() + LONG;
+        while of(&well).runs < 20 || of(&impatient).runs < 12 {
+            assert!(Instant::now() < deadline, "checks are held up");
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(of(&well).verdict.state, State::Up);
+        assert_eq!(of(&patient).runs, 0);
+        let words = of(&impatient).verdict.words;
+        assert!(words.contains("could not be started"), "{words}");
+        let waiting = fs::read_dir("/proc/self/task").unwrap().flatten();
+        let names = waiting.filter_map(|it| fs::read_to_string(it.path().join("comm")).ok());
+        assert!(names.filter(|name| name.trim() == "checks-file").count() < 10);
+
+        // Its file system answers again.
+        hangs.lease = None;
+        loop {
+            let change = timeout(LONG, engine.next()).await.unwrap();
+            if change.subject == patient {
+                assert_eq!(change.verdict.state, State::Up, "{change:?}");
+                break;
+            }
+        }
     }
 
     /// A program of a check does not outlive the director.

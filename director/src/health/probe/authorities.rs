@@ -1,20 +1,27 @@
 //! Certificate authorities that a backend's certificate is held against.
 //!
-//! Those of a file are read for each run: it may be renewed at any time, and is a small file. Those of the system are kept
-//! until the next configuration comes into force, so that what is added to them counts after a reload.
+//! Those of a file are read for each run: it may be renewed at any time, and is a small file. Those of the system are read
+//! anew when another configuration comes into force, so that what is added to them counts after a reload. Where that takes
+//! long, or there are none any more, those from before are good enough: no backend is down for it.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use rustls_native_certs::ErrorKind;
+use tokio::time::timeout;
 use tokio_rustls::rustls::RootCertStore;
 use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 
-use super::aside::Aside;
+use super::aside::{Aside, PLACES};
 use super::{Failure, FailureKind};
 use crate::config::limits::AUTHORITIES_BYTES;
 use crate::files::read_regular;
+use crate::seldom::Seldom;
+
+/// How long the system's may take to be read, where there are those from before.
+const PATIENCE: Duration = Duration::from_millis(250);
 
 /// Where they are read from.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -26,17 +33,22 @@ enum Source {
 
 type Read = Result<Arc<RootCertStore>, Failure>;
 
-static READING: Aside<Source, Read> = Aside::new();
-static SYSTEM: Mutex<System> = Mutex::new(System {
-    reloads: 0,
-    kept: None,
-});
+static READING: Aside<Source, Read> = Aside::new(&PLACES);
+static SYSTEM: LazyLock<Mutex<System>> = LazyLock::new(Mutex::default);
 
 /// The system's.
+#[derive(Default)]
 struct System {
     reloads: u64,
     /// Never without any: should there be none, or should they not be readable, the next run looks again.
-    kept: Option<Arc<RootCertStore>>,
+    kept: Option<Kept>,
+    troubles: Seldom,
+}
+
+struct Kept {
+    /// Reloads by the time that they were read.
+    reloads: u64,
+    roots: Arc<RootCertStore>,
 }
 
 /// Those of a file.
@@ -46,26 +58,37 @@ pub(super) async fn of_file(file: &Path) -> Read {
 
 /// Those of the system.
 pub(super) async fn of_system() -> Read {
-    let reloads = {
+    let (reloads, before) = {
         let system = system();
-        if let Some(kept) = &system.kept {
-            return Ok(Arc::clone(kept));
+        let kept = system.kept.as_ref();
+        let before = kept.map(|kept| Arc::clone(&kept.roots));
+        match (kept, before) {
+            (Some(kept), Some(roots)) if kept.reloads == system.reloads => return Ok(roots),
+            (_, before) => (system.reloads, before),
         }
-        system.reloads
     };
-    let roots = read(Source::System(reloads)).await?;
-    let mut system = system();
-    if system.reloads == reloads {
-        system.kept = Some(Arc::clone(&roots));
+    let reading = read(Source::System(reloads));
+    let Some(before) = before else {
+        return reading.await;
+    };
+    let why = match timeout(PATIENCE, reading).await {
+        Ok(Ok(roots)) => return Ok(roots),
+        Ok(Err(failure)) => failure.words,
+        // It goes on, and a later run has what it finds.
+        Err(_) => "they are still being read".to_owned(),
+    };
+    if let Some(untold) = system().troubles.tell(Instant::now()) {
+        tracing::warn!(
+            untold,
+            "the certificate authorities of this system from before the reload are used: {why}"
+        );
     }
-    Ok(roots)
+    Ok(before)
 }
 
 /// Another configuration is in force: the system's are read anew.
 pub(in crate::health) fn reloaded() {
-    let mut system = system();
-    system.reloads += 1;
-    system.kept = None;
+    system().reloads += 1;
 }
 
 fn system() -> MutexGuard<'static, System> {
@@ -76,7 +99,14 @@ fn system() -> MutexGuard<'static, System> {
 async fn read(source: Source) -> Read {
     let read = READING.get(&source, |source| match source {
         Source::File(file) => file_now(file),
-        Source::System(_) => system_now(),
+        Source::System(reloads) => {
+            let roots = system_now()?;
+            system().kept = Some(Kept {
+                reloads: *reloads,
+                roots: Arc::clone(&roots),
+            });
+            Ok(roots)
+        }
     });
     read.await.map_err(|error| {
         let words = format!("certificate authorities: {error}");
@@ -168,17 +198,21 @@ mod tests {
         }
         let file = PathBuf::from(std::env::var_os("SSL_CERT_FILE").unwrap());
         let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
             .build()
             .unwrap();
         // (authorities that the system has; none: no such file, whether there is a reload, what a check has or is told)
-        let cases: [(Option<usize>, bool, Result<usize, &str>); 7] = [
+        let cases: [(Option<usize>, bool, Result<usize, &str>); 9] = [
             (None, false, Err("No such file")),
             (Some(0), false, Err("there are none; install")),
             (Some(1), false, Ok(1)),
             (Some(3), false, Ok(1)),
             (Some(3), true, Ok(3)),
             (None, false, Ok(3)),
-            (None, true, Err("No such file")),
+            // Those from before, until there are some again.
+            (None, true, Ok(3)),
+            (Some(0), true, Ok(3)),
+            (Some(2), false, Ok(2)),
         ];
         for (number, case) in cases.into_iter().enumerate() {
             let (authorities, is_reload, expected) = case;
@@ -189,7 +223,13 @@ mod tests {
             if is_reload {
                 reloaded();
             }
-            match (runtime.block_on(of_system()), expected) {
+            // Reading may take longer than it is waited for, on a busy machine.
+            let has = |found: &Read| found.as_ref().map_or(0, |roots| roots.len());
+            let found = std::iter::repeat_with(|| runtime.block_on(of_system()))
+                .take(20)
+                .find(|found| expected.is_err() || expected == Ok(has(found)))
+                .unwrap_or_else(|| runtime.block_on(of_system()));
+            match (found, expected) {
                 (Ok(roots), Ok(length)) => assert_eq!(roots.len(), length, "case {number}"),
                 (Err(failure), Err(words)) => {
                     assert!(failure.words.contains(words), "case {number}: {failure:?}");

@@ -10,7 +10,7 @@ mod connect;
 mod dialogue;
 mod dns;
 mod exchange;
-mod external;
+pub(in crate::health) mod external;
 pub(super) mod frugal;
 mod http;
 mod ldap;

@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::aside::Aside;
+use super::aside::{Aside, PLACES};
 use super::{Failure, FailureKind};
 use crate::config::{LoginProbe, Secret};
 use crate::files::open_regular;
@@ -13,7 +13,7 @@ use crate::files::open_regular;
 /// The longest password in a file.
 const PASSWORD_BYTES: u64 = 1024;
 
-static READING: Aside<PathBuf, Result<String, Failure>> = Aside::new();
+static READING: Aside<PathBuf, Result<String, Failure>> = Aside::new(&PLACES);
 
 /// A login with its password. A file that takes long, of a network's file system, holds up no other check.
 pub(super) async fn read(probe: &LoginProbe) -> Result<Cow<'_, LoginProbe>, Failure> {
