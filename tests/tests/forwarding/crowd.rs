@@ -34,6 +34,11 @@ const PAUSE: Duration = Duration::from_millis(3);
 /// Requests of all clients that must have begun after something happened, so that it is seen what becomes of them.
 const AFTERWARDS: usize = 400;
 
+/// Within this time a real server whose port refuses is out: an interval, and the retry delay as often as it must fail.
+const OUT_WITHIN: Duration = Duration::from_millis(200 + 2 * 50);
+/// What a machine takes longer that has all these requests, and others, to do.
+const SLACK: Duration = Duration::from_secs(1);
+
 /// Real servers that are removed, or quiesced, when they are down; and one to fall back to.
 const SERVICES: &str = "
   - name: removed
@@ -204,6 +209,11 @@ fn what_many_clients_notice() {
             out - killed
         );
         assert!(!failed.is_empty(), "{name}: nobody asked it meanwhile");
+        assert!(
+            out - killed < OUT_WITHIN + SLACK,
+            "{name}: {:?}",
+            out - killed
+        );
         assert_eq!(who(&crowd, out), ["s2"], "{name}");
 
         // It recovers.

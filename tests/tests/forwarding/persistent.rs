@@ -20,6 +20,8 @@ const FORGOTTEN: u32 = 50_000;
 const NO_SERVICE: u16 = 999;
 /// Where the real server listens whose checks fail and succeed in turn.
 const FLAPPING_PORT: u16 = 9000;
+/// How long a verdict may take by the median of the last ones, where the machine lets it once.
+const MEDIAN: Duration = Duration::from_millis(10);
 /// How long a verdict may take at most. A few milliseconds are meant; this is for a build without optimisation on a machine
 /// that has something else to do. Reading them all at once took half a second and more.
 const VERDICT: Duration = Duration::from_millis(250);
@@ -91,13 +93,17 @@ fn verdicts_do_not_wait_for_many_templates() {
     }
     let began = Instant::now();
     let worst = flap(&site, || {
-        assert!(began.elapsed() < LONG, "they are not forgotten");
+        let median = Duration::from_micros(site.status().verdicts.median_us);
+        assert!(
+            began.elapsed() < LONG,
+            "they are not forgotten, or a verdict takes {median:?}"
+        );
         let is_gone = |client| {
             let (key, _) = template(client, NO_SERVICE, 0);
             view.maps.template(&key).is_none()
         };
         let probes = [0, FORGOTTEN / 2, FORGOTTEN - 1];
-        began.elapsed() > WATCHED && probes.into_iter().all(is_gone)
+        began.elapsed() > WATCHED && median < MEDIAN && probes.into_iter().all(is_gone)
     });
     println!("the longest that a verdict took beside {CLIENTS} templates: {worst:?}");
     let left = view.maps.templates().unwrap();
