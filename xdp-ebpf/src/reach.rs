@@ -12,19 +12,22 @@
 use crate::connection::{Bucket, Bucket4, Bucket6, Key6, Value, key4, key6};
 use crate::family::{Family, V4, V6, endpoint4, endpoint6};
 use crate::layout::{RangeKey4, RangeKey6, Served, Settings, SharedBy};
+use crate::table::Put;
 use crate::tables::Tables;
 
 /// Which of the connection tables.
 pub trait Shape {
     /// A bucket of it.
     type Bucket: Bucket;
+    /// Which of the tables it is, by number.
+    const NUMBER: usize;
 
     /// A bucket of the table.
     fn bucket<T: Tables>(tables: &T, index: u32) -> Option<&Self::Bucket>;
     /// Buckets of one CPU's table.
     fn buckets(settings: &Settings) -> u32;
-    /// Puts a connection into this CPU's table: [`crate::table::insert`].
-    fn insert<T: Tables>(tables: &T, key: Key<Self>, value: Value) -> bool;
+    /// Puts a connection into this CPU's table: [`crate::table::insert`]. `is_new`: it has been looked into, and has none such.
+    fn put<T: Tables>(tables: &T, key: Key<Self>, value: Value, is_new: bool) -> bool;
     /// Finds a connection in all tables but one: [`crate::table::find_elsewhere`].
     fn find_elsewhere<T: Tables>(tables: &T, key: Key<Self>, but: u32) -> Value;
 }
@@ -42,6 +45,7 @@ pub struct Wide;
 
 impl Shape for Narrow {
     type Bucket = Bucket4;
+    const NUMBER: usize = 0;
 
     #[inline(always)]
     fn bucket<T: Tables>(tables: &T, index: u32) -> Option<&Bucket4> {
@@ -54,8 +58,12 @@ impl Shape for Narrow {
     }
 
     #[inline(always)]
-    fn insert<T: Tables>(tables: &T, key: u64, value: Value) -> bool {
-        tables.insert4(key, value.0)
+    fn put<T: Tables>(tables: &T, key: u64, value: Value, is_new: bool) -> bool {
+        match tables.put4(key, value.0, is_new) {
+            Put::Refused => false,
+            Put::In => true,
+            Put::Crowded(number) => tables.put_beyond4(key, value.0, number),
+        }
     }
 
     #[inline(always)]
@@ -66,6 +74,7 @@ impl Shape for Narrow {
 
 impl Shape for Wide {
     type Bucket = Bucket6;
+    const NUMBER: usize = 1;
 
     #[inline(always)]
     fn bucket<T: Tables>(tables: &T, index: u32) -> Option<&Bucket6> {
@@ -78,8 +87,12 @@ impl Shape for Wide {
     }
 
     #[inline(always)]
-    fn insert<T: Tables>(tables: &T, key: Key6, value: Value) -> bool {
-        tables.insert6(key, value.0)
+    fn put<T: Tables>(tables: &T, key: Key6, value: Value, is_new: bool) -> bool {
+        match tables.put6(key, value.0, is_new) {
+            Put::Refused => false,
+            Put::In => true,
+            Put::Crowded(number) => tables.put_beyond6(key, value.0, number),
+        }
     }
 
     #[inline(always)]

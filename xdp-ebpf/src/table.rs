@@ -12,7 +12,7 @@
 pub mod learn;
 mod room;
 
-pub use room::{FUTILE, ONE_OF};
+pub use room::{ASKED, FUTILE, ONE_OF};
 
 use crate::atomic::{fetch_add, load, store};
 use crate::connection::{Bucket, Value};
@@ -255,37 +255,98 @@ pub fn recount<T: Tables>(tables: &T, old: Value, new: Value) {
     }
 }
 
+/// What came of a connection that was to be put into a table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Put {
+    /// The table is full of what is worth more, or takes nothing new ([`layout::settings::MOVING`]), or is not there.
+    Refused,
+    /// It is in.
+    In,
+    /// There is no room in its candidate buckets: [`put_beyond`] wants this number.
+    Crowded(u64),
+}
+
+impl Put {
+    /// As one number, for the kernel's functions.
+    #[inline(always)]
+    #[must_use]
+    pub const fn to_number(self) -> u64 {
+        match self {
+            Self::Refused => 0,
+            Self::In => 1,
+            Self::Crowded(number) => 2 + number,
+        }
+    }
+
+    /// What a number stands for.
+    #[inline(always)]
+    #[must_use]
+    pub const fn from_number(number: u64) -> Self {
+        match number {
+            0 => Self::Refused,
+            1 => Self::In,
+            _ => Self::Crowded(number - 2),
+        }
+    }
+}
+
 /// Puts a connection into this CPU's table and counts it; an entry that it has there already, of an earlier connection
-/// under the same addresses, gets the new value. False: the table is full of what is worth more, or takes nothing new
-/// ([`layout::settings::MOVING`]), or is not there.
+/// under the same addresses, gets the new value. Whether it is in.
 #[inline(always)]
 pub fn insert<S: Shape, T: Tables>(tables: &T, key: &Key<S>, value: u64) -> bool {
+    match put::<S, T>(tables, key, value, false) {
+        Put::Refused => false,
+        Put::In => true,
+        Put::Crowded(number) => put_beyond::<S, T>(tables, key, value, number),
+    }
+}
+
+/// The first half of [`insert`]. `is_new`: there is no such entry, the table has been looked into.
+#[inline(always)]
+pub fn put<S: Shape, T: Tables>(tables: &T, key: &Key<S>, value: u64, is_new: bool) -> Put {
     let Some(settings) = tables.settings() else {
-        return false;
+        return Put::Refused;
     };
     let hash = S::Bucket::hash(*key, settings.seed);
     let base = base::<S>(settings, tables.cpu());
     let (first, second) = candidates(hash, S::buckets(settings), base);
-    let mut known = find_in::<S, T>(tables, first, *key);
-    if !known.is_some() {
-        known = find_in::<S, T>(tables, second, *key);
-    }
     let value = Value(value);
-    if known.is_some() {
-        update::<S, T>(tables, &known, value);
-        recount(tables, known.value, value);
-        return true;
+    if !is_new {
+        let mut known = find_in::<S, T>(tables, first, *key);
+        if !known.is_some() {
+            known = find_in::<S, T>(tables, second, *key);
+        }
+        if known.is_some() {
+            update::<S, T>(tables, &known, value);
+            recount(tables, known.value, value);
+            return Put::In;
+        }
     }
     if settings.flags & layout::settings::MOVING != 0 {
-        return false;
+        return Put::Refused;
     }
-    let put = put_if_room::<S, T>(tables, first, *key, value)
-        || put_if_room::<S, T>(tables, second, *key, value)
-        || room::make::<S, T>(tables, *key, value, base, (first, second));
-    if put {
+    let is_put = put_if_room::<S, T>(tables, first, *key, value)
+        || put_if_room::<S, T>(tables, second, *key, value);
+    let put = if is_put {
+        Put::In
+    } else {
+        room::near::<S, T>(tables, settings, *key, value, (first, second))
+    };
+    if put == Put::In {
         count(tables, value);
     }
     put
+}
+
+/// The second half of [`insert`], for [`Put::Crowded`]. Whether the connection is in.
+#[inline(always)]
+pub fn put_beyond<S: Shape, T: Tables>(tables: &T, key: &Key<S>, value: u64, number: u64) -> bool {
+    let value = Value(value);
+    let is_put = room::beyond::<S, T>(tables, *key, value, number);
+    if is_put {
+        count(tables, value);
+    }
+    is_put
 }
 
 #[cfg(all(test, feature = "native"))]

@@ -13,7 +13,7 @@ use crate::layout::{
 use crate::packet::Packet;
 use crate::path::schedule;
 use crate::reach::{Narrow, Wide};
-use crate::table;
+use crate::table::{self, Put};
 
 /// Everything the packet path may look up or write besides the packet. One method for each map of
 /// [`crate::layout::maps`], named after it; `None` is always "not there".
@@ -120,19 +120,33 @@ pub unsafe trait Tables {
     // return numbers only. Here is what they do; the kernel's side has one for each. All of it is for new connections and
     // other rare packets. (Without them the programs that need two are more than the verifier takes.)
 
-    /// [`table::insert`], narrow table.
-    fn insert4(&self, key: u64, value: u64) -> bool
+    /// [`table::put`], narrow table.
+    fn put4(&self, key: u64, value: u64, is_new: bool) -> Put
     where
         Self: Sized,
     {
-        table::insert::<Narrow, Self>(self, &key, value)
+        table::put::<Narrow, Self>(self, &key, value, is_new)
     }
-    /// [`table::insert`], wide table.
-    fn insert6(&self, key: Key6, value: u64) -> bool
+    /// [`table::put_beyond`], narrow table.
+    fn put_beyond4(&self, key: u64, value: u64, number: u64) -> bool
     where
         Self: Sized,
     {
-        table::insert::<Wide, Self>(self, &key, value)
+        table::put_beyond::<Narrow, Self>(self, &key, value, number)
+    }
+    /// [`table::put`], wide table.
+    fn put6(&self, key: Key6, value: u64, is_new: bool) -> Put
+    where
+        Self: Sized,
+    {
+        table::put::<Wide, Self>(self, &key, value, is_new)
+    }
+    /// [`table::put_beyond`], wide table.
+    fn put_beyond6(&self, key: Key6, value: u64, number: u64) -> bool
+    where
+        Self: Sized,
+    {
+        table::put_beyond::<Wide, Self>(self, &key, value, number)
     }
     /// [`table::find_elsewhere`], narrow tables.
     fn elsewhere4(&self, key: u64, but: u32) -> u64

@@ -69,3 +69,22 @@ pub fn opaque(number: usize) -> usize {
     #[cfg(not(target_arch = "bpf"))]
     number
 }
+
+/// The same number. It is known, and all that reads memory before this has been read, before anything after it is begun: a
+/// compiler that brings much forward has too few registers for all of it, and the stack of a few programs is as large as the
+/// verifier allows.
+#[inline(always)]
+#[must_use]
+pub fn one_after_the_other(number: u64) -> u64 {
+    #[cfg(target_arch = "bpf")]
+    {
+        let mut number = number;
+        // SAFETY: a register is copied to itself.
+        unsafe {
+            core::arch::asm!("{number} = {number}", number = inout(reg) number, options(nostack));
+        }
+        number
+    }
+    #[cfg(not(target_arch = "bpf"))]
+    number
+}

@@ -15,6 +15,7 @@ use xdp_ebpf::layout::{
 use xdp_ebpf::native::NativeTables;
 use xdp_ebpf::packet::Packet;
 use xdp_ebpf::state::State;
+use xdp_ebpf::table::Put;
 use xdp_ebpf::tables::Tables;
 
 use crate::plan::{destination_address, endpoint_address};
@@ -348,14 +349,30 @@ unsafe impl Tables for Traced<'_> {
         self.tables.work()
     }
 
-    fn insert4(&self, key: u64, value: u64) -> bool {
-        let put = self.tables.insert4(key, value);
+    fn put4(&self, key: u64, value: u64, is_new: bool) -> Put {
+        let put = self.tables.put4(key, value, is_new);
+        if !matches!(put, Put::Crowded(_)) {
+            self.inserted(put == Put::In, Value(value), Bucket4::endpoint(key));
+        }
+        put
+    }
+
+    fn put_beyond4(&self, key: u64, value: u64, number: u64) -> bool {
+        let put = self.tables.put_beyond4(key, value, number);
         self.inserted(put, Value(value), Bucket4::endpoint(key));
         put
     }
 
-    fn insert6(&self, key: Key6, value: u64) -> bool {
-        let put = self.tables.insert6(key, value);
+    fn put6(&self, key: Key6, value: u64, is_new: bool) -> Put {
+        let put = self.tables.put6(key, value, is_new);
+        if !matches!(put, Put::Crowded(_)) {
+            self.inserted(put == Put::In, Value(value), Bucket6::endpoint(key));
+        }
+        put
+    }
+
+    fn put_beyond6(&self, key: Key6, value: u64, number: u64) -> bool {
+        let put = self.tables.put_beyond6(key, value, number);
         self.inserted(put, Value(value), Bucket6::endpoint(key));
         put
     }

@@ -94,7 +94,7 @@ impl Carrier {
             // What stands has the first choice of what room there is, as it has in the packet path.
             for (index, bucket) in from.table.iter().enumerate() {
                 for (key, value) in Entries::of(bucket).iter() {
-                    if value.expendability(now_s, false) < EXPENDABLE {
+                    if value.expendability(now_s, 0) < EXPENDABLE {
                         put(to, Origin::of(from, to, index), seed, now_s, key, value);
                     }
                 }

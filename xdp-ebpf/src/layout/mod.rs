@@ -113,8 +113,8 @@ pub struct NextHop {
 }
 
 impl NextHop {
-    /// Both addresses, as they stand in a frame: in words, because the compiler moves an array of bytes by twos. With what else is
-    /// read and written in wider words since (`packet.rs`), a hit costs 1 to 3 ns less (`cargo xtask bench packet`).
+    /// Both addresses, as they stand in a frame: in words, so that they are moved in three instructions. (An array of bytes is moved
+    /// by twos.)
     #[inline(always)]
     #[must_use]
     pub fn macs(&self) -> [u32; 3] {
@@ -434,8 +434,8 @@ pub struct Scratch {
     pub served: u32,
     /// For [`Stage::Deliver`]: destination id.
     pub destination: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// For [`Stage::Schedule`]: 1 when this CPU's table has been looked into, and does not know the connection.
+    pub is_new: u32,
 }
 
 /// Memory in which the packet path keeps the numbers of a loop: see [`crate::tables::work`].
@@ -443,9 +443,9 @@ pub struct Scratch {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Work {
     /// Whatever the loop wants.
-    pub words: [u64; 23],
-    /// Kept from loop to loop: how many looks in a row found no place to move a connection to, in a table that seems full.
-    pub futile: u64,
+    pub words: [u64; 22],
+    /// Kept from loop to loop, for each of the connection tables: how many newcomers in a row nobody was moved for, in a table that seems full.
+    pub futile: [u64; 2],
 }
 
 /// Messages that [`Stage::Answer`] sends back to a packet's sender.

@@ -4,7 +4,7 @@
 //! [`super::schedule`], a stage of its own: this is the hot path.
 
 use super::deliver::deliver;
-use super::{Ip, Subject, Verdict, hand_to, untracked};
+use super::{Ip, Subject, Verdict, to_schedule, untracked};
 use crate::connection::Value;
 use crate::family::Family;
 use crate::layout::{Destination, Reason, Served, Stage, destination, method};
@@ -154,5 +154,5 @@ pub(super) fn known<'t, F: Ip, R: Reach<F>, T: Tables>(
         (false, true) => Stage::ScheduleRanged,
         (true, true) => Stage::Schedule6Ranged,
     };
-    Choice::Verdict(hand_to(tables, stage, served, 0))
+    Choice::Verdict(to_schedule(tables, stage, served, !own.is_some()))
 }

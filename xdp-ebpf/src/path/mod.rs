@@ -66,6 +66,18 @@ pub(crate) struct Subject<'t, F: Family> {
     pub(crate) frame_bytes: u64,
 }
 
+impl<'t, F: Family> Subject<'t, F> {
+    #[inline(always)]
+    fn new<P: Packet>(packet: &P, settings: &'t Settings, link: Link, network: Network<F>) -> Self {
+        Self {
+            settings,
+            link,
+            network,
+            frame_bytes: (packet.end() - packet.data()) as u64,
+        }
+    }
+}
+
 /// The entry: what the program attached to an interface runs.
 #[inline(always)]
 pub fn enter<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Verdict {
@@ -192,12 +204,7 @@ fn subject<'t, F: Family, P: Packet, T: Tables>(
     if tables.cpu() >= settings.cpus || !is_for_us(packet, tables) {
         return None;
     }
-    Some(Subject {
-        settings,
-        link,
-        network,
-        frame_bytes: (packet.end() - packet.data()) as u64,
-    })
+    Some(Subject::new(packet, settings, link, network))
 }
 
 /// Whether a frame is addressed to this node. A program sees whatever the card lets in, also what a switch that has
@@ -214,8 +221,8 @@ fn is_for_us<P: Packet, T: Tables>(packet: &P, tables: &T) -> bool {
     own == mac || own == own_mac::ANY
 }
 
-/// For the stages that new connections go through: the packet once more, and the note that came with it. `None`: not what
-/// the stage before saw.
+/// For the stages that new connections go through: the packet once more, and the note that came with it. Whether it is for
+/// this node the stage before has asked. `None`: not what that one saw.
 #[inline(always)]
 fn of_service<'t, F: Ip, P: Packet, T: Tables>(
     packet: &P,
@@ -227,7 +234,7 @@ fn of_service<'t, F: Ip, P: Packet, T: Tables>(
         return None;
     }
     let transport = parse::transport(packet, network.l4, network.protocol)?;
-    let subject = subject(packet, tables, link, network)?;
+    let subject = Subject::new(packet, tables.settings()?, link, network);
     let scratch = tables.scratch()?;
     // SAFETY: this CPU's own memory (contract of `Tables`).
     let note = unsafe { scratch.read() };
@@ -257,9 +264,21 @@ fn answer<T: Tables>(tables: &T, what: u32, mtu: u32, from_real_server: bool) ->
     note(tables, Stage::Answer, scratch)
 }
 
-/// Leaves a note on whose packet it is, and goes to the stage that schedules or delivers.
+/// Leaves a note on whose packet it is, and goes to the stage that schedules. `is_new`: this CPU's table does not know its
+/// connection.
 #[inline(always)]
-fn hand_to<T: Tables>(tables: &T, stage: Stage, served: Served, destination: u32) -> Verdict {
+fn to_schedule<T: Tables>(tables: &T, stage: Stage, served: Served, is_new: bool) -> Verdict {
+    let scratch = Scratch {
+        served: served.0,
+        is_new: u32::from(is_new),
+        ..Scratch::default()
+    };
+    note(tables, stage, scratch)
+}
+
+/// Leaves a note on whose packet it is and for which destination, and goes to the stage that delivers.
+#[inline(always)]
+fn to_deliver<T: Tables>(tables: &T, stage: Stage, served: Served, destination: u32) -> Verdict {
     let scratch = Scratch {
         served: served.0,
         destination,

@@ -314,7 +314,7 @@ pub(super) fn owner<'t, F: Ip, R: Reach<F>, T: Tables>(
         let key = R::key(client.0, client.1, real_server.1, endpoint);
         let flags = copy & Value::COPY | value.flags() & Value::SENT;
         let copy = Value::new(value.destination(), now, state, flags).in_place_of(value);
-        R::Shape::insert(tables, key, copy);
+        R::Shape::put(tables, key, copy, false);
     } else if moves || flags.is_none() {
         let new = Value::new(value.destination(), now, state, value.flags());
         if new != value {

@@ -23,7 +23,7 @@ pub fn learn<S: Shape, T: Tables>(tables: &T, key: &Key<S>, value: u64) -> u64 {
     let value = Value(value);
     let known = find::<S, T>(tables, settings, tables.cpu(), *key);
     if !known.is_some() {
-        return if S::insert(tables, *key, value) {
+        return if S::put(tables, *key, value, true) {
             learned::TAKEN
         } else {
             learned::REFUSED

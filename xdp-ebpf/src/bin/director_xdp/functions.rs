@@ -9,22 +9,33 @@ use xdp_ebpf::table;
 
 use super::maps::Maps;
 
-/// Puts a connection into the narrow table: 1 if there was room.
+/// Puts a connection into the narrow table, or says why not: the number of a [`table::Put`].
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn insert4(key: u64, value: u64) -> u64 {
-    u64::from(table::insert::<Narrow, _>(&Maps, &key, value))
+pub extern "C" fn put4(key: u64, value: u64, is_new: u64) -> u64 {
+    table::put::<Narrow, _>(&Maps, &key, value, is_new != 0).to_number()
 }
 
-/// Puts a connection into the wide table: 1 if there was room.
+/// Puts a connection into the wide table, or says why not: the number of a [`table::Put`].
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn insert6(first: u64, second: u64, third: u64, value: u64) -> u64 {
-    u64::from(table::insert::<Wide, _>(
-        &Maps,
-        &[first, second, third],
-        value,
-    ))
+pub extern "C" fn put6(first: u64, second: u64, third: u64, value: u64, is_new: u64) -> u64 {
+    table::put::<Wide, _>(&Maps, &[first, second, third], value, is_new != 0).to_number()
+}
+
+/// Puts a connection into the crowded narrow table: 1 if there was room.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn put_beyond4(key: u64, value: u64, number: u64) -> u64 {
+    u64::from(table::put_beyond::<Narrow, _>(&Maps, &key, value, number))
+}
+
+/// Puts a connection into the crowded wide table: 1 if there was room.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn put_beyond6(first: u64, second: u64, third: u64, value: u64, number: u64) -> u64 {
+    let key = [first, second, third];
+    u64::from(table::put_beyond::<Wide, _>(&Maps, &key, value, number))
 }
 
 /// Enters a peer's connection into the narrow table.

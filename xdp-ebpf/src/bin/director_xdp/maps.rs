@@ -26,6 +26,7 @@ use xdp_ebpf::lines::{
     Line, SERVER_LINES, SERVICE_LINES, Said, ServerLine4, ServerLine6, ServiceLine4, ServiceLine6,
 };
 use xdp_ebpf::packet::Packet;
+use xdp_ebpf::table::Put;
 use xdp_ebpf::tables::Tables;
 use xdp_ebpf::verifier::opaque;
 
@@ -528,13 +529,24 @@ unsafe impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn insert4(&self, key: u64, value: u64) -> bool {
-        functions::insert4(key, value) != 0
+    fn put4(&self, key: u64, value: u64, is_new: bool) -> Put {
+        Put::from_number(functions::put4(key, value, u64::from(is_new)))
     }
 
     #[inline(always)]
-    fn insert6(&self, key: Key6, value: u64) -> bool {
-        functions::insert6(key[0], key[1], key[2], value) != 0
+    fn put_beyond4(&self, key: u64, value: u64, number: u64) -> bool {
+        functions::put_beyond4(key, value, number) != 0
+    }
+
+    #[inline(always)]
+    fn put6(&self, key: Key6, value: u64, is_new: bool) -> Put {
+        let is_new = u64::from(is_new);
+        Put::from_number(functions::put6(key[0], key[1], key[2], value, is_new))
+    }
+
+    #[inline(always)]
+    fn put_beyond6(&self, key: Key6, value: u64, number: u64) -> bool {
+        functions::put_beyond6(key[0], key[1], key[2], value, number) != 0
     }
 
     #[inline(always)]

@@ -17,7 +17,7 @@ mod persistence;
 pub mod table_based;
 
 use super::forward::{after_packet, direction_to, goes_on, key_of};
-use super::{Ip, Subject, Verdict, answer, fragment, hand_to, of_service, untracked};
+use super::{Ip, Subject, Verdict, answer, fragment, of_service, to_deliver, untracked};
 use crate::atomic::{load, store};
 use crate::connection::Value;
 use crate::layout::{
@@ -28,7 +28,7 @@ use crate::packet::Packet;
 use crate::parse::{Part, Transport};
 use crate::reach::{Key, Reach, Shape};
 use crate::state::State;
-use crate::table;
+use crate::table::{self, Found};
 use crate::tables::Tables;
 use crate::wire::{protocol, tcp};
 
@@ -54,7 +54,8 @@ pub fn stage<F: Ip, R: Reach<F>, P: Packet, T: Tables>(packet: &mut P, tables: &
     let Some((subject, transport, note)) = of_service::<F, P, T>(packet, tables) else {
         return Verdict::Pass;
     };
-    match find_or_begin::<F, R, T>(tables, &subject, transport, Served(note.served)) {
+    let (served, is_new) = (Served(note.served), note.is_new != 0);
+    match find_or_begin::<F, R, T>(tables, &subject, transport, served, is_new) {
         // And so are the datagram's other fragments.
         Verdict::Pass if subject.network.part == Part::First => {
             fragment::pass_all(tables, &subject)
@@ -69,6 +70,7 @@ fn find_or_begin<F: Ip, R: Reach<F>, T: Tables>(
     subject: &Subject<'_, F>,
     transport: Transport,
     served: Served,
+    is_new: bool,
 ) -> Verdict {
     let network = &subject.network;
     let key = key_of::<F, R>(network.source, transport, served);
@@ -79,7 +81,11 @@ fn find_or_begin<F: Ip, R: Reach<F>, T: Tables>(
     };
 
     // Known after all: here, with something that keeps it from going on, or on another CPU.
-    let own = table::find::<R::Shape, T>(tables, subject.settings, tables.cpu(), key);
+    let own = if is_new {
+        Found::NOTHING
+    } else {
+        table::find::<R::Shape, T>(tables, subject.settings, tables.cpu(), key)
+    };
     let known = if own.is_some() {
         own.value
     } else if transport.is_syn() || service.flags & service::ONE_PACKET != 0 && !is_tcp {
@@ -100,7 +106,7 @@ fn find_or_begin<F: Ip, R: Reach<F>, T: Tables>(
             // The original stays where it was: upkeep counts a connection once.
             let flags = known.flags() | if own.is_some() { 0 } else { Value::COPY };
             let copy = Value::new(known.destination(), now, state, flags).in_place_of(known);
-            R::Shape::insert(tables, key, copy);
+            R::Shape::put(tables, key, copy, is_new);
             return to(tables, known.destination(), served, F::IPV6);
         }
         if destination.flags & destination::CLOSED != 0 && is_tcp && !transport.is_syn() {
@@ -128,7 +134,7 @@ fn find_or_begin<F: Ip, R: Reach<F>, T: Tables>(
     {
         return verdict;
     }
-    begin::<F, R, T>(tables, subject, transport, served, service, key)
+    begin::<F, R, T>(tables, subject, transport, served, service, key, is_new)
 }
 
 /// To the stage that delivers.
@@ -139,7 +145,7 @@ fn to<T: Tables>(tables: &T, destination: u32, served: Served, ipv6: bool) -> Ve
     } else {
         Stage::Deliver
     };
-    hand_to(tables, stage, served, destination)
+    to_deliver(tables, stage, served, destination)
 }
 
 /// A new connection, if there may be one.
@@ -151,6 +157,7 @@ fn begin<F: Ip, R: Reach<F>, T: Tables>(
     served: Served,
     service: &Service,
     key: Key<R::Shape>,
+    is_new: bool,
 ) -> Verdict {
     let network = &subject.network;
     let is_tcp = network.protocol == protocol::TCP;
@@ -207,7 +214,7 @@ fn begin<F: Ip, R: Reach<F>, T: Tables>(
         let value = Value::new(id, subject.settings.now_s as u16, state, 0);
         // Nor does it take the place of one before it under the same addresses, which may have been carried over already.
         let is_moving = subject.settings.flags & layout::settings::MOVING != 0;
-        if (is_moving || !R::Shape::insert(tables, key, value)) && needs_entry {
+        if (is_moving || !R::Shape::put(tables, key, value, is_new)) && needs_entry {
             return Verdict::Drop(if is_moving {
                 Reason::Moving
             } else {
