@@ -163,10 +163,11 @@ pub const ENDPOINTS: Limit = Limit {
     maximum: tables::ENDPOINTS as usize - 1,
 };
 
-/// Real servers, counted once for each service they stand in; id 0 means none.
+/// Real servers, counted once for each service they stand in; id 0 means none, and the last one nobody
+/// ([`crate::plan::owners::NOBODY`]).
 pub const REAL_SERVERS: Limit = Limit {
     what: "real servers in all services together",
-    maximum: tables::DESTINATIONS as usize - 1,
+    maximum: tables::DESTINATIONS as usize - 2,
 };
 /// Endpoints that share a real server under NAT: a reply is searched in each of them.
 pub const ENDPOINTS_PER_REAL_SERVER: Limit = Limit {

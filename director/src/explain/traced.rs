@@ -18,7 +18,7 @@ use xdp_ebpf::state::State;
 use xdp_ebpf::table::Put;
 use xdp_ebpf::tables::Tables;
 
-use crate::plan::{destination_address, endpoint_address};
+use crate::plan::{destination_address, endpoint_address, owners};
 
 /// Tables and what was asked of them.
 pub(super) struct Traced<'a> {
@@ -176,11 +176,14 @@ unsafe impl Tables for Traced<'_> {
     fn slot(&self, index: u32) -> Option<u32> {
         let found = self.tables.slot(index);
         if let Some(word) = found.filter(|word| slot::previous(*word) != 0) {
-            self.say(format!(
-                "slot {index} has changed: new connections go to destination {}, those that are not known to {}",
-                slot::owner(word),
-                slot::previous(word),
-            ));
+            let (owner, previous) = (slot::owner(word), slot::previous(word));
+            self.say(if previous == owners::NOBODY {
+                format!("slot {index} was nobody's: what is not known goes to destination {owner}")
+            } else {
+                format!(
+                    "slot {index} has changed: new connections go to destination {owner}, those that are not known to {previous}"
+                )
+            });
         }
         found
     }

@@ -69,7 +69,7 @@ pub enum PlanError {
     #[error(
         "no room for real server {server} of virtual service {name}: {} fit, counting removed ones whose connections \
          have not ended yet",
-        limits::DESTINATIONS - 1
+        owners::NOBODY - 1
     )]
     Destinations {
         /// The service.
@@ -214,7 +214,7 @@ impl<'a> Builder<'a> {
             ),
             taken_destinations: Ids::new(
                 current.destinations.keys().copied().collect(),
-                limits::DESTINATIONS,
+                owners::NOBODY,
             ),
             allocator,
             keeps: BTreeMap::new(),

@@ -18,6 +18,11 @@
 //! **Where nothing is known of what was before** (a service that is new, or that tracked all connections until now), a slot
 //! begins as (B, B): entries count, and what has none goes where a table alone would send it.
 //!
+//! **Where it is known that nobody had it**, because all its real servers were out for longer than the hold time, a slot begins as
+//! (B, nobody): whatever goes on has an entry, and what has none goes to whoever has the slot by then. That holds for the
+//! hold time as any previous owner does. As (B, B) the first real server that comes back would be taken for who had the slots of
+//! all others, and get their new flows of UDP.
+//!
 //! **Young** is a new service while some of its real servers have not been checked yet. They come up one after the other, and
 //! nobody has connections because he was the first. So its slots begin as (owner, expected): who is in service, and who has
 //! the slot if all that is unknown turns out to be up, as it most likely was with the director before this one. With each
@@ -26,11 +31,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use xdp_ebpf::layout::{Endpoint, service, slot};
+use xdp_ebpf::layout::{Endpoint, limits, service, slot};
 
 use super::desired::{EndpointIdentity, identity, recorded};
 use super::tables::Tables;
 use crate::config::{Config, Scheduler, VirtualService};
+
+/// Who had a slot that nobody had. No destination gets this id.
+pub const NOBODY: u32 = 0xffff;
+
+const _: () = assert!(NOBODY == limits::DESTINATIONS - 1);
 
 /// The words of a table whose slots have these owners from now on. `standing`: the words until now, of the same length or
 /// nothing is known of before. Nobody in `owners`: there is no real server to give anything to.
@@ -59,8 +69,7 @@ pub fn change(standing: Option<&[u32]>, owners: &[u32]) -> Vec<u32> {
 fn changed(word: u32, owner: u32) -> u32 {
     match (slot::owner(word), slot::previous(word)) {
         (before, _) if before == owner => word,
-        // It was nobody's, and what goes on has an entry.
-        (0, 0) => slot::new(owner, owner),
+        (0, 0) => slot::new(owner, NOBODY),
         (before, 0) => slot::new(owner, before),
         (_, first) => slot::new(owner, first),
     }
@@ -147,17 +156,25 @@ pub(super) fn words(
     owners: &[u32],
     expected: Option<&[u32]>,
 ) -> (Vec<u32>, bool) {
-    let record = current.services.get(&id).filter(|record| record.slots > 0);
-    match (record, standing(current, id)) {
-        (Some(record), words) if record.flags & service::YOUNG == 0 => {
-            // Where all connections were tracked until now, it is known who had them.
-            (change(words, owners), false)
+    let record = current.services.get(&id);
+    let known = record.filter(|record| record.flags & service::YOUNG == 0);
+    match known {
+        // Nobody answers, and nobody is waited for any more. (One that is remembered only for its connections has none either.)
+        Some(record) if record.slots == 0 && is_served(current, id) => {
+            (change(Some(&vec![0; owners.len()]), owners), false)
         }
+        // Where all connections were tracked until now, it is known who had them.
+        Some(record) if record.slots > 0 => (change(standing(current, id), owners), false),
         _ => {
             let words = newborn(owners, expected.unwrap_or(owners));
             (words, expected.is_some())
         }
     }
+}
+
+fn is_served(tables: &Tables, id: u16) -> bool {
+    let mut endpoints = tables.endpoints_of(id);
+    endpoints.any(|(endpoint, _)| tables.is_served(endpoint))
 }
 
 /// The words of a service that tracks on change.
@@ -221,7 +238,7 @@ mod tests {
 
     const A: u32 = 1;
     const B: u32 = 2;
-    const C: u32 = 0xffff;
+    const C: u32 = 0xfffe;
 
     #[test]
     fn a_slot_changes_hands() {
@@ -238,7 +255,9 @@ mod tests {
             ((A, A), B, (B, A)),
             ((0, A), B, (B, A)),
             ((0, A), A, (A, A)),
-            ((0, 0), B, (B, B)),
+            ((0, 0), B, (B, NOBODY)),
+            ((B, NOBODY), C, (C, NOBODY)),
+            ((B, NOBODY), 0, (0, NOBODY)),
         ];
         for ((owner, previous), new, (owner_after, previous_after)) in cases {
             // Another slot, so that the table is never nobody's.
@@ -254,12 +273,17 @@ mod tests {
         let marked = |owner| slot::new(owner, owner);
         // (what stands, owners, words)
         type Case = (Option<&'static [u32]>, &'static [u32], Vec<u32>);
-        let cases: [Case; 6] = [
+        let cases: [Case; 7] = [
             (None, &[], vec![]),
             (None, &[A, B], vec![marked(A), marked(B)]),
             (Some(&[A]), &[A, B], vec![marked(A), marked(B)]),
             (Some(&[A, B]), &[], vec![slot::new(0, A), slot::new(0, B)]),
             (Some(&[0, 0]), &[], vec![]),
+            (
+                Some(&[0, 0]),
+                &[A, B],
+                vec![slot::new(A, NOBODY), slot::new(B, NOBODY)],
+            ),
             (Some(&[A, B]), &[B, B], vec![slot::new(B, A), B]),
         ];
         for (standing, owners, words) in cases {
@@ -286,6 +310,8 @@ mod tests {
             ((0, A), true, false, false, (0, A)),
             ((0, A), true, false, true, (0, 0)),
             ((0, 0), true, false, true, (0, 0)),
+            ((B, NOBODY), false, true, false, (B, NOBODY)),
+            ((B, NOBODY), false, true, true, (B, B)),
         ];
         for ((owner, previous), elsewhere, clear, over, (owner_after, previous_after)) in cases {
             let set = |is: bool| BTreeSet::from_iter(is.then_some(0));

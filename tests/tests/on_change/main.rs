@@ -208,3 +208,47 @@ fn a_takeover_before_everybody_is_checked() {
         }
     }
 }
+
+/// All real servers are out for longer than slots say who had them, and come back one after the other: nobody has the others'
+/// slots because he was the first.
+#[test]
+fn an_outage_of_everybody() {
+    // (seconds between one that comes back and the next)
+    for gap_s in [0, 20, HOLD_S / 4] {
+        for family in BOTH {
+            let mut world = World::new(family, true);
+            world.everybody_is_checked();
+            for _ in 0..3 {
+                world.pass(1);
+            }
+            for server in [1, 2, 3] {
+                world.is_down(server);
+            }
+            world.time(HOLD_S * 2, 0).expect("nobody sends anything");
+            assert_eq!(world.marked(), 0, "it is forgotten who had the slots");
+            for server in [3, 1, 2] {
+                world.is_checked(server);
+                for tcp in [true, false] {
+                    world.begin(tcp, 0).expect("it goes to who is there");
+                }
+                world.time(gap_s, 20).expect("they go on");
+            }
+            let before = world.connections.len();
+            for number in 0..150 {
+                world.begin(false, number % CPUS).expect("it begins");
+            }
+            for server in [1, 2, 3] {
+                let flows = world.connections[before..].iter();
+                let its = flows.filter(|it| it.server == server).count();
+                assert!(
+                    (25..=80).contains(&its),
+                    "{server} has {its} of 150 flows, {gap_s} s after one another"
+                );
+            }
+            // What is where the table has it needs no marks when the hold time is over.
+            world.time(HOLD_S + 60, 20).expect("they go on");
+            assert!(world.marked() <= 4, "{} are marked", world.marked());
+            world.everything_settles();
+        }
+    }
+}

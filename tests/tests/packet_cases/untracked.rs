@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use director::plan::owners;
 use director_tests::packet::build::{Frame, Ip, tcp};
 use director_tests::packet::fixture::{
     BOTH, DIRECTOR, Family, Fixture, Real, hop, port, server_mac,
@@ -26,6 +27,9 @@ const FROM_A_TO_B: u32 = slot::new(B, A);
 const MARKED_B: u32 = slot::new(B, B);
 /// Nobody has it any more.
 const FROM_A_TO_NOBODY: u32 = slot::new(0, A);
+
+/// B has it, and nobody had it.
+const FROM_NOBODY_TO_B: u32 = slot::new(B, owners::NOBODY);
 
 /// A service on A and B by DR, all of whose slots say `word`.
 fn site(family: Family, kind: Kind, word: u32) -> Fixture {
@@ -274,6 +278,22 @@ const TCP: &[Row] = &[
         &[(0, A, State::SynReceived)],
     ),
     (
+        "it was nobody's: a new connection is tracked",
+        FROM_NOBODY_TO_B,
+        &[],
+        SYN,
+        To(B),
+        &[(0, B, State::SynReceived)],
+    ),
+    (
+        "it was nobody's: what is not known is the owner's",
+        FROM_NOBODY_TO_B,
+        &[],
+        ACK,
+        To(B),
+        &[(0, B, State::SynReceived)],
+    ),
+    (
         "nobody had it for long: what is known goes on",
         FROM_A_TO_NOBODY,
         &[Segment(ACK), Slots(0)],
@@ -390,8 +410,16 @@ fn drops(rows: &mut Vec<Case>, family: Family) {
 fn datagrams(rows: &mut Vec<Case>, family: Family) {
     let input = from_client(&Kind::Udp.request(family, port::DR));
     // (what, slots, whether A is in service, A's flags, where it goes, whether it is entered)
-    let cases: [(&str, u32, bool, u8, u32, bool); 5] = [
+    let cases: [(&str, u32, bool, u8, u32, bool); 6] = [
         ("settled: to the owner", SETTLED, true, 0, A, false),
+        (
+            "it was nobody's: to the owner",
+            FROM_NOBODY_TO_B,
+            true,
+            0,
+            B,
+            true,
+        ),
         (
             "changed: to the old owner, which may know it",
             FROM_A_TO_B,

@@ -137,7 +137,27 @@ fn without_any_real_server_slots_still_say_who_had_them() {
     }
     assert_eq!((after.services[&1].slots, after.slots.len()), (0, 0));
     let back = plan(&after, &with(ON_CHANGE, &["10.0.0.1"]), &view);
-    assert!(words(&back).iter().all(|word| *word == slot::new(1, 1)));
+    let is_new = |word: &u32| *word == slot::new(slot::owner(*word), owners::NOBODY);
+    assert!(words(&back).iter().all(is_new));
+    // The second one's connections were not the first one's either.
+    let both = plan(&back, &with(ON_CHANGE, &["10.0.0.1", "10.0.0.2"]), &view);
+    assert!(words(&both).iter().all(is_new));
+}
+
+/// One that is only remembered has no slots, but its clients are not told that its connections have ended.
+#[test]
+fn a_service_that_was_removed_for_a_while() {
+    let view = view(&[]);
+    let servers = with(ON_CHANGE, &["10.0.0.1", "10.0.0.2"]);
+    let stable = settled(&plan(&Tables::default(), &servers, &view));
+    let removed = plan(&stable, &config(Vec::new()), &view);
+    assert_eq!(removed.services[&1].slots, 0, "it is remembered");
+    let back = plan(&removed, &servers, &view);
+    let had: Vec<u32> = words(&back)
+        .iter()
+        .map(|word| slot::previous(*word))
+        .collect();
+    assert_eq!(had, words(&stable));
 }
 
 /// Of a service with these real servers, of which those at these places are out.

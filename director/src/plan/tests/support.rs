@@ -231,7 +231,9 @@ pub(super) fn consistent(tables: &Tables) -> Result<(), String> {
             let (destination_id, previous) = (&slot::owner(*word), slot::previous(*word));
             if previous != 0 {
                 let had = tables.destinations.get(&previous);
-                if !tracks_on_change || had.is_none_or(|had| had.service != *id) {
+                let is_its =
+                    previous == owners::NOBODY || had.is_some_and(|had| had.service == *id);
+                if !tracks_on_change || !is_its {
                     return Err(format!("{previous} had a slot of service {id}: {had:?}"));
                 }
                 if *destination_id == 0 {

@@ -148,7 +148,7 @@ fn too_many() {
             &format!(", method: dr, scheduler: rr, {}", real_servers(4000)),
         ),
         (17, 3),
-        &["68000 real servers in all services", "at most 65535"],
+        &["68000 real servers in all services", "at most 65534"],
     );
     check_service(
         &format!(
