@@ -8,6 +8,8 @@
 //!   established connection has an entry;
 //! * of TCP for less than a minute after the first packet that follows a change, until its second one (a half-open entry's
 //!   idle time);
+//! * of TCP whose client has closed its side for less than two minutes, ten seconds where that was the first packet that
+//!   follows a change (idle times of a closing entry);
 //! * of UDP that has no entry yet, its real server is in service;
 //! * and it is not of those who knew another table: of another director, as long as this one is young.
 //!
@@ -30,6 +32,8 @@ enum Event {
     Packet { which: usize, cpu: u32 },
     /// A connection ends.
     End { which: usize },
+    /// The client of a connection closes its side, and goes on listening.
+    Close { which: usize, cpu: u32 },
     /// An operator gives a real server this weight.
     Weight { server: u8, weight: u32 },
     /// A check takes a real server out, with its connections.
@@ -55,6 +59,7 @@ fn any_event() -> impl Strategy<Value = Event> {
         8 => (prop::bool::weighted(0.7), 0..CPUS).prop_map(|(tcp, cpu)| Event::Begin { tcp, cpu }),
         16 => (any::<usize>(), 0..CPUS).prop_map(|(which, cpu)| Event::Packet { which, cpu }),
         2 => any::<usize>().prop_map(|which| Event::End { which }),
+        2 => (any::<usize>(), 0..CPUS).prop_map(|(which, cpu)| Event::Close { which, cpu }),
         3 => (server(), 0..3_u32).prop_map(|(server, weight)| Event::Weight { server, weight }),
         1 => server().prop_map(|server| Event::Down { server }),
         4 => server().prop_map(|server| Event::Verdict { server }),
@@ -76,6 +81,11 @@ fn happens(world: &mut World, event: Event) -> Result<(), TestCaseError> {
         Event::Packet { which, cpu } => {
             if let Some(which) = of(which, world) {
                 world.packet(which, tcp::ACK, cpu)?;
+            }
+        }
+        Event::Close { which, cpu } => {
+            if let Some(which) = of(which, world) {
+                world.packet(which, tcp::FIN | tcp::ACK, cpu)?;
             }
         }
         Event::End { which } => {
@@ -249,6 +259,40 @@ fn an_outage_of_everybody() {
             world.time(HOLD_S + 60, 20).expect("they go on");
             assert!(world.marked() <= 4, "{} are marked", world.marked());
             world.everything_settles();
+        }
+    }
+}
+
+/// How long a connection whose client has closed its side may be silent, in a slot that has changed.
+#[test]
+fn a_client_that_has_closed_its_side() {
+    // (which packet after the change closes it, seconds for which its entry stands then)
+    for (closes, stands_s) in [(1, 10), (2, 120), (3, 120), (4, 120)] {
+        for family in BOTH {
+            let mut world = World::new(family, false);
+            for _ in 0..3 {
+                world.pass(1);
+            }
+            for _ in 0..40 {
+                world.begin(true, 0).expect("it begins");
+            }
+            world.is_configured(4, true);
+            let send = |world: &mut World, flags: u8| {
+                for which in 0..world.connections.len() {
+                    world.packet(which, flags, 0).expect("where it was");
+                }
+            };
+            for _ in 1..closes {
+                send(&mut world, tcp::ACK);
+            }
+            send(&mut world, tcp::FIN | tcp::ACK);
+            let entries = world.entries();
+            assert!(entries > 0, "some slots have changed");
+            world.time(stands_s, 0).expect("nobody sends anything");
+            assert_eq!(world.entries(), entries, "packet {closes}: they stand");
+            send(&mut world, tcp::ACK);
+            world.time(stands_s + 1, 0).expect("nobody sends anything");
+            assert_eq!(world.entries(), 0, "packet {closes}: {stands_s} s are over");
         }
     }
 }

@@ -54,6 +54,8 @@ pub(crate) struct Connection {
     seen_s: u32,
     /// Packets since it has an entry, as those of marked slots have; 0: it has none that counts.
     entered: u32,
+    /// No entry of it stands longer without a packet, since its client has closed its side.
+    closing_s: u32,
     /// Without one: since its last packet its slot has changed, for the first time at this moment.
     changed_s: Option<u32>,
 }
@@ -61,9 +63,29 @@ pub(crate) struct Connection {
 impl Connection {
     /// How long its entry stands without a packet.
     fn idle_s(&self) -> u32 {
-        match (self.tcp, self.entered) {
+        let by_state = match (self.tcp, self.entered) {
             (true, ..=1) => GAP_S,
             _ => HOLD_S,
+        };
+        by_state.min(self.closing_s)
+    }
+
+    /// A packet of it came where connections are tracked or not, and found its entry or did not.
+    fn comes(&mut self, is_tracked: bool, found_entry: bool, flags: u8) {
+        self.entered = match (is_tracked, found_entry) {
+            (true, true) => self.entered + 1,
+            (true, false) => 1,
+            (false, _) => 0,
+        };
+        if self.tcp && is_tracked && flags & tcp::FIN != 0 {
+            let state = match self.entered {
+                // As if the other end had closed before: it is not known that this is an established one.
+                1 => State::Close,
+                2 => State::TimeWait,
+                _ => State::FinWait,
+            };
+            // That entry may be there still after the slot has settled and changed again.
+            self.closing_s = self.closing_s.min(TIMEOUTS_S[state as usize].into());
         }
     }
 }
@@ -435,6 +457,7 @@ impl World {
                 server,
                 seen_s: self.tables.settings.now_s,
                 entered: u32::from(is_tracked),
+                closing_s: HOLD_S,
                 changed_s: None,
             });
         }
@@ -475,12 +498,8 @@ impl World {
             );
         }
         let it = &mut self.connections[which];
-        let found_entry = it.entered > 0 && now_s - it.seen_s < it.idle_s();
-        it.entered = match (is_tracked, found_entry) {
-            (true, true) => it.entered + 1,
-            (true, false) => 1,
-            (false, _) => 0,
-        };
+        let found_entry = it.entered > 0 && now_s - it.seen_s <= it.idle_s();
+        it.comes(is_tracked, found_entry, flags);
         it.server = server;
         it.seen_s = now_s;
         it.changed_s = None;
