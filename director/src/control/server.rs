@@ -138,6 +138,12 @@ impl Control {
         })
     }
 
+    /// Refuses what is asked from now on, and what waits: nobody answers any more.
+    pub fn refuse(&mut self) {
+        self.questions.close();
+        while self.questions.try_recv().is_ok() {}
+    }
+
     /// The next question. Never, once the socket is closed.
     pub async fn next(&mut self) -> Question {
         match self.questions.recv().await {
@@ -303,5 +309,23 @@ mod tests {
         drop(control);
         assert!(!at("left").exists());
         fs::remove_dir_all(directory).unwrap();
+    }
+
+    /// While a director stops, whoever asks it something is told so at once, and does not wait for an answer.
+    #[test]
+    fn a_director_that_stops_refuses_what_it_is_asked() {
+        let path = std::env::temp_dir().join(format!("director-stops-{}", std::process::id()));
+        let mut control = Control::start(&path).unwrap();
+        let ask = |path: &Path| super::super::send_reload(path).unwrap_err().to_string();
+        let waits = {
+            let path = path.clone();
+            thread::spawn(move || ask(&path))
+        };
+        while control.questions.is_empty() {
+            thread::yield_now();
+        }
+        control.refuse();
+        assert_eq!(waits.join().unwrap(), "the director is stopping");
+        assert_eq!(ask(&path), "the director is stopping");
     }
 }

@@ -115,6 +115,8 @@ async fn run_loop(options: &RunOptions) -> anyhow::Result<()> {
         .context("cannot wait for early fragments")?;
     serve(&mut node, &mut watch, &mut control, &mut signals, &held).await;
     drop(held);
+    // A program of a group may ask something, and is waited for.
+    control.refuse();
     // First, so that another node serves the addresses before this one forgets how.
     node.heartbeat.stop_unless(signals.end.told()).await;
     node.sync.stop();
@@ -162,6 +164,7 @@ async fn serve(
                 node.reload_if_changed();
                 node.sample_rates();
                 node.watch_heartbeat();
+                node.answer_late();
                 node.watch_sync();
             }
             step = resize::next(&mut node.resize) => node.on_resize(step),

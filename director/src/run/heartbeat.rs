@@ -36,6 +36,7 @@ pub(super) struct Heartbeat {
     /// Why the packet path cannot forward, as was told last; none: it can.
     unready: Option<String>,
     gate: Gate,
+    known: Known,
     /// Who renews the lease: it takes a tenth of a second to come by.
     keeper: Option<Arc<LeaseKeeper>>,
 }
@@ -153,7 +154,7 @@ impl Heartbeat {
         if let State::Ends(_) = running.state {
             return;
         }
-        self.gate.with(|gated| gated.node = None);
+        self.gate.forget();
         let node = Arc::clone(&running.node);
         running.state = State::Ends(spawn_blocking(move || {
             // It fails only where the heartbeat has ended, or stands still: then nothing is known.
@@ -162,6 +163,12 @@ impl Heartbeat {
             node.stop_and_wait();
             silent
         }));
+    }
+
+    /// Whether one that was told to stop has not ended yet: what is wanted now has not been tried.
+    pub(super) fn is_ending(&self) -> bool {
+        let state = self.running.as_ref().map(|running| &running.state);
+        matches!(state, Some(State::Ends(_)))
     }
 
     /// One that was told to stop has ended, programs of groups included: whom it knew to be silent. Never, where none was.
@@ -202,9 +209,12 @@ pub(super) struct Gate(Arc<Mutex<Gated>>);
 
 #[derive(Default)]
 struct Gated {
-    node: Option<Arc<node::Node>>,
+    tell: Option<Tell>,
     filled: Filled,
 }
+
+/// Tells a heartbeat that runs.
+type Tell = Box<dyn Fn(Filled) + Send>;
 
 impl Gate {
     fn with<T>(&self, work: impl FnOnce(&mut Gated) -> T) -> T {
@@ -213,12 +223,48 @@ impl Gate {
 
     pub(super) fn set(&self, filled: Filled) {
         self.with(|gated| {
-            if let Some(node) = &gated.node {
-                // Fails only once the heartbeat has ended.
-                let _ = node.fill(filled.clone());
+            if let Some(tell) = &gated.tell {
+                tell(filled.clone());
             }
             gated.filled = filled;
         });
+    }
+
+    fn filled(&self) -> Filled {
+        self.with(|gated| gated.filled.clone())
+    }
+
+    /// A heartbeat has started, and is told from now on. While it did, what it was started with may have changed.
+    fn attach(&self, tell: Tell) {
+        self.with(|gated| {
+            tell(gated.filled.clone());
+            gated.tell = Some(tell);
+        });
+    }
+
+    /// It has ended, or will.
+    fn forget(&self) {
+        self.with(|gated| gated.tell = None);
+    }
+}
+
+/// Whom a heartbeat that has ended knew to be silent, for the one after it, which may not start at the first try.
+///
+/// It is true for `initdead`: a node that boots meanwhile waits for this one for so long before it serves anything.
+#[derive(Default)]
+struct Known {
+    silent: Vec<Silent>,
+    until: Option<Instant>,
+}
+
+impl Known {
+    fn at(&self, now: Instant) -> Vec<Silent> {
+        let is_true = self.until.is_some_and(|until| now < until);
+        if is_true {
+            self.silent.clone()
+        } else {
+            Vec::new()
+        }
     }
 }
 
@@ -276,13 +322,19 @@ impl Node {
             (None, _) => {}
         }
         self.heartbeat.restarts.forget();
-        self.begin_heartbeat(Vec::new());
+        self.begin_heartbeat();
     }
 
     /// The heartbeat that was told to stop has ended, and knew these to be silent: starts the one of the configuration.
     pub(super) fn on_heartbeat_ended(&mut self, silent: Vec<Silent>) {
-        self.heartbeat.running = None;
-        self.begin_heartbeat(silent);
+        let ended = self.heartbeat.running.take();
+        let true_for = ended.map(|ended| ended.config.timing.initdead);
+        self.heartbeat.known = Known {
+            silent,
+            until: true_for.map(|time| Instant::now() + time),
+        };
+        self.begin_heartbeat();
+        self.answer_held();
     }
 
     /// Notices that heartbeat has ended by itself, and starts it again when its time has come.
@@ -292,7 +344,7 @@ impl Node {
             matches!(running.state, State::Runs(_)) && running.node.has_ended()
         });
         if is_broken {
-            self.heartbeat.gate.with(|gated| gated.node = None);
+            self.heartbeat.gate.forget();
             self.heartbeat.running = None;
             let wait = self.heartbeat.restarts.failed(now);
             let fault = "the heartbeat has ended by itself";
@@ -304,12 +356,13 @@ impl Node {
             self.heartbeat.fault = Some(fault.to_owned());
         }
         if self.heartbeat.restarts.is_due(now) {
-            self.begin_heartbeat(Vec::new());
+            self.begin_heartbeat();
         }
     }
 
-    fn begin_heartbeat(&mut self, silent: Vec<Silent>) {
+    fn begin_heartbeat(&mut self) {
         let wanted = self.config.heartbeat.clone();
+        let silent = self.heartbeat.known.at(Instant::now());
         let begun = self.fence().and_then(|()| match wanted {
             Some(config) => self.start_heartbeat(config, silent).map(Some),
             None => Ok(None),
@@ -320,6 +373,7 @@ impl Node {
                     self.heartbeat.restarts.started(Instant::now());
                 }
                 self.heartbeat.running = running;
+                self.heartbeat.known = Known::default();
                 self.heartbeat.fault = None;
             }
             Err(error) => {
@@ -373,15 +427,18 @@ impl Node {
             mark: takeover::MARK,
             lock: Lock::Touched,
             unfit: unfit.into_iter().collect(),
-            filled: self.heartbeat.gate.with(|gated| gated.filled.clone()),
+            filled: self.heartbeat.gate.filled(),
             silent,
             observer,
         })?;
         let node = Arc::new(node);
-        self.heartbeat
-            .gate
-            .with(|gated| gated.node = Some(Arc::clone(&node)));
+        // Before anybody else holds the node: one that nobody holds any more stops.
         let watchdog = Watchdog::start(&node).context("cannot start a thread")?;
+        let told = Arc::clone(&node);
+        self.heartbeat.gate.attach(Box::new(move |filled| {
+            // Fails only once the heartbeat has ended.
+            let _ = told.fill(filled);
+        }));
         tracing::info!(node = config.node, "heartbeat started");
         Ok(Running {
             config,
@@ -436,6 +493,51 @@ mod tests {
             let expected = "the heartbeat has ended by itself; it is started again in ";
             assert!(said.starts_with(expected), "{said}");
         }
+    }
+
+    /// It is told what changed while it started, and all that changes while it runs.
+    #[test]
+    fn readiness_is_not_lost_while_a_heartbeat_starts() {
+        let waits = |what: &str| Filled::Waiting(what.to_owned());
+        let done = Filled::Done("all".to_owned());
+        let gate = Gate::default();
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let attach = || {
+            let told = Arc::clone(&told);
+            gate.attach(Box::new(move |filled| told.lock().unwrap().push(filled)));
+        };
+        gate.set(waits("1"));
+        // What it is started with.
+        assert_eq!(gate.filled(), waits("1"));
+        gate.set(done.clone());
+        attach();
+        gate.set(waits("2"));
+        gate.forget();
+        gate.set(waits("3"));
+        attach();
+        let expected = [done, waits("2"), waits("3")];
+        assert_eq!(*told.lock().unwrap(), expected);
+    }
+
+    /// A start that fails is tried again with what is known, for as long as it is true.
+    #[test]
+    fn what_is_known_of_the_others_is_known_for_initdead() {
+        let now = Instant::now();
+        let initdead = Duration::from_secs(5);
+        let silent = vec![Silent {
+            node: "lb2".to_owned(),
+            is_harmless: true,
+        }];
+        let known = Known {
+            silent: silent.clone(),
+            until: Some(now + initdead),
+        };
+        for (after_ms, expected) in [(0, true), (1000, true), (4999, true), (5000, false)] {
+            let at = known.at(now + Duration::from_millis(after_ms));
+            assert_eq!(at == silent, expected, "after {after_ms} ms");
+            assert_eq!(at.is_empty(), !expected, "after {after_ms} ms");
+        }
+        assert!(Known::default().at(now).is_empty());
     }
 
     #[test]

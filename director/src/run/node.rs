@@ -14,7 +14,7 @@ use super::health::Health;
 use super::heartbeat::Heartbeat;
 use super::localities::Localities;
 use super::rates::Rates;
-use super::reload::Loading;
+use super::reload::{Held, Loading};
 use super::resize::Resize;
 use super::sync::Sync;
 use super::system;
@@ -67,6 +67,8 @@ pub(super) struct Node {
     pub(super) reader: Reader,
     /// A configuration that is being read.
     pub(super) loading: Option<Loading>,
+    /// Who wants to know what came of one that is in force by now.
+    pub(super) held: Held,
     /// Answers to `status` under way.
     pub(super) telling: Telling,
     pub(super) watch: Watch,
@@ -191,6 +193,7 @@ impl Node {
             config: Arc::new(config),
             reader,
             loading: None,
+            held: Held::default(),
             telling: Telling::default(),
             datapath,
             tables,

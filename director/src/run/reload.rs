@@ -20,8 +20,25 @@ use crate::words::in_words;
 /// How long reading the file may take. That of a configuration at its limits takes seconds.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// How long those who asked wait for a heartbeat that is started anew: programs of its groups end first, and one of these may be
+/// who asked. Less than clients wait for an answer.
+const HEARTBEAT_PATIENCE: Duration = Duration::from_secs(5);
+
 /// Who wants to know what came of a reload.
 pub(super) type Asker = oneshot::Sender<Result<String, Refusal>>;
+
+/// Those who wait for what comes of a heartbeat that is started anew, and since when.
+#[derive(Default)]
+pub(super) struct Held(Vec<(Asker, Instant)>);
+
+impl Held {
+    /// Those who have waited for long enough.
+    fn late(&mut self, now: Instant) -> Vec<Asker> {
+        let is_late = |(_, since): &(Asker, Instant)| now >= *since + HEARTBEAT_PATIENCE;
+        let late = self.0.extract_if(.., |held| is_late(held));
+        late.map(|(asker, _)| asker).collect()
+    }
+}
 
 /// What a thread has read, and with what it goes faster the next time.
 pub(super) struct Loaded {
@@ -148,24 +165,55 @@ impl Node {
                 self.reload_error = Some(error);
             }
         }
-        for asker in loading.askers {
-            // Whoever asked may have gone away.
-            drop(asker.send(self.what_came_of_it()));
+        if self.reload_error.is_none() && self.heartbeat.is_ending() {
+            let now = Instant::now();
+            let askers = loading.askers.into_iter();
+            self.held.0.extend(askers.map(|asker| (asker, now)));
+        } else {
+            let came = self.what_came_of_it();
+            tell(loading.askers, &came);
         }
         if let Some(askers) = loading.again {
             self.begin_reload(askers);
         }
     }
 
+    /// The heartbeat has been started anew, or could not be.
+    pub(super) fn answer_held(&mut self) {
+        let held = std::mem::take(&mut self.held.0).into_iter();
+        // Another file may have been refused meanwhile: that is not about theirs.
+        let came = self.what_is_in_force();
+        tell(held.map(|(asker, _)| asker), &came);
+    }
+
+    /// Answers those who have waited for long enough for a heartbeat that is started anew.
+    pub(super) fn answer_late(&mut self) {
+        let late = self.held.late(Instant::now());
+        let came = format!(
+            "{}\nheartbeat: what was in force before has not ended yet, which programs of groups may keep it from; `director \
+             status` tells what comes of the new one",
+            self.services_in_force()
+        );
+        tell(late, &Ok(came));
+    }
+
     fn what_came_of_it(&self) -> Result<String, Refusal> {
-        if let Some(error) = &self.reload_error {
-            return Err(Refusal::Wrong(error.clone()));
+        match &self.reload_error {
+            Some(error) => Err(Refusal::Wrong(error.clone())),
+            None => self.what_is_in_force(),
         }
-        let in_force = format!(
+    }
+
+    fn services_in_force(&self) -> String {
+        format!(
             "{}: {} services in force",
             self.file.display(),
             self.config.services.len()
-        );
+        )
+    }
+
+    fn what_is_in_force(&self) -> Result<String, Refusal> {
+        let in_force = self.services_in_force();
         match &self.heartbeat.fault {
             None => Ok(format!(
                 "{in_force}\nreload: {} ms",
@@ -197,6 +245,13 @@ impl Node {
         self.forget_overrides();
         system::warn(&self.config);
         Ok(())
+    }
+}
+
+fn tell(askers: impl IntoIterator<Item = Asker>, came: &Result<String, Refusal>) {
+    for asker in askers {
+        // Whoever asked may have gone away.
+        drop(asker.send(came.clone()));
     }
 }
 

@@ -9,7 +9,7 @@ use std::process::Command;
 use aya::maps::{Array, Map, MapData};
 use director_tests::director::{self, Service};
 use director_tests::lab::{Host, Lab, LabOptions, Topology};
-use director_tests::paths;
+use director_tests::{PATIENCE, paths, wait_until};
 
 use crate::site::{TIMEOUT, virtual_address};
 
@@ -183,6 +183,7 @@ fn what_stands_in_the_way_is_named() {
     assert_eq!(after.config, before.config);
 
     check_reloads(&bench, running.id());
+    check_replaced_heartbeat(&bench);
     let socket = director::control_socket(&bench.lab);
     running.kill().unwrap();
     let arguments = ["status", "--socket", socket.to_str().unwrap()];
@@ -228,6 +229,64 @@ fn check_reloads(bench: &Bench, director: u32) {
         limit_descriptors(bench, director, descriptors);
         bench.check("reload", program(), &arguments, code, says);
     }
+}
+
+/// A heartbeat that takes another one's place begins only once that has ended, programs of groups included. A reload is answered
+/// after that, or says that it takes long.
+fn check_replaced_heartbeat(bench: &Bench) {
+    let socket = director::control_socket(&bench.lab);
+    let arguments = ["reload", "--socket", socket.to_str().unwrap()];
+    let reload = |yaml: &str, code, says: &[&str]| {
+        director::write_configuration(&bench.lab, yaml).unwrap();
+        bench.check("reload", program(), &arguments, code, says);
+    };
+    let with = |address: &str, more: &str| {
+        format!(
+            "{}heartbeat:
+  node: director
+  keepalive: 100ms
+  deadtime: 300ms
+  initdead: 400ms
+  links:
+    - udp: {{interface: eth1, peers: [10.0.1.1, 10.0.1.2]}}
+  groups:
+    - name: web
+      interface: eth0
+      addresses: [{address}/32]
+      priority: {{director: 150, backup: 100}}
+{more}",
+            bench.yaml
+        )
+    };
+    // When its group is given up, its program runs.
+    let serves = |on_backup: &str| {
+        let more = format!("      on_backup: {on_backup}\n      timeout: 1m\n");
+        reload(&with("192.0.2.98", &more), 0, &["1 services in force"]);
+        let waited = wait_until("it is primary", PATIENCE, || {
+            let groups = director::status(&bench.lab)?.heartbeat;
+            let text = format!("{groups:?}");
+            anyhow::ensure!(text.contains("primary"), "{text}");
+            Ok(())
+        });
+        waited.unwrap();
+    };
+    // A file that is there when the configuration is read, and gone when the heartbeat begins.
+    let key = bench.lab.directory().join("heartbeat.key");
+    let key = key.to_str().unwrap();
+    serves(&format!("[/bin/rm, -f, {key}]"));
+    fs::write(key, "a secret of sixteen bytes or more\n").unwrap();
+    fs::set_permissions(key, fs::Permissions::from_mode(0o600)).unwrap();
+    let keyed = with("192.0.2.99", &format!("  key: {{id: 1, file: {key}}}\n"));
+    let says = [
+        "1 services in force, but",
+        "the heartbeat could not start",
+        key,
+    ];
+    reload(&keyed, FAILED, &says);
+    reload(&bench.yaml, 0, &["1 services in force"]);
+    serves("[/bin/sleep, '20']");
+    let says = ["1 services in force", "has not ended yet"];
+    reload(&bench.yaml, 0, &says);
 }
 
 /// Lets a process open so many descriptors more, or as many as it likes.
