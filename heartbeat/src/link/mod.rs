@@ -31,7 +31,7 @@ use crate::wire::vrrp::Envelope;
 pub const REOPEN: Duration = Duration::from_secs(1);
 /// Largest datagram that is received; what is longer is cut, and refused as damaged.
 const LARGEST_DATAGRAM: usize = 2048;
-/// Most messages read from a link in one go, so that a flood on one does not keep the loop from the others.
+/// Most packets looked at on a link in one go, so that a flood on one does not keep the loop from the others.
 pub const AT_ONCE: usize = 64;
 
 /// Something heard on a link.
@@ -73,6 +73,15 @@ pub struct Counters {
     pub opened: u64,
 }
 
+/// What came of looking for a packet.
+enum Looked {
+    /// There is none now.
+    Nothing,
+    /// It is this node's own, or not for it: counted.
+    Skipped,
+    Taken(Received),
+}
+
 enum Open {
     Udp(Udp),
     Vrrp(Vrrp),
@@ -92,6 +101,8 @@ pub struct Link {
     told: Option<bool>,
     counters: Counters,
     garbage_before: u64,
+    /// The last look left packets unread, perhaps.
+    has_more: bool,
 }
 
 impl Link {
@@ -109,6 +120,7 @@ impl Link {
             told: None,
             counters: Counters::default(),
             garbage_before: 0,
+            has_more: false,
         }
     }
 
@@ -214,19 +226,27 @@ impl Link {
     /// What was heard, as much as is handled in one go. Never this node's own messages.
     pub fn receive(&mut self, now: Duration) -> (Vec<Received>, Option<Event>) {
         let mut all = Vec::new();
-        while all.len() < AT_ONCE {
-            let received = match (&mut self.open, &self.settings.kind) {
+        self.has_more = true;
+        for _ in 0..AT_ONCE {
+            let looked = match (&mut self.open, &self.settings.kind) {
                 (Some(Open::Udp(udp)), _) => udp.receive(&mut self.counters.own),
                 (Some(Open::Vrrp(vrrp)), LinkKind::Vrrp(settings)) => {
                     vrrp.receive(settings, &mut self.counters)
                 }
-                (Some(Open::Serial(serial)), _) => serial.receive(),
-                _ => Ok(None),
+                (Some(Open::Serial(serial)), _) => serial
+                    .receive()
+                    .map(|received| received.map_or(Looked::Nothing, Looked::Taken)),
+                _ => Ok(Looked::Nothing),
             };
-            match received {
-                Ok(Some(received)) => all.push(received),
-                Ok(None) => break,
+            match looked {
+                Ok(Looked::Taken(received)) => all.push(received),
+                Ok(Looked::Skipped) => {}
+                Ok(Looked::Nothing) => {
+                    self.has_more = false;
+                    break;
+                }
                 Err(error) => {
+                    self.has_more = false;
                     self.failed(&error, now);
                     break;
                 }
@@ -234,6 +254,12 @@ impl Link {
         }
         self.counters.heard += all.len() as u64;
         (all, self.tell())
+    }
+
+    /// Whether the last [`Link::receive`] left packets unread, as far as is known: there are more than can be handled in one go.
+    #[must_use]
+    pub fn has_more(&self) -> bool {
+        self.has_more
     }
 
     /// An interface came up or went: a link on it that is broken is opened at once. Addresses of it changed, perhaps.

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::own::{index, scope, unshared};
-use super::{LARGEST_DATAGRAM, Received};
+use super::{LARGEST_DATAGRAM, Looked, Received};
 use crate::config::{UdpLink, UdpTo};
 
 /// Multicast stays on the link.
@@ -99,27 +99,28 @@ impl Udp {
         failed
     }
 
-    /// The next datagram that is not this node's own; none: there is none now. `own` counts those that are.
-    pub(super) fn receive(&self, own: &mut u64) -> io::Result<Option<Received>> {
+    /// Looks at the next datagram. `own` counts those that are this node's own.
+    pub(super) fn receive(&self, own: &mut u64) -> io::Result<Looked> {
         let mut buffer = vec![0; LARGEST_DATAGRAM];
         for socket in self.v4.iter().chain(&self.v6) {
-            loop {
-                match socket.recv_from(&mut buffer) {
-                    Ok((_, from)) if self.own.contains(&from.ip()) => *own += 1,
-                    Ok((length, from)) => {
-                        buffer.truncate(length);
-                        return Ok(Some(Received {
-                            from: Some(from.ip()),
-                            to: None,
-                            bytes: buffer,
-                        }));
-                    }
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                    Err(error) => return Err(error),
+            match socket.recv_from(&mut buffer) {
+                Ok((_, from)) if self.own.contains(&from.ip()) => {
+                    *own += 1;
+                    return Ok(Looked::Skipped);
                 }
+                Ok((length, from)) => {
+                    buffer.truncate(length);
+                    return Ok(Looked::Taken(Received {
+                        from: Some(from.ip()),
+                        to: None,
+                        bytes: buffer,
+                    }));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
             }
         }
-        Ok(None)
+        Ok(Looked::Nothing)
     }
 }
 

@@ -13,7 +13,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use super::own::{index, scope, sources, unshared};
 use super::packets::{self, GROUP4, GROUP6, PROTOCOL, TTL};
-use super::{Counters, LARGEST_DATAGRAM, Received};
+use super::{Counters, LARGEST_DATAGRAM, Looked, Received};
 use crate::config::VrrpLink;
 use crate::takeover::Mac;
 use crate::wire::vrrp::Envelope;
@@ -191,27 +191,25 @@ impl Vrrp {
         Ok(())
     }
 
-    /// The next packet; none: there is none now. Counted are those that came through a router, or from strangers, and this
-    /// node's own.
+    /// Looks at the next packet. Counted are those that came through a router, or from strangers, and this node's own.
     pub(super) fn receive(
         &self,
         settings: &VrrpLink,
         counters: &mut Counters,
-    ) -> io::Result<Option<Received>> {
-        loop {
-            let heard = match self.receive4(settings)? {
+    ) -> io::Result<Looked> {
+        let heard = match self.receive4(settings)? {
+            Some(heard) => heard,
+            None => match self.receive6(settings)? {
                 Some(heard) => heard,
-                None => match self.receive6(settings)? {
-                    Some(heard) => heard,
-                    None => return Ok(None),
-                },
-            };
-            match heard {
-                Heard::Taken(received) => return Ok(Some(received)),
-                Heard::Own => counters.own += 1,
-                Heard::Refused => counters.refused += 1,
-            }
+                None => return Ok(Looked::Nothing),
+            },
+        };
+        match heard {
+            Heard::Taken(received) => return Ok(Looked::Taken(received)),
+            Heard::Own => counters.own += 1,
+            Heard::Refused => counters.refused += 1,
         }
+        Ok(Looked::Skipped)
     }
 
     fn receive4(&self, settings: &VrrpLink) -> io::Result<Option<Heard>> {

@@ -17,7 +17,7 @@ use super::warnings::Warnings;
 use super::{NodeError, Observer, Order, Start, clock};
 use crate::config::{Config, LinkKind};
 use crate::fitness::{Fitness, Verdict};
-use crate::link::{self, Event, Link, Received};
+use crate::link::{Event, Link, Received};
 use crate::machine::{
     Action, Alert, FenceResult, Filled, Input, LinkId, Machine, Note, Role, Run, Transition,
 };
@@ -398,7 +398,7 @@ impl<O: Observer> Running<O> {
         for number in 0..self.links.len() {
             let (heard, event) = self.links[number].receive(clock::now());
             self.tell_link(number, event);
-            self.is_flooded |= heard.len() >= link::AT_ONCE;
+            self.is_flooded |= self.links[number].has_more();
             // Links are numbered by a byte.
             let link = LinkId(number as u8);
             for received in heard {

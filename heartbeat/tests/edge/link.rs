@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use heartbeat::config::{self, LinkKind, SerialLink, UdpLink, UdpTo, VrrpLink};
-use heartbeat::link::{Event, Link, REOPEN, Received, framing};
+use heartbeat::link::{AT_ONCE, Event, Link, REOPEN, Received, framing};
 use nix::net::if_::if_nametoindex;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
@@ -249,33 +249,63 @@ fn vrrp_multicast_of_both_families() {
     assert_eq!(there.counters().refused, 0);
 }
 
+/// What is not for a link is counted, and looked at as sparingly as what is: a flood of it does not hold up the thread, which
+/// has a lease to renew.
+#[test]
+#[ignore = "needs root: network namespaces"]
+fn a_flood_of_what_is_skipped_is_read_in_turns() {
+    const ROUNDS: usize = 2;
+    let (one, other) = pair();
+    let mut own = udp(UdpTo::Broadcast);
+    let mut far = vrrp(&[]);
+    open(&one, &mut own);
+    open(&other, &mut far);
+    for _ in 0..AT_ONCE * ROUNDS {
+        own.send(b"mine", Duration::ZERO);
+        send(&one, 254, "224.0.0.18", b"through a router");
+    }
+    let skipped: [fn(&Link) -> u64; 2] = [|it| it.counters().own, |it| it.counters().refused];
+    for (link, skipped) in [&mut own, &mut far].into_iter().zip(skipped) {
+        for round in 1..=ROUNDS {
+            assert_eq!(link.receive(Duration::ZERO).0, []);
+            assert_eq!(skipped(link), (AT_ONCE * round) as u64);
+            assert!(link.has_more());
+        }
+        link.receive(Duration::ZERO);
+        assert!(!link.has_more());
+    }
+}
+
+/// An advert of this TTL or hop limit.
+fn send(from: &Namespace, ttl: u32, to: &str, text: &[u8]) {
+    from.run(|| {
+        let protocol = Some(socket2::Protocol::from(112));
+        let domain = if to.contains(':') {
+            socket2::Domain::IPV6
+        } else {
+            socket2::Domain::IPV4
+        };
+        let socket = socket2::Socket::new(domain, socket2::Type::RAW, protocol).unwrap();
+        socket.bind_device(Some(b"eth0")).unwrap();
+        if to.contains(':') {
+            socket.set_multicast_hops_v6(ttl).unwrap();
+            socket.set_unicast_hops_v6(ttl).unwrap();
+        } else {
+            socket.set_multicast_ttl_v4(ttl).unwrap();
+            socket.set_ttl_v4(ttl).unwrap();
+        }
+        let to = std::net::SocketAddr::new(address(to), 0);
+        socket.send_to(text, &to.into()).unwrap();
+    });
+}
+
 #[test]
 #[ignore = "needs root: network namespaces"]
 fn vrrp_through_a_router_and_from_strangers() {
     let (one, other) = pair();
     let mut there = vrrp(&[]);
     open(&other, &mut there);
-    let send = |ttl: u32, to: &str, text: &[u8]| {
-        one.run(|| {
-            let protocol = Some(socket2::Protocol::from(112));
-            let domain = if to.contains(':') {
-                socket2::Domain::IPV6
-            } else {
-                socket2::Domain::IPV4
-            };
-            let socket = socket2::Socket::new(domain, socket2::Type::RAW, protocol).unwrap();
-            socket.bind_device(Some(b"eth0")).unwrap();
-            if to.contains(':') {
-                socket.set_multicast_hops_v6(ttl).unwrap();
-                socket.set_unicast_hops_v6(ttl).unwrap();
-            } else {
-                socket.set_multicast_ttl_v4(ttl).unwrap();
-                socket.set_ttl_v4(ttl).unwrap();
-            }
-            let to = std::net::SocketAddr::new(address(to), 0);
-            socket.send_to(text, &to.into()).unwrap();
-        });
-    };
+    let send = |ttl, to: &str, text: &[u8]| send(&one, ttl, to, text);
     for (group, nth) in [("224.0.0.18", 1), ("ff02::12", 2)] {
         send(254, group, b"through a router");
         send(255, group, b"near");
