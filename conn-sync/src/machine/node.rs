@@ -13,7 +13,7 @@ use super::stream::Fate;
 use super::types::{Action, Class, Config, Found, SessionId, To, Token};
 use super::walk::Phase;
 use crate::entry::{How, NodeName, Record};
-use crate::wire::bulk::{Event, Resume};
+use crate::wire::bulk::{Event, HeardUpTo, Resume};
 use crate::wire::message::{Ask, Heard, Message, Status, Update};
 use crate::wire::{Header, Keyring, Reject};
 
@@ -160,6 +160,7 @@ impl<H: Copy + Eq + Hash> Machine<H> {
                     peer.stream.skip_to(number);
                 }
             }
+            Event::Heard(others) => self.on_heard(&others, now),
             Event::Records {
                 number,
                 cursor,
@@ -179,6 +180,21 @@ impl<H: Copy + Eq + Hash> Machine<H> {
         actions
     }
 
+    /// The peer that fills this node has heard others up to these: what it has from them is followed by nothing older of theirs
+    /// that is still under way.
+    fn on_heard(&mut self, others: &[HeardUpTo], now: Duration) {
+        for other in others {
+            let mut all = self.peers.all.iter_mut();
+            let known = all.find(|it| it.node == other.node && it.incarnation == other.incarnation);
+            match known {
+                Some(peer) if peer.hears_us => peer.stream.overtake(other.number, now),
+                // A bulk resync is to follow that has all this.
+                Some(peer) => peer.stream.skip_to(other.number),
+                None => {}
+            }
+        }
+    }
+
     /// A bulk resync's connection failed, broke, or brought nonsense.
     pub fn on_bulk_lost(&mut self, session: SessionId, now: Duration) {
         if let Some(peer) = self.in_session(session) {
@@ -190,6 +206,18 @@ impl<H: Copy + Eq + Hash> Machine<H> {
     #[must_use]
     pub fn stream_number(&self) -> u64 {
         self.sender.number()
+    }
+
+    /// How far peers were heard: what a bulk resync's server tells with what it has from them.
+    #[must_use]
+    pub fn heard(&self) -> Vec<HeardUpTo> {
+        let peers = self.peers.all.iter();
+        let heard = peers.map(|peer| HeardUpTo {
+            node: peer.node.clone(),
+            incarnation: peer.incarnation,
+            number: peer.stream.newest,
+        });
+        heard.collect()
     }
 
     /// Whether a node is heard from this address: nobody else gets a bulk resync, or keeps those waiting who should.

@@ -135,9 +135,8 @@ pub(super) async fn conversation(shared: &Shared, mut stream: TcpStream) -> io::
                 .collect();
             let done = piece.next.unwrap_or(Cursor::MAX >> (64 - GENERATION_SHIFT));
             let cursor = cursor(generation, done);
-            let number = state.machine.stream_number();
             let is_empty = records.is_empty();
-            let frame = (!is_empty).then(|| server.records(number, cursor, &records));
+            let frame = (!is_empty).then(|| part(&state, &mut server, cursor, &records));
             (frame, piece.next)
         };
         if let Some(frame) = frame {
@@ -186,12 +185,22 @@ async fn templates(shared: &Shared, stream: &mut TcpStream, server: &mut Server)
                 .collect();
             let done = Cursor::MAX >> (64 - GENERATION_SHIFT);
             let cursor = cursor(state.generation(), done);
-            server.records(state.machine.stream_number(), cursor, &records)
+            part(&state, server, cursor, &records)
         };
         within(BULK_SILENCE, stream.write_all(&frame)).await?;
         yield_now().await;
     }
     Ok(())
+}
+
+/// What was read just now, before anything else came; and how far others were heard, if some of it is theirs.
+fn part(state: &State, server: &mut Server, cursor: Cursor, records: &[(Record, bool)]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    if records.iter().any(|(_, is_learned)| *is_learned) {
+        bytes = server.heard(&state.machine.heard());
+    }
+    bytes.extend(server.records(state.machine.stream_number(), cursor, records));
+    bytes
 }
 
 /// Which tables they are, of those that there were: as many bits of it as a cursor has room for.
@@ -258,7 +267,7 @@ impl Sessions {
         (session, event): (SessionId, Option<Event>),
         now: Duration,
     ) -> Vec<Action<Handle>> {
-        if !matches!(event, Some(Event::Welcome { .. } | Event::Records { .. })) {
+        if matches!(event, Some(Event::End) | None) {
             self.tasks.remove(&session);
         }
         match event {

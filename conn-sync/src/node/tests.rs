@@ -363,6 +363,7 @@ async fn fetch(shared: &Shared, resume: Option<Resume>) -> Brought {
                         brought.clients.insert(entry.client);
                     }
                 }
+                Event::Heard(_) => panic!("nothing in these tables is learned"),
                 Event::End => brought.is_whole = true,
             }
         }

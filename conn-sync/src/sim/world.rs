@@ -612,8 +612,10 @@ impl World {
         let number = self.nodes[node].machine.as_ref();
         let number = number.map_or(0, Machine::stream_number);
         let records: Vec<_> = records.into_iter().map(|(_, record)| record).collect();
-        let frame = about.server.2.records(number, about.cursor, &records);
-        self.say(stream, false, frame);
+        let heard = self.nodes[node].machine.as_ref().map(Machine::heard);
+        let mut frames = about.server.2.heard(&heard.unwrap_or_default());
+        frames.extend(about.server.2.records(number, about.cursor, &records));
+        self.say(stream, false, frames);
         let next = self.now + self.random.within(100..=3_000);
         self.at(next, Event::Read { stream });
     }

@@ -6,6 +6,7 @@
 //!                      if it goes on: the server's incarnation (8), cursor (8); signature (16)
 //!  server ─► frames:   length (4), then kind (1), counter (8), body, signature (16)
 //!      welcome:  node name, incarnation (8), number (8), cursor from which it goes on (8), about so many records (8)
+//!      heard:    peers: count (1), each name, incarnation (8), number (8): of whose updates the records that follow may know
 //!      records:  number (8), cursor (8), count (2), each as in `entry`
 //!      end:      number when it was welcomed (8), records in this connection (8)
 //! ```
@@ -20,13 +21,13 @@ use super::entry;
 use super::header::SIGNATURE;
 use super::reader::{Malformed, Reader, put_node_name};
 use crate::entry::{NODE_NAME_BYTES, NodeName, Record};
-use crate::machine::limits::{FRAME_BYTES, RECORDS_PER_FRAME};
+use crate::machine::limits::{FRAME_BYTES, PEERS, RECORDS_PER_FRAME};
 
 /// Bytes of a nonce.
 pub const NONCE: usize = 16;
 
-const GREETING: [u8; 4] = *b"DSB\x01";
-pub(super) const HELLO: [u8; 4] = *b"DSH\x01";
+const GREETING: [u8; 4] = *b"DSB\x02";
+pub(super) const HELLO: [u8; 4] = *b"DSH\x02";
 /// Bytes of the longest hello, without its length.
 const HELLO_BYTES: usize = 4 + 1 + 1 + NODE_NAME_BYTES + 8 + NONCE + 1 + 16 + SIGNATURE;
 const GOES_ON: u8 = 1;
@@ -34,6 +35,7 @@ const GOES_ON: u8 = 1;
 const WELCOME: u8 = 1;
 const RECORDS: u8 = 2;
 const END: u8 = 3;
+const HEARD: u8 = 4;
 
 const _: () = assert!(
     9 + 18 + RECORDS_PER_FRAME * entry::LONGEST_RECORD + SIGNATURE <= FRAME_BYTES,
@@ -97,6 +99,17 @@ impl From<Malformed> for Error {
     }
 }
 
+/// How far a server has heard another node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HeardUpTo {
+    /// The other node.
+    pub node: NodeName,
+    /// Which start of it.
+    pub incarnation: u64,
+    /// The last update of it that came.
+    pub number: u64,
+}
+
 /// What a client learns.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
@@ -109,6 +122,8 @@ pub enum Event {
         /// About so many records follow.
         about: u64,
     },
+    /// What the server has from other nodes in the records that follow is as new as this.
+    Heard(Vec<HeardUpTo>),
     /// Part of the table.
     Records {
         /// The last update that the server had sent when it had read these.
@@ -329,6 +344,7 @@ impl Client {
         let mut reader = Reader(body);
         let event = match (kind, is_welcomed) {
             (WELCOME, false) => self.read_welcome(&mut reader)?,
+            (HEARD, true) => read_heard(&mut reader)?,
             (RECORDS, true) => {
                 let event = read_records(&mut reader)?;
                 if let Event::Records { records, .. } = &event {
@@ -374,6 +390,21 @@ impl Client {
             about,
         })
     }
+}
+
+fn read_heard(reader: &mut Reader<'_>) -> Result<Event, Error> {
+    let count = usize::from(reader.u8()?);
+    if count > PEERS {
+        return Err(Error::Malformed);
+    }
+    let peers = (0..count).map(|_| {
+        Ok(HeardUpTo {
+            node: reader.node_name()?,
+            incarnation: reader.u64()?,
+            number: reader.u64()?,
+        })
+    });
+    Ok(Event::Heard(peers.collect::<Result<_, Malformed>>()?))
 }
 
 fn read_records(reader: &mut Reader<'_>) -> Result<Event, Error> {
@@ -499,6 +530,19 @@ impl Server {
         body.extend(self.cursor.to_be_bytes());
         body.extend(about.to_be_bytes());
         self.seal(WELCOME, &body)
+    }
+
+    /// How far other nodes were heard when the records that follow were read: at most [`PEERS`]. It goes before such as have
+    /// learned ones among them.
+    pub fn heard(&mut self, peers: &[HeardUpTo]) -> Vec<u8> {
+        let peers = &peers[..peers.len().min(PEERS)];
+        let mut body = vec![peers.len() as u8];
+        for peer in peers {
+            put_node_name(&mut body, &peer.node);
+            body.extend(peer.incarnation.to_be_bytes());
+            body.extend(peer.number.to_be_bytes());
+        }
+        self.seal(HEARD, &body)
     }
 
     /// Part of the table: at most [`RECORDS_PER_FRAME`] records, each with whether it was learned from a peer. `number`: the last

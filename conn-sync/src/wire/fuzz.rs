@@ -48,7 +48,7 @@ pub fn bulk(bytes: &[u8], cut: usize) {
 
     // Frames of every kind, before and after a welcome.
     for is_welcomed in [false, true] {
-        for kind in 0..5 {
+        for kind in 0..6 {
             let (mut server, mut client) = (new_server().0, new_client());
             let Ok(output) = client.push(&greeting) else {
                 return;

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use xdp_ebpf::state::State;
 
 use super::auth::{LONGEST, Window};
-use super::bulk::{Client, Error, Event, NONCE, Output, Resume, Server};
+use super::bulk::{Client, Error, Event, HeardUpTo, NONCE, Output, Resume, Server};
 use super::message::{Ask, Heard, Message, Range, Status, Update};
 use super::{Header, Key, KeyError, Keyring, LONGEST_RECORD, Reject, entry, fuzz};
 use crate::entry::{Entry, NodeName, Record, Template};
@@ -322,8 +322,21 @@ fn conversation(resume: Option<Resume>) -> (Client, Vec<Vec<u8>>, Vec<Event>) {
         .into_iter()
         .map(|record| (record, record.name() == entries()[0].name()))
         .collect();
+    let heard = vec![
+        HeardUpTo {
+            node: name("lb2"),
+            incarnation: 7,
+            number: 0,
+        },
+        HeardUpTo {
+            node: name("lb3"),
+            incarnation: 9,
+            number: u64::MAX,
+        },
+    ];
     let frames = vec![
         server.welcome(3, 6),
+        server.heard(&heard),
         server.records(4, 17, &learned[..2]),
         server.records(5, 29, &learned[2..]),
         server.records(5, 30, &[]),
@@ -340,6 +353,7 @@ fn conversation(resume: Option<Resume>) -> (Client, Vec<Vec<u8>>, Vec<Event>) {
             cursor: accepted.cursor,
             about: 6,
         },
+        Event::Heard(heard),
         records(4, 17, &learned[..2]),
         records(5, 29, &learned[2..]),
         records(5, 30, &[]),
@@ -406,14 +420,17 @@ fn damage_to_a_bulk_resync_is_detected() {
         }
         assert_eq!(found, expected);
     };
-    let [welcome, first, second, none, end] = &frames[..] else {
-        panic!("five frames");
+    let [welcome, heard, first, second, none, end] = &frames[..] else {
+        panic!("six frames");
     };
-    check(&[welcome, first, second, none, end], Ok(()));
-    check(&[welcome, second], order(2, 1));
-    check(&[welcome, first, first], order(1, 2));
-    check(&[first, welcome], order(1, 0));
-    check(&[welcome, first, second, none, end, end], Err(Error::Turn));
+    check(&[welcome, heard, first, second, none, end], Ok(()));
+    check(&[welcome, first], order(2, 1));
+    check(&[welcome, heard, heard], order(1, 2));
+    check(&[heard, welcome], order(1, 0));
+    check(
+        &[welcome, heard, first, second, none, end, end],
+        Err(Error::Turn),
+    );
     let (lb1, lb2) = ((name("lb1"), 5), (name("lb2"), 7));
     let keyring = Keyring::new(key(1), []).unwrap();
     let mut client = Client::new(&keyring, lb2.clone(), lb1.clone(), None, [3; NONCE]);
@@ -605,7 +622,7 @@ proptest! {
         let start = [&b"DS\x01"[..], &[kind, 0, 1, b'x'], &[0; 15], &[1]].concat();
         fuzz::datagram(&[&start, bytes.as_slice()].concat());
         fuzz::bulk(&bytes, cut);
-        fuzz::bulk(&[b"DSB\x01", bytes.as_slice()].concat(), cut);
+        fuzz::bulk(&[b"DSB\x02", bytes.as_slice()].concat(), cut);
     }
 
     #[test]
