@@ -13,8 +13,8 @@ use super::stream::Fate;
 use super::types::{Action, Class, Config, Found, SessionId, To, Token};
 use super::walk::Phase;
 use crate::entry::{How, NodeName, Record};
-use crate::wire::bulk::{Event, HeardUpTo, Resume};
-use crate::wire::message::{Ask, Heard, Message, Status, Update};
+use crate::wire::bulk::{Event, Resume};
+use crate::wire::message::{Ask, Heard, HeardUpTo, Message, Status, Update};
 use crate::wire::{Header, Keyring, Reject};
 
 /// The machine of one node. `H` names a record in its tables.
@@ -95,7 +95,8 @@ impl<H: Copy + Eq + Hash> Machine<H> {
         found: Vec<Found<H>>,
         now: Duration,
     ) -> Vec<Action<H>> {
-        let updates = self.sender.looked_up(token, found, now);
+        let heard = self.heard();
+        let updates = self.sender.looked_up(token, found, &heard, now);
         let mut actions = self.send_updates(updates);
         actions.extend(self.sender.repair(now));
         actions
@@ -180,8 +181,8 @@ impl<H: Copy + Eq + Hash> Machine<H> {
         actions
     }
 
-    /// The peer that fills this node has heard others up to these: what it has from them is followed by nothing older of theirs
-    /// that is still under way.
+    /// A peer tells what it has from others, and has heard them up to these: that is followed by nothing older of theirs that is
+    /// still under way.
     fn on_heard(&mut self, others: &[HeardUpTo], now: Duration) {
         for other in others {
             let mut all = self.peers.all.iter_mut();
@@ -208,7 +209,7 @@ impl<H: Copy + Eq + Hash> Machine<H> {
         self.sender.number()
     }
 
-    /// How far peers were heard: what a bulk resync's server tells with what it has from them.
+    /// How far peers were heard: what is told with what this node has from them.
     #[must_use]
     pub fn heard(&self) -> Vec<HeardUpTo> {
         let peers = self.peers.all.iter();
@@ -350,6 +351,7 @@ impl<H: Copy + Eq + Hash> Machine<H> {
                 restart(peer, now, actions);
             }
             let node = peer.node.clone();
+            self.on_heard(&update.heard, now);
             self.apply(&node, update.records, How::Live, now, actions);
         }
         self.check_gaps(index, now, actions);

@@ -14,7 +14,7 @@ use super::limits::{
 use super::pace::Bucket;
 use super::types::{Action, Class, Config, Found, Token};
 use crate::entry::Record;
-use crate::wire::message::{Range, Update};
+use crate::wire::message::{HeardUpTo, Range, Update};
 
 /// An update that was sent.
 #[derive(Clone, Debug)]
@@ -45,6 +45,8 @@ struct Filling<H> {
     room: usize,
     update: Update,
     handles: Vec<H>,
+    /// How far others were heard: goes with the first record that is theirs.
+    heard: Vec<HeardUpTo>,
 }
 
 /// What this node sends.
@@ -147,12 +149,12 @@ impl<H: Copy + Eq + Hash> Sender<H> {
             self.refresh_pace.take(records.len());
         }
         let mut updates = Vec::new();
-        let mut filling = self.fill();
+        let mut filling = self.fill(&[]);
         for (handle, record) in records {
             if !record.is_of_one_family() {
                 self.counts.unsendable += 1;
             } else if !filling.add(handle, record, false) {
-                let full = std::mem::replace(&mut filling, self.fill());
+                let full = std::mem::replace(&mut filling, self.fill(&[]));
                 updates.push(self.finish(full, now));
                 filling.add(handle, record, false);
             }
@@ -231,12 +233,13 @@ impl<H: Copy + Eq + Hash> Sender<H> {
         actions
     }
 
-    /// Sends what was looked up. An update is named as repaired in the datagram with the last of its records: whoever
-    /// gets that one either has the others or misses them by their own numbers.
+    /// Sends what was looked up; with what came from others, how far they are heard by now. An update is named as repaired in the
+    /// datagram with the last of its records: whoever gets that one either has the others or misses them by their own numbers.
     pub(super) fn looked_up(
         &mut self,
         token: Token,
         found: Vec<Found<H>>,
+        heard: &[HeardUpTo],
         now: Duration,
     ) -> Vec<Update> {
         let Some(lookup) = self.lookups.remove(&token) else {
@@ -246,7 +249,7 @@ impl<H: Copy + Eq + Hash> Sender<H> {
         let found = found.into_iter().map(|found| (found.handle, found));
         let mut found: HashMap<H, Found<H>> = found.collect();
         let mut updates = Vec::new();
-        let mut filling = self.fill();
+        let mut filling = self.fill(heard);
         for (number, handles) in lookup.updates {
             for handle in handles {
                 let Some(Found {
@@ -256,13 +259,13 @@ impl<H: Copy + Eq + Hash> Sender<H> {
                     continue;
                 };
                 if record.is_of_one_family() && !filling.add(handle, record, is_learned) {
-                    let full = std::mem::replace(&mut filling, self.fill());
+                    let full = std::mem::replace(&mut filling, self.fill(heard));
                     updates.push(self.finish(full, now));
                     filling.add(handle, record, is_learned);
                 }
             }
             if !filling.claim(number) {
-                let full = std::mem::replace(&mut filling, self.fill());
+                let full = std::mem::replace(&mut filling, self.fill(heard));
                 updates.push(self.finish(full, now));
                 filling.claim(number);
             }
@@ -274,11 +277,12 @@ impl<H: Copy + Eq + Hash> Sender<H> {
         updates
     }
 
-    fn fill(&self) -> Filling<H> {
+    fn fill(&self, heard: &[HeardUpTo]) -> Filling<H> {
         Filling {
             room: self.room,
             update: Update::default(),
             handles: Vec::new(),
+            heard: heard.to_vec(),
         }
     }
 
@@ -323,9 +327,16 @@ impl<H> Filling<H> {
 
     /// Adds a record; false if there is no room.
     fn add(&mut self, handle: H, record: Record, is_learned: bool) -> bool {
-        let length = Update::record_length(&record);
+        let mut length = Update::record_length(&record);
+        let is_first = is_learned && self.update.heard.is_empty() && !self.heard.is_empty();
+        if is_first {
+            length += Update::heard_length(&self.heard);
+        }
         if length > self.room || self.update.records.len() >= RECORDS_PER_DATAGRAM {
             return false;
+        }
+        if is_first {
+            self.update.heard = std::mem::take(&mut self.heard);
         }
         self.room -= length;
         self.update.records.push((record, is_learned));

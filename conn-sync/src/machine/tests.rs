@@ -11,8 +11,8 @@ use super::stream::{Fate, Stream};
 use super::walk::Bulk;
 use super::{Action, Class, Config, Found, Machine, PeerState, Readiness, SessionId, To};
 use crate::entry::{Entry, How, NodeName, Record};
-use crate::wire::bulk::{Event, HeardUpTo};
-use crate::wire::message::{Heard, Message, Range, Status, Update};
+use crate::wire::bulk::Event;
+use crate::wire::message::{Heard, HeardUpTo, Message, Range, Status, Update};
 use crate::wire::{Header, Keyring, Reject};
 
 const fn ms(ms: u64) -> Duration {
@@ -58,7 +58,7 @@ fn update(number: u64, repairs: &[(u64, u64)]) -> Update {
     Update {
         number,
         repairs: repairs.to_vec(),
-        records: vec![],
+        ..Update::default()
     }
 }
 
@@ -209,7 +209,7 @@ fn a_repair_is_what_the_table_holds_now_once() {
         record: record(*handle),
         is_learned: false,
     });
-    let sent = sender.looked_up(*token, found.collect(), ms(14));
+    let sent = sender.looked_up(*token, found.collect(), &[], ms(14));
     let [first, second] = &sent[..] else {
         panic!("two updates, not {:?}", told(&sent));
     };
@@ -221,7 +221,7 @@ fn a_repair_is_what_the_table_holds_now_once() {
     );
     assert_eq!(first.records.len() + second.records.len(), 114);
     // An answer that comes twice, or too late, is none.
-    assert_eq!(sender.looked_up(*token, vec![], ms(15)), []);
+    assert_eq!(sender.looked_up(*token, vec![], &[], ms(15)), []);
     assert_eq!(sender.repair(ms(2000)), []);
 }
 
@@ -362,8 +362,8 @@ impl Peer {
         let clients = clients.iter();
         self.bytes(Message::Update(Update {
             number,
-            repairs: vec![],
             records: clients.map(|client| (record(*client), false)).collect(),
+            ..Update::default()
         }))
     }
 }
@@ -686,9 +686,16 @@ fn one_table_comes_at_a_time() {
     );
 }
 
-/// A peer's walk may bring what another one has told since: what that one told before, and is late, would undo it.
+/// A peer may bring what another one has told since: what that one told before, and is late, would undo it.
 #[test]
 fn what_a_peer_has_from_another_one_is_followed_by_nothing_older() {
+    for in_a_walk in [true, false] {
+        second_hand(in_a_walk);
+    }
+}
+
+/// In the full sync of the one that has it, or in a repair by it.
+fn second_hand(in_a_walk: bool) {
     let mut machine = machine();
     let (mut filler, mut owner) = (Peer::new("lb2", 7), Peer::new("lb3", 8));
     let hear = |machine: &mut Machine<u16>, bytes: Vec<u8>| {
@@ -712,13 +719,24 @@ fn what_a_peer_has_from_another_one_is_followed_by_nothing_older() {
         ("lb3", 8, 1, PeerState::Synced),
         ("lb3", 8, 3, PeerState::Repairing { missing: 2 }),
     ];
-    for (node, incarnation, number, expected) in cases {
-        let heard = Event::Heard(vec![HeardUpTo {
+    for (nth, (node, incarnation, number, expected)) in (1..).zip(cases) {
+        let heard = vec![HeardUpTo {
             node: name(node),
             incarnation,
             number,
-        }]);
-        assert_eq!(machine.on_bulk(SessionId(2), heard, ms(1)), []);
+        }];
+        if in_a_walk {
+            let actions = machine.on_bulk(SessionId(2), Event::Heard(heard), ms(1));
+            assert_eq!(actions, []);
+        } else {
+            let repair = filler.bytes(Message::Update(Update {
+                heard,
+                records: vec![(record(1), true)],
+                ..update(nth, &[])
+            }));
+            let second_hand = vec![(How::SecondHand, 1)];
+            assert_eq!(hear(&mut machine, repair), second_hand);
+        }
         assert_eq!(missing(&machine), Some(expected), "{node} {incarnation}");
     }
     for update in late {
@@ -736,7 +754,35 @@ fn what_a_peer_has_from_another_one_is_followed_by_nothing_older() {
         .into_iter()
         .map(|it| (it.node, it.number))
         .collect();
-    assert_eq!(heard, [(name("lb3"), 4), (name("lb2"), 0)]);
+    let of_filler = if in_a_walk { 0 } else { 4 };
+    assert_eq!(heard, [(name("lb3"), 4), (name("lb2"), of_filler)]);
+}
+
+#[test]
+fn how_far_others_were_heard_goes_with_what_is_theirs() {
+    let heard = vec![HeardUpTo {
+        node: name("lb3"),
+        incarnation: 8,
+        number: 3,
+    }];
+    for is_learned in [false, true] {
+        let mut sender = Sender::<u16>::new(&config(), ms(0));
+        sender.send(Class::New, records(0..100), ms(0));
+        sender.ask(&[(1, 2)], ms(10));
+        let actions = sender.repair(ms(10));
+        let [Action::LookUp { token, handles }] = &actions[..] else {
+            panic!("one look-up, not {actions:?}");
+        };
+        let found = handles.iter().map(|handle| Found {
+            handle: *handle,
+            record: record(*handle),
+            is_learned: is_learned && *handle > 70,
+        });
+        let sent = sender.looked_up(*token, found.collect(), &heard, ms(11));
+        let sent: Vec<_> = sent.into_iter().map(|it| it.heard).collect();
+        let of_last = if is_learned { heard.clone() } else { vec![] };
+        assert_eq!(sent, [vec![], of_last]);
+    }
 }
 
 #[test]

@@ -19,9 +19,10 @@ use thiserror::Error;
 use super::auth::{Key, Keyring};
 use super::entry;
 use super::header::SIGNATURE;
+use super::message::{HeardUpTo, put_heard, read_heard};
 use super::reader::{Malformed, Reader, put_node_name};
 use crate::entry::{NODE_NAME_BYTES, NodeName, Record};
-use crate::machine::limits::{FRAME_BYTES, PEERS, RECORDS_PER_FRAME};
+use crate::machine::limits::{FRAME_BYTES, RECORDS_PER_FRAME};
 
 /// Bytes of a nonce.
 pub const NONCE: usize = 16;
@@ -97,17 +98,6 @@ impl From<Malformed> for Error {
     fn from(_: Malformed) -> Self {
         Self::Malformed
     }
-}
-
-/// How far a server has heard another node.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HeardUpTo {
-    /// The other node.
-    pub node: NodeName,
-    /// Which start of it.
-    pub incarnation: u64,
-    /// The last update of it that came.
-    pub number: u64,
 }
 
 /// What a client learns.
@@ -344,7 +334,7 @@ impl Client {
         let mut reader = Reader(body);
         let event = match (kind, is_welcomed) {
             (WELCOME, false) => self.read_welcome(&mut reader)?,
-            (HEARD, true) => read_heard(&mut reader)?,
+            (HEARD, true) => Event::Heard(read_heard(&mut reader)?),
             (RECORDS, true) => {
                 let event = read_records(&mut reader)?;
                 if let Event::Records { records, .. } = &event {
@@ -390,21 +380,6 @@ impl Client {
             about,
         })
     }
-}
-
-fn read_heard(reader: &mut Reader<'_>) -> Result<Event, Error> {
-    let count = usize::from(reader.u8()?);
-    if count > PEERS {
-        return Err(Error::Malformed);
-    }
-    let peers = (0..count).map(|_| {
-        Ok(HeardUpTo {
-            node: reader.node_name()?,
-            incarnation: reader.u64()?,
-            number: reader.u64()?,
-        })
-    });
-    Ok(Event::Heard(peers.collect::<Result<_, Malformed>>()?))
 }
 
 fn read_records(reader: &mut Reader<'_>) -> Result<Event, Error> {
@@ -532,16 +507,11 @@ impl Server {
         self.seal(WELCOME, &body)
     }
 
-    /// How far other nodes were heard when the records that follow were read: at most [`PEERS`]. It goes before such as have
+    /// How far other nodes were heard when the records that follow were read: at most as many as there can be. It goes before such as have
     /// learned ones among them.
     pub fn heard(&mut self, peers: &[HeardUpTo]) -> Vec<u8> {
-        let peers = &peers[..peers.len().min(PEERS)];
-        let mut body = vec![peers.len() as u8];
-        for peer in peers {
-            put_node_name(&mut body, &peer.node);
-            body.extend(peer.incarnation.to_be_bytes());
-            body.extend(peer.number.to_be_bytes());
-        }
+        let mut body = Vec::new();
+        put_heard(&mut body, peers);
         self.seal(HEARD, &body)
     }
 

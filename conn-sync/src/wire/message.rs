@@ -1,7 +1,8 @@
 //! Director's own datagrams.
 //!
 //! ```text
-//!  update: number (8)  repairs: count (1), each first (8), further (2)  records: count (2), each as in `entry`
+//!  update: if it has records of others: heard: count (1), each name, incarnation (8), number (8); then, as all have:
+//!          number (8)  repairs: count (1), each first (8), further (2)  records: count (2), each as in `entry`
 //!  status: sent (8)  oldest (8)  backlog (4)  bulk port (2)  flags (1)  peers: count (1), each
 //!          name, incarnation (8), applied (8), missing (4), flags (1)
 //!  ask:    node name  incarnation (8)  ranges: count (1), each first (8), last (8)
@@ -33,10 +34,23 @@ pub enum Message {
 pub struct Update {
     /// Its place in the stream, which has no gaps; the first one is 1.
     pub number: u64,
+    /// What the sender has from others among the records is as new as this; none: it has none from others.
+    pub heard: Vec<HeardUpTo>,
     /// Updates that need not be waited for any more: all that was in them has been sent again, up to and with this one.
     pub repairs: Vec<Range>,
     /// What is told, and whether the sender has it from a peer itself: so it is for repairs of what was its own before.
     pub records: Vec<(Record, bool)>,
+}
+
+/// How far a node has heard another one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HeardUpTo {
+    /// The other node.
+    pub node: NodeName,
+    /// Which start of it.
+    pub incarnation: u64,
+    /// The last update of it that came.
+    pub number: u64,
 }
 
 /// How a node stands.
@@ -85,6 +99,8 @@ pub struct Ask {
 const UPDATE: u8 = 1;
 const STATUS: u8 = 2;
 const ASK: u8 = 3;
+/// An update with records of others.
+const SECOND_HAND: u8 = 4;
 
 const WANTS_BULK: u8 = 1;
 const IS_SYNCED: u8 = 1;
@@ -106,6 +122,12 @@ impl Update {
         ranges * REPAIR
     }
 
+    /// Bytes that it takes to say how far others were heard.
+    pub(crate) fn heard_length(heard: &[HeardUpTo]) -> usize {
+        let each = heard.iter().map(|it| 1 + it.node.as_str().len() + 16);
+        1 + each.sum::<usize>()
+    }
+
     /// Bytes that a record takes.
     pub(crate) fn record_length(record: &Record) -> usize {
         entry::length(record)
@@ -115,6 +137,7 @@ impl Update {
 impl Message {
     pub(super) fn kind(&self) -> u8 {
         match self {
+            Self::Update(update) if !update.heard.is_empty() => SECOND_HAND,
             Self::Update(_) => UPDATE,
             Self::Status(_) => STATUS,
             Self::Ask(_) => ASK,
@@ -127,6 +150,9 @@ impl Message {
             Self::Update(update) => {
                 let repairs = &update.repairs[..update.repairs.len().min(RANGES_PER_DATAGRAM)];
                 let records = &update.records[..update.records.len().min(RECORDS_PER_DATAGRAM)];
+                if !update.heard.is_empty() {
+                    put_heard(bytes, &update.heard);
+                }
                 bytes.extend(update.number.to_be_bytes());
                 bytes.push(repairs.len() as u8);
                 for (first, last) in repairs {
@@ -171,6 +197,16 @@ impl Message {
     pub(super) fn read(kind: u8, mut reader: Reader<'_>) -> Result<Self, Reject> {
         let message = match kind {
             UPDATE => Self::Update(read_update(&mut reader)?),
+            SECOND_HAND => {
+                let heard = read_heard(&mut reader)?;
+                if heard.is_empty() {
+                    return Err(Reject::Malformed);
+                }
+                Self::Update(Update {
+                    heard,
+                    ..read_update(&mut reader)?
+                })
+            }
             STATUS => Self::Status(read_status(&mut reader)?),
             ASK => Self::Ask(read_ask(&mut reader)?),
             _ => return Err(Reject::Malformed),
@@ -197,6 +233,28 @@ fn flag(byte: u8, flag: u8) -> Result<bool, Malformed> {
     }
 }
 
+/// At most [`PEERS`] of them: the machine does not have more.
+pub(super) fn put_heard(bytes: &mut Vec<u8>, heard: &[HeardUpTo]) {
+    let heard = &heard[..heard.len().min(PEERS)];
+    bytes.push(heard.len() as u8);
+    for peer in heard {
+        put_node_name(bytes, &peer.node);
+        bytes.extend(peer.incarnation.to_be_bytes());
+        bytes.extend(peer.number.to_be_bytes());
+    }
+}
+
+pub(super) fn read_heard(reader: &mut Reader<'_>) -> Result<Vec<HeardUpTo>, Malformed> {
+    let peers = up_to(reader.u8()?.into(), PEERS)?.map(|_| {
+        Ok(HeardUpTo {
+            node: reader.node_name()?,
+            incarnation: reader.u64()?,
+            number: reader.u64()?,
+        })
+    });
+    peers.collect()
+}
+
 fn read_update(reader: &mut Reader<'_>) -> Result<Update, Malformed> {
     let number = reader.u64()?;
     let repairs = up_to(reader.u8()?.into(), RANGES_PER_DATAGRAM)?
@@ -218,6 +276,7 @@ fn read_update(reader: &mut Reader<'_>) -> Result<Update, Malformed> {
     }
     Ok(Update {
         number,
+        heard: vec![],
         repairs,
         records,
     })

@@ -7,8 +7,8 @@ use proptest::prelude::*;
 use xdp_ebpf::state::State;
 
 use super::auth::{LONGEST, Window};
-use super::bulk::{Client, Error, Event, HeardUpTo, NONCE, Output, Resume, Server};
-use super::message::{Ask, Heard, Message, Range, Status, Update};
+use super::bulk::{Client, Error, Event, NONCE, Output, Resume, Server};
+use super::message::{Ask, Heard, HeardUpTo, Message, Range, Status, Update};
 use super::{Header, Key, KeyError, Keyring, LONGEST_RECORD, Reject, entry, fuzz};
 use crate::entry::{Entry, NodeName, Record, Template};
 use crate::machine::limits::{PEERS, RANGES_PER_DATAGRAM, RECORDS_PER_FRAME};
@@ -61,11 +61,27 @@ fn entries() -> Vec<Record> {
     ]
 }
 
+fn heard_up_to() -> Vec<HeardUpTo> {
+    let heard = |node, incarnation, number| HeardUpTo {
+        node: name(node),
+        incarnation,
+        number,
+    };
+    vec![heard("lb2", 7, 0), heard("lb3", 9, u64::MAX)]
+}
+
 fn messages_by_hand() -> Vec<Message> {
     vec![
         Message::Update(Update {
             number: 9,
+            heard: vec![],
             repairs: vec![(1, 3), (8, 8)],
+            records: entries().into_iter().map(|it| (it, false)).collect(),
+        }),
+        Message::Update(Update {
+            number: 10,
+            heard: heard_up_to(),
+            repairs: vec![(9, 9)],
             records: entries()
                 .into_iter()
                 .zip([false, true].into_iter().cycle())
@@ -134,7 +150,7 @@ fn what_cannot_be_is_refused() {
         Message::Update(Update {
             number,
             repairs: repairs.to_vec(),
-            records: vec![],
+            ..Update::default()
         })
     };
     let ask = |range| {
@@ -322,21 +338,9 @@ fn conversation(resume: Option<Resume>) -> (Client, Vec<Vec<u8>>, Vec<Event>) {
         .into_iter()
         .map(|record| (record, record.name() == entries()[0].name()))
         .collect();
-    let heard = vec![
-        HeardUpTo {
-            node: name("lb2"),
-            incarnation: 7,
-            number: 0,
-        },
-        HeardUpTo {
-            node: name("lb3"),
-            incarnation: 9,
-            number: u64::MAX,
-        },
-    ];
     let frames = vec![
         server.welcome(3, 6),
-        server.heard(&heard),
+        server.heard(&heard_up_to()),
         server.records(4, 17, &learned[..2]),
         server.records(5, 29, &learned[2..]),
         server.records(5, 30, &[]),
@@ -353,7 +357,7 @@ fn conversation(resume: Option<Resume>) -> (Client, Vec<Vec<u8>>, Vec<Event>) {
             cursor: accepted.cursor,
             about: 6,
         },
-        Event::Heard(heard),
+        Event::Heard(heard_up_to()),
         records(4, 17, &learned[..2]),
         records(5, 29, &learned[2..]),
         records(5, 30, &[]),
@@ -549,10 +553,18 @@ fn headers() -> impl Strategy<Value = Header> {
 
 fn messages() -> impl Strategy<Value = Message> {
     let update = (2..u64::MAX / 2).prop_flat_map(|number| {
-        (ranges(number), vec((records(), any::<bool>()), 0..40)).prop_map(
-            move |(repairs, records)| {
+        let up_to = ("[a-z]{1,32}", any::<(u64, u64)>());
+        let up_to = up_to.prop_map(|(node, (incarnation, number))| HeardUpTo {
+            node: name(&node),
+            incarnation,
+            number,
+        });
+        let records = vec((records(), any::<bool>()), 0..40);
+        (vec(up_to, 0..=PEERS), ranges(number), records).prop_map(
+            move |(heard, repairs, records)| {
                 Message::Update(Update {
                     number,
+                    heard,
                     repairs,
                     records,
                 })
