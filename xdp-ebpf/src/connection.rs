@@ -111,6 +111,28 @@ impl Value {
         (now_s as u16).wrapping_sub(self.seen_s())
     }
 
+    /// Whether another CPU may know this connection's addresses better: it is over, and no packet of it was here for a while.
+    ///
+    /// A SYN asks no other CPU's table. So where the NIC moves a flow and its client has used the port again meanwhile, what
+    /// was left of the connection before stands here yet, and a packet that comes here once more would go to the real server
+    /// of that one.
+    #[inline(always)]
+    #[must_use]
+    pub const fn may_be_left_over(self, now_s: u32) -> bool {
+        matches!(State::from_u8(self.state()), Some(state) if state.is_closing())
+            && self.idle_s(now_s) >= LEFT_OVER_S
+    }
+
+    /// Whether another CPU does, by what stands there: it was used later, and at another real server. (At the same one this
+    /// entry stays: it may have seen the end of the very connection.)
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_left_over_by(self, elsewhere: Self, now_s: u32) -> bool {
+        elsewhere.is_some()
+            && elsewhere.destination() != self.destination()
+            && elsewhere.idle_s(now_s) < self.idle_s(now_s)
+    }
+
     /// How readily it is given up for another connection: a closing one, a half-open one of the same endpoint (so that a
     /// flood displaces itself), of another, one that stands; among these the longest idle. Expired ones do not count
     /// apart: upkeep has freed them before long, and without upkeep the clock stands still. `same_endpoint`: 1 or 0.
@@ -170,6 +192,10 @@ const HALF_OPEN: ByState = {
     ByState(word)
 };
 const _: () = assert!(crate::state::STATES <= 16);
+
+/// See [`Value::may_be_left_over`]. By a clock of seconds: more than one. No client uses a port again as soon as that, and what
+/// follows a connection's end at once is not looked up twice.
+const LEFT_OVER_S: u16 = 2;
 
 /// From this [`Value::expendability`] on an entry may give way to a half-open connection too.
 pub const EXPENDABLE: u32 = 1 << 16;

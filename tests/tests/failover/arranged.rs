@@ -13,6 +13,7 @@ use nix::sys::signal::Signal;
 use crate::cable::Cable;
 use crate::directors::{NOTICED, after, mac_of};
 use crate::pair::{BOTH_CABLES, NODES, ONE_GROUP, Pair, QUICK, Runs, SERVICE, Setup, other};
+use crate::sync::{begin_at, finish};
 
 /// A group of its own on each of the two addresses, each preferred by another node.
 pub(crate) const TWO_GROUPS: &str = "\
@@ -113,12 +114,14 @@ fn nothing_but_a_serial_line_lies_between_them() {
     }
 }
 
-/// One dies: the other one serves both groups, and its own without a break; the one that comes back has its own again.
+/// One dies: the other one serves both groups, and its own without a break; the one that comes back has its own again. Each
+/// tells the other of its connections, so that those of both groups go there and back.
 #[test]
 #[ignore = "needs root, network namespaces and BPF: cargo xtask test runs it"]
 fn two_directors_back_each_other_up() {
     let mut pair = Pair::up_as(Setup {
         also: Some(MAIL),
+        more: "sync: {interface: eth1}\n".to_owned(),
         ..Setup::new(Runs::Director, &[QUICK, BOTH_CABLES, TWO_GROUPS])
     });
     let own = [(Host::Director, "web"), (Host::Backup, "mail")];
@@ -126,6 +129,11 @@ fn two_directors_back_each_other_up() {
         for (node, group) in own {
             pair.wait_role(node, group, "primary");
             pair.wait_role(other(node), group, "backup");
+        }
+    };
+    let wait_shared = |pair: &mut Pair| {
+        for node in NODES {
+            pair.wait_shared(node);
         }
     };
     let addresses = [SERVICE, MAIL].map(|service| service.ip().to_string());
@@ -137,6 +145,9 @@ fn two_directors_back_each_other_up() {
     for signal in [Signal::SIGKILL, Signal::SIGTERM] {
         for (node, group) in own {
             wait_own(&mut pair);
+            wait_shared(&mut pair);
+            let transfers = [SERVICE, MAIL].map(|service| begin_at(&pair, service, 5));
+            wait_shared(&mut pair);
             let there = pair.gaps(&[SERVICE, MAIL], |pair| {
                 pair.end(node, signal);
                 pair.wait_role(other(node), group, "primary");
@@ -150,6 +161,9 @@ fn two_directors_back_each_other_up() {
             println!(
                 "mutual, {node} {signal}: web and mail {there:?}, {back:?} when it comes back"
             );
+            for (transfers, name) in transfers.into_iter().zip(["web", "mail"]) {
+                finish(&pair, transfers, &format!("{name} over {node}'s {signal}"));
+            }
             let all = there.iter().chain(&back);
             assert!(
                 all.into_iter().all(|gap| *gap < NOTICED),

@@ -35,6 +35,7 @@ pub(crate) fn rows() -> Vec<Case> {
         middle(&mut rows, family);
         resets(&mut rows, family);
         states(&mut rows, family);
+        left_over(&mut rows, family);
         for kind in KINDS {
             cpus(&mut rows, family, kind);
         }
@@ -533,4 +534,63 @@ fn cpus(rows: &mut Vec<Case>, family: Family, kind: Kind) {
             ]),
         );
     }
+}
+
+/// What an earlier connection under the same addresses left in the table of a CPU that did not see the SYN of the next one.
+fn left_over(rows: &mut Vec<Case>, family: Family) {
+    const FIN: u8 = tcp::FIN | tcp::ACK;
+    let [first, second] = [1, 2].map(|server| id(family, port::RR, server));
+    let later = |seconds| Step::Change(Box::new(site().with(|it| it.settings.now_s += seconds)));
+    let [syn, ack, fin] = [tcp::SYN, tcp::ACK, FIN].map(|it| segment(family, port::RR, 0, it));
+    let case = |what: &str| Case::new(format!("{family:?} Tcp: {what}"), site(), ack.bytes());
+    let used_again = |case: Case| {
+        case.after(&syn)
+            .after(&fin)
+            .after_step(later(5))
+            .after_step(Step::Cpu(1))
+            .after(&syn)
+            .after(&ack)
+            .after_step(Step::Cpu(0))
+    };
+    rows.push(
+        used_again(case("a port used again by another CPU is found there"))
+            .transmits(&at(&ack, family, 2), Place::In(second))
+            .leaves(&[
+                (0, second, State::Established),
+                (1, second, State::Established),
+            ]),
+    );
+    rows.push(
+        used_again(case("and is found here from then on"))
+            .after(&ack)
+            .transmits(&at(&ack, family, 2), Place::In(second))
+            .leaves(&[
+                (0, second, State::Established),
+                (1, second, State::Established),
+            ]),
+    );
+    rows.push(
+        case("what is over and stands nowhere else goes where it went")
+            .after(&syn)
+            .after(&fin)
+            .after_step(later(5))
+            .transmits(&at(&ack, family, 1), Place::In(first))
+            .leaves(&[(0, first, State::TimeWait)]),
+    );
+    rows.push(
+        case("the CPU that saw a connection's end does not forget it for what another one saw before")
+            .after(&syn)
+            .after(&ack)
+            .after_step(Step::Cpu(1))
+            .after(&fin)
+            .after_step(later(5))
+            .after_step(Step::Cpu(0))
+            .after(&ack)
+            .after_step(Step::Cpu(1))
+            .transmits(&at(&ack, family, 1), Place::In(first))
+            .leaves(&[
+                (0, first, State::Established),
+                (1, first, State::CloseWait),
+            ]),
+    );
 }

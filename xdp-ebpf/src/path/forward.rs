@@ -140,13 +140,16 @@ pub(super) fn known<'t, F: Ip, R: Reach<F>, T: Tables>(
             after_packet(state, is_tcp, transport, destination),
             own.value.flags(),
         );
-        if value != own.value {
-            // Once a second and on a change of state: a hit does not make its cache line dirty.
+        if value == own.value {
+            return Choice::To(own.value.destination(), destination);
+        }
+        // Once a second and on a change of state: a hit does not make its cache line dirty, and asks nothing more.
+        if !own.value.may_be_left_over(settings.now_s) {
             let value = value.in_place_of(own.value);
             table::update::<R::Shape, T>(tables, &own, value);
             table::recount(tables, own.value, value);
+            return Choice::To(own.value.destination(), destination);
         }
-        return Choice::To(own.value.destination(), destination);
     }
     let stage = match (F::IPV6, R::RANGED) {
         (false, false) => Stage::Schedule,

@@ -86,15 +86,16 @@ fn find_or_begin<F: Ip, R: Reach<F>, T: Tables>(
     } else {
         table::find::<R::Shape, T>(tables, subject.settings, tables.cpu(), key)
     };
-    let known = if own.is_some() {
-        own.value
-    } else if transport.is_syn() || service.flags & service::ONE_PACKET != 0 && !is_tcp {
-        // A SYN of a flow that the NIC moved is scheduled anew rather than searched for: a flood of SYNs would search
-        // every CPU's table.
-        Value::NONE
-    } else {
-        R::Shape::find_elsewhere(tables, key, tables.cpu())
-    };
+    let (mut known, mut is_own) = (own.value, own.is_some());
+    // A SYN of a flow that the NIC moved is scheduled anew rather than searched for: a flood of SYNs would search every CPU's
+    // table.
+    let begins = transport.is_syn() || service.flags & service::ONE_PACKET != 0 && !is_tcp;
+    if !begins && (!is_own || own.value.may_be_left_over(subject.settings.now_s)) {
+        let elsewhere = R::Shape::find_elsewhere(tables, key, tables.cpu());
+        if !is_own || own.value.is_left_over_by(elsewhere, subject.settings.now_s) {
+            (known, is_own) = (elsewhere, false);
+        }
+    }
     if let Some(state) = State::from_u8(known.state())
         && let Some(destination) = tables.destination(known.destination())
         && destination.method != 0
@@ -104,13 +105,13 @@ fn find_or_begin<F: Ip, R: Reach<F>, T: Tables>(
         if goes_on(destination, served) {
             let state = after_packet(state, is_tcp, transport, destination);
             // The original stays where it was: upkeep counts a connection once.
-            let flags = known.flags() | if own.is_some() { 0 } else { Value::COPY };
+            let flags = known.flags() | if is_own { 0 } else { Value::COPY };
             let copy = Value::new(known.destination(), now, state, flags).in_place_of(known);
             R::Shape::put(tables, key, copy, is_new);
             return to(tables, known.destination(), served, F::IPV6);
         }
         if destination.flags & destination::CLOSED != 0 && is_tcp && !transport.is_syn() {
-            if own.is_some() {
+            if is_own {
                 let closed = Value::new(known.destination(), now, State::Close, known.flags())
                     .in_place_of(known);
                 table::update::<R::Shape, T>(tables, &own, closed);
