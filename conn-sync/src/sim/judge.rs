@@ -64,6 +64,11 @@ impl Judge {
         self.sent[node].retain(|slot, _| table.rows.contains_key(slot));
     }
 
+    /// A single datagram, of which nobody is told, has taken the place of what a node had: that is not there to be told again.
+    pub(super) fn on_untold(&mut self, node: usize, slot: Slot) {
+        self.sent[node].remove(&slot);
+    }
+
     pub(super) fn on_start(&mut self, node: usize) {
         self.sent[node].clear();
     }

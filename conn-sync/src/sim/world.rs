@@ -695,6 +695,9 @@ impl World {
         }
         self.judge.on_truth(slot, version);
         self.nodes[node].table.pass(slot, version, self.now);
+        if version.stage == ONE_DATAGRAM {
+            self.judge.on_untold(node, slot);
+        }
         self.tell(|| format!("a packet of {slot:?} {version:?} at {node}"));
     }
 
