@@ -1,5 +1,6 @@
 //! Two directors, and everything that can happen to the one in charge.
 
+use std::net::{Ipv6Addr, SocketAddr, UdpSocket};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -10,7 +11,7 @@ use director_tests::{PATIENCE, wait_until};
 use nix::sys::signal::Signal;
 use xdp_ebpf::layout::maps;
 
-use crate::pair::{BOTH_CABLES, NODES, ONE_GROUP, Pair, QUICK, Runs, other};
+use crate::pair::{BOTH_CABLES, BOTH_FAMILIES, NODES, ONE_GROUP, Pair, QUICK, Runs, other};
 
 /// What a client may notice of a director that dies: figures are `slow`'s, on an idle machine; this bounds a busy one.
 pub(crate) const NOTICED: Duration = Duration::from_secs(3);
@@ -21,6 +22,28 @@ fn asked_anew(pair: &Pair) -> String {
     pair.wait_answered();
     let neighbours = pair.ip(Host::Router, &["neigh", "show", "192.0.2.10"]);
     after(&neighbours, "lladdr")
+}
+
+/// The same by a neighbour solicitation, for the virtual address of the other family.
+fn solicited_anew(pair: &Pair) -> String {
+    const VIRTUAL: &str = "2001:db8:f::10";
+    pair.ip(Host::Router, &["neigh", "flush", "to", VIRTUAL]);
+    let router = pair.lab.host(Host::Router).unwrap();
+    let to = SocketAddr::new(VIRTUAL.parse().unwrap(), 9);
+    let sent = router.run(|| {
+        let socket = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0))?;
+        socket.send_to(b"who has it?", to)
+    });
+    sent.unwrap().unwrap();
+    let mut mac = String::new();
+    let waited = wait_until("a neighbour advertisement came", PATIENCE, || {
+        let neighbours = pair.ip(Host::Router, &["neigh", "show", VIRTUAL]);
+        mac = after(&neighbours, "lladdr");
+        anyhow::ensure!(!mac.is_empty(), "{neighbours}");
+        Ok(())
+    });
+    waited.unwrap_or_else(|error| panic!("{error:#}\n{}", pair.logs()));
+    mac
 }
 
 /// The word that follows another one.
@@ -42,7 +65,7 @@ fn whatever_happens_to_a_director_the_other_serves() {
         QUICK,
         "auto_failback: false\n",
         BOTH_CABLES,
-        ONE_GROUP,
+        BOTH_FAMILIES,
         fitness,
     ];
     let mut pair = Pair::up_with(Runs::Director, &sections, ALERTS);
@@ -212,6 +235,7 @@ fn frozen(pair: &mut Pair) {
     assert!(pair.has_address(primary), "who is stopped removes nothing");
     for _ in 0..3 {
         assert_eq!(asked_anew(pair), mac_of(pair, other(primary)));
+        assert_eq!(solicited_anew(pair), mac_of(pair, other(primary)));
     }
     let (gap, _) = pair.gap(|pair| {
         pair.signal(primary, Signal::SIGCONT);
