@@ -74,7 +74,10 @@ impl Links {
     ) -> Result<(), DatapathError> {
         for name in directory.links()? {
             if !wanted.iter().any(|interface| interface.name == name) {
-                tracing::info!(interface = name, "detached: not configured any more");
+                tracing::info!(
+                    interface = name,
+                    "detached: it is not configured any more, or gone"
+                );
                 directory.detach(&name)?;
                 self.links.remove(&name);
             }
