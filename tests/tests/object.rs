@@ -1,5 +1,7 @@
 //! What the programs for the kernel are made of.
 
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
