@@ -46,7 +46,8 @@ pub const CHECKS_AT_ONCE: usize = 2048;
 pub const SLOW_CHECKS_AT_ONCE: usize = CHECKS_AT_ONCE / 4 * 3;
 /// Of these, external checks: processes take much more of the machine than sockets.
 pub const PROGRAMS_AT_ONCE: usize = 256;
-/// Files of checks that are waited for at the same time, programs that are being started with them: each holds a thread.
+/// Files of checks that are waited for at the same time, programs that are being started with them, and as many of mails: each
+/// holds a thread.
 pub const FILES_AT_ONCE: usize = 256;
 
 /// Checks of one real server.

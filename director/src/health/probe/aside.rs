@@ -1,9 +1,9 @@
 //! Work that may wait for a file system, and for ever where that is a network's that does not answer: aside from the one
-//! thread that runs all checks.
+//! thread that runs all checks, and from the one that delivers all alerts.
 //!
 //! Each piece of work has a thread of its own while it is under way, and whoever wants the same thing meanwhile waits for that
-//! one. So a file that hangs is one thread, however many checks want it and however long it hangs, and holds up only those
-//! that want it. Where as many files hang as there are places, who wants yet another one is told that there is none.
+//! one. So a file that hangs is one thread, however many want it and however long it hangs, and holds up only those that want
+//! it. Where as many files hang as there are places, who wants yet another one is told that there is none.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -23,7 +23,7 @@ pub(super) static PLACES: Semaphore = Semaphore::const_new(FILES_AT_ONCE);
 const PATIENCE: Duration = Duration::from_millis(250);
 
 /// What is under way, by what it is about.
-pub(super) struct Aside<K: Ord + 'static, T: 'static> {
+pub(in crate::health) struct Aside<K: Ord + 'static, T: 'static> {
     under_way: Mutex<BTreeMap<K, watch::Receiver<Option<T>>>>,
     places: &'static Semaphore,
 }
@@ -54,7 +54,7 @@ where
     T: Clone + Send + Sync + 'static,
 {
     /// Nothing is under way.
-    pub(super) const fn new(places: &'static Semaphore) -> Self {
+    pub(in crate::health) const fn new(places: &'static Semaphore) -> Self {
         Self {
             under_way: Mutex::new(BTreeMap::new()),
             places,
@@ -65,7 +65,7 @@ where
     ///
     /// # Errors
     /// The system gives no thread for it, or all places are taken.
-    pub(super) async fn get(
+    pub(in crate::health) async fn get(
         &'static self,
         key: &K,
         work: impl FnOnce(&K) -> T + Send + 'static,
@@ -103,7 +103,7 @@ where
         let (tell, answer) = watch::channel(None);
         let own = key.clone();
         thread::Builder::new()
-            .name("checks-file".to_owned())
+            .name("file".to_owned())
             .spawn(move || {
                 let this = UnderWay {
                     all: self,

@@ -4,7 +4,7 @@
 //! `director checks` and in an alert. The time it may take is kept by [`run`], for all of them.
 
 mod agent;
-mod aside;
+pub(in crate::health) mod aside;
 pub(in crate::health) mod authorities;
 mod connect;
 mod dialogue;

@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::fs;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use lettre::Message;
@@ -11,12 +12,15 @@ use lettre::transport::smtp::authentication::{Credentials, DEFAULT_MECHANISMS};
 use lettre::transport::smtp::client::{AsyncSmtpConnection, Certificate, TlsParameters};
 use lettre::transport::smtp::extension::ClientId;
 
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::Letter;
 use super::addresses::Addresses;
-use crate::config::{MailTls, MailWay, limits::AUTHORITIES_BYTES};
+use crate::config::limits::{AUTHORITIES_BYTES, FILES_AT_ONCE};
+use crate::config::{MailTls, MailWay};
 use crate::files::read_regular;
+use crate::health::probe::aside::Aside;
 
 /// How long a server may take to say goodbye, once it has the mail.
 const GOODBYE: Duration = Duration::from_secs(1);
@@ -38,8 +42,8 @@ pub(super) async fn send_by(
     let hello = ClientId::Domain(host);
     let (at_once, later) = match way.tls {
         MailTls::None => (None, None),
-        MailTls::Starttls => (None, Some(parameters(way)?)),
-        MailTls::Tls => (Some(parameters(way)?), None),
+        MailTls::Starttls => (None, Some(parameters(way).await?)),
+        MailTls::Tls => (Some(parameters(way).await?), None),
     };
     let sent = async {
         // The time is for a connection to one address.
@@ -91,9 +95,26 @@ fn compose(way: &MailWay, letter: &Letter, host: &str) -> Result<Message, String
         .map_err(|error| format!("this mail cannot be made: {error}"))
 }
 
-fn parameters(way: &MailWay) -> Result<TlsParameters, String> {
-    let mut parameters = TlsParameters::builder(way.server.clone());
-    if let Some(file) = &way.ca_file {
+/// Name of a mail server, and a file with authorities besides the system's.
+type Trusted = (String, Option<PathBuf>);
+
+/// Of alerts alone: files of checks that hang keep nobody from being told.
+static PLACES: Semaphore = Semaphore::const_new(FILES_AT_ONCE);
+static READING: Aside<Trusted, Result<TlsParameters, String>> = Aside::new(&PLACES);
+
+/// What its certificate is held against. Files that take long, of a network's file system, hold up only who wants them.
+async fn parameters(way: &MailWay) -> Result<TlsParameters, String> {
+    let key = (way.server.clone(), way.ca_file.clone());
+    let read = READING.get(&key, |(server, file)| {
+        read_parameters(server, file.as_deref())
+    });
+    read.await
+        .map_err(|error| format!("certificate authorities: {error}"))?
+}
+
+fn read_parameters(server: &str, file: Option<&Path>) -> Result<TlsParameters, String> {
+    let mut parameters = TlsParameters::builder(server.to_owned());
+    if let Some(file) = file {
         let failed =
             |what: String| format!("certificate authorities of {}: {what}", file.display());
         let pem =
@@ -129,4 +150,45 @@ fn in_full(error: &dyn Error) -> String {
         cause = inner.source();
     }
     words
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+    use std::sync::mpsc::channel;
+
+    use super::*;
+    use crate::config::{self, AlertWay};
+
+    fn way(server: &str) -> MailWay {
+        let text = format!(
+            "interfaces: [eth0]\nalerts: [{{name: it, mail: {{server: {server}, to: [a@b.example], ca: /hangs/ca.pem}}}}]\n"
+        );
+        let config =
+            config::parse("test.yaml", &text).unwrap_or_else(|error| panic!("{error}\n{text}"));
+        match &config.alerts[0].way {
+            AlertWay::Mail(mail) => mail.clone(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Authorities on a file system that hangs hold up the mails that want them, and not the thread that delivers all alerts.
+    #[tokio::test]
+    async fn a_file_that_hangs_holds_up_nobody_else() {
+        let (release, hangs) = channel::<()>();
+        let (held_up, other) = (way("hangs.example"), way("other.example"));
+        let key = (held_up.server.clone(), held_up.ca_file.clone());
+        let mut read = pin!(READING.get(&key, move |_| {
+            let _ = hangs.recv();
+            Err("read at last".to_owned())
+        }));
+        // Polled once it is under way.
+        assert!(timeout(Duration::ZERO, &mut read).await.is_err());
+        let mut mail = pin!(parameters(&held_up));
+        assert!(timeout(Duration::ZERO, &mut mail).await.is_err());
+        let refused = parameters(&other).await.err().unwrap();
+        assert!(refused.contains("No such file"), "{refused}");
+        drop(release);
+        assert_eq!(mail.await.err().unwrap(), "read at last");
+    }
 }
