@@ -111,6 +111,9 @@ pub const ALERT_WORDS: Limit = Limit {
     what: "entries in one list of an alert",
     maximum: 64,
 };
+/// Mails on their way by one mail server at the same time: a connection each, of which many servers take only some from one
+/// address.
+pub const MAILS_AT_ONCE: usize = 4;
 /// Messages that wait for one target. Of more the oldest is dropped, and the next one says so.
 pub const ALERT_MESSAGES: usize = 64;
 /// Lines of one message; the rest is counted.

@@ -21,6 +21,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::event::{Condition, Event, Key};
+use super::turns::Turns;
 use crate::config::{AlertTarget, AlertWay, limits};
 
 /// How long a message is tried, from the first try on.
@@ -99,6 +100,8 @@ pub enum Outcome {
 #[derive(Debug, Default)]
 pub struct Machine {
     targets: Vec<Target>,
+    /// Which of them must wait for others.
+    turns: Turns,
     /// What is bad now: a new target is told of it.
     bad: HashMap<Key, Event>,
     next_id: Id,
@@ -114,6 +117,8 @@ struct Target {
     news: VecDeque<(Event, Instant)>,
     queue: VecDeque<Message>,
     sending: Option<Sending>,
+    /// When something was last tried to be delivered.
+    tried: Option<Instant>,
     /// Events dropped since a message could say so.
     dropped: usize,
 }
@@ -185,12 +190,25 @@ impl Machine {
 
     /// What is to be delivered now; [`Self::finished`] is told how it went.
     pub fn take_jobs(&mut self, now: Instant) -> Vec<Job> {
-        let targets = self.targets.iter_mut();
-        targets.filter_map(|target| target.take_job(now)).collect()
+        // Where not all can be on their way, those go first that have waited longest for their turn.
+        let mut targets: Vec<&mut Target> = self.targets.iter_mut().collect();
+        targets.sort_by_key(|target| target.tried);
+        let mut jobs = Vec::new();
+        for target in targets {
+            if self.turns.must_wait(&target.config) {
+                continue;
+            }
+            if let Some(job) = target.take_job(now) {
+                self.turns.begin(job.id, &job.target);
+                jobs.push(job);
+            }
+        }
+        jobs
     }
 
     /// How a try went. `None`: the target is not known any more.
     pub fn finished(&mut self, id: Id, is_delivered: bool, now: Instant) -> Option<Outcome> {
+        self.turns.end(id);
         let target = self.targets.iter_mut().find(|target| target.id == id)?;
         target.finished(is_delivered, now)
     }
@@ -198,10 +216,13 @@ impl Machine {
     /// When to come again if nothing happens.
     #[must_use]
     pub fn next_due(&self, now: Instant, local: Local) -> Option<Instant> {
-        let targets = self.targets.iter();
-        targets
-            .filter_map(|target| target.next_due(now, local))
-            .min()
+        let times = self.targets.iter().flat_map(|target| {
+            // The end of another one's message is what one waits for that must.
+            let sent = target.next_sent(now);
+            let sent = sent.filter(|_| !self.turns.must_wait(&target.config));
+            [target.next_collected(now, local), sent]
+        });
+        times.flatten().min()
     }
 }
 
@@ -214,6 +235,7 @@ impl Target {
             news: VecDeque::new(),
             queue: VecDeque::new(),
             sending: None,
+            tried: None,
             dropped: 0,
         }
     }
@@ -351,6 +373,7 @@ impl Target {
         let sending = self.sending.as_mut()?;
         sending.next.take_if(|next| *next <= now)?;
         sending.tries += 1;
+        self.tried = Some(now);
         Some(Job {
             id: self.id,
             target: Arc::clone(&self.config),
@@ -375,17 +398,21 @@ impl Target {
         Some(Outcome::Again { pause })
     }
 
-    fn next_due(&self, now: Instant, local: Local) -> Option<Instant> {
+    /// When there is a message to make.
+    fn next_collected(&self, now: Instant, local: Local) -> Option<Instant> {
         let group = milliseconds(self.config.group_ms);
-        let collected = self.first_due().map(|due| match self.is_open(local) {
+        self.first_due().map(|due| match self.is_open(local) {
             true => due + group,
             false => (due + group).max(now + PERIOD_TICK),
-        });
-        let sent = match &self.sending {
+        })
+    }
+
+    /// When there is one to deliver.
+    fn next_sent(&self, now: Instant) -> Option<Instant> {
+        match &self.sending {
             Some(sending) => sending.next,
             None => (!self.queue.is_empty()).then_some(now),
-        };
-        [collected, sent].into_iter().flatten().min()
+        }
     }
 }
 

@@ -17,3 +17,4 @@ pub mod failover;
 pub mod machine;
 mod message;
 pub mod observe;
+mod turns;

@@ -373,6 +373,120 @@ fn other_targets() {
     assert_eq!(machine.next_due(start, MONDAY_NOON), None);
 }
 
+/// However many recipients there are, a mail server gets some mails at once, and each of them has its turn.
+#[test]
+fn mails_take_turns() {
+    let start = Instant::now();
+    let mut now = start;
+    let mailed = |name: &str, server: &str, port: u16| {
+        let mail = format!("{{server: {server}, port: {port}, to: [ops@a.example]}}");
+        let text =
+            format!("interfaces: [eth0]\nalerts: [{{name: {name}, group: 0s, mail: {mail}}}]\n");
+        let config = config::parse("test.yaml", &text);
+        Arc::clone(
+            &config
+                .unwrap_or_else(|error| panic!("{error}\n{text}"))
+                .alerts[0],
+        )
+    };
+    let recipients = limits::MAILS_AT_ONCE * 2 + 1;
+    let mut targets: Vec<_> = (0..recipients)
+        .map(|number| mailed(&format!("ops-{number}"), "mail", 25))
+        .collect();
+    targets.extend([
+        mailed("submitted", "mail", 587),
+        mailed("elsewhere", "other", 25),
+        target("group: 0s"),
+    ]);
+    let names =
+        |jobs: &[Job]| -> Vec<String> { jobs.iter().map(|job| job.target.name.clone()).collect() };
+    let mut machine = Machine::default();
+    machine.replace(&targets, start);
+    machine.take_in(event("a-", start), start);
+    machine.collect(start, MONDAY_NOON);
+    let mut under_way = machine.take_jobs(start);
+    let expected: Vec<String> = (0..limits::MAILS_AT_ONCE)
+        .map(|number| format!("ops-{number}"))
+        .chain(["submitted", "elsewhere", "pager"].map(str::to_owned))
+        .collect();
+    assert_eq!(names(&under_way), expected);
+    for other in under_way.split_off(limits::MAILS_AT_ONCE) {
+        machine.finished(other.id, true, now);
+    }
+    // Those that must wait are not why the thread would come again at once.
+    assert_eq!(machine.next_due(now, MONDAY_NOON), None);
+    // The first ones have more to tell by the time the others have their turn, and one cannot be delivered.
+    machine.take_in(event("a+", start), start);
+    machine.collect(start, MONDAY_NOON);
+    for other in machine.take_jobs(now) {
+        assert!(!other.target.name.starts_with("ops"), "{other:?}");
+        machine.finished(other.id, true, now);
+    }
+    let mut told: HashMap<String, Vec<String>> = HashMap::new();
+    let mut order = Vec::new();
+    while !under_way.is_empty() {
+        now += Duration::from_secs(10);
+        let job = under_way.remove(0);
+        let fails = job.target.name == "ops-0" && !order.contains(&"ops-0".to_owned());
+        order.push(job.target.name.clone());
+        if !fails {
+            let messages = told.entry(job.target.name.clone()).or_default();
+            messages.push(shown_message(&job.message));
+        }
+        machine.finished(job.id, !fails, now);
+        under_way.extend(machine.take_jobs(now));
+        assert!(under_way.len() <= limits::MAILS_AT_ONCE, "{order:?}");
+    }
+    let mut first: Vec<String> = order[..recipients].to_vec();
+    first.sort();
+    first.dedup();
+    assert_eq!(
+        first.len(),
+        recipients,
+        "nobody twice before all: {order:?}"
+    );
+    assert_eq!(told.len(), recipients);
+    assert!(
+        told.values().all(|messages| messages == &["a-", "a+"]),
+        "{told:?}"
+    );
+}
+
+/// Mails on their way count, though who they are for is not in the configuration any more.
+#[test]
+fn mails_to_those_who_are_gone_count() {
+    let start = Instant::now();
+    let mailed = |to: String| {
+        let text = format!(
+            "interfaces: [eth0]\nalerts: [{{name: mail, group: 0s, mail: {{server: mail, to: [{to}]}}}}]\n"
+        );
+        let config = config::parse("test.yaml", &text);
+        Arc::clone(
+            &config
+                .unwrap_or_else(|error| panic!("{error}\n{text}"))
+                .alerts[0],
+        )
+    };
+    let all = |domain: &str| -> Vec<_> {
+        (0..limits::MAILS_AT_ONCE)
+            .map(|number| mailed(format!("ops-{number}@{domain}")))
+            .collect()
+    };
+    let mut machine = Machine::default();
+    machine.take_in(event("a-", start), start);
+    machine.replace(&all("a.example"), start);
+    machine.collect(start, MONDAY_NOON);
+    let gone = machine.take_jobs(start);
+    assert_eq!(gone.len(), limits::MAILS_AT_ONCE);
+    machine.replace(&all("b.example"), start);
+    machine.collect(start, MONDAY_NOON);
+    assert_eq!(machine.take_jobs(start).len(), 0);
+    for job in gone {
+        assert_eq!(machine.finished(job.id, true, start), None);
+        assert_eq!(machine.take_jobs(start).len(), 1);
+    }
+}
+
 #[test]
 fn another_recipient_is_another_target() {
     let start = Instant::now();
