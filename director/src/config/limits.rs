@@ -74,6 +74,8 @@ pub const REGEX_BYTES: usize = 256 << 10;
 
 /// Longest time of an alert, in milliseconds: a week.
 pub const ALERT_TIME_MS: u32 = 7 * 24 * 3_600_000;
+/// Most failures of a check that an alert waits for: at one in a second almost three hours.
+pub const ALERT_FAILURES: u64 = 10_000;
 /// Other nodes that connections are shared with.
 pub const SYNC_PEERS: Limit = Limit {
     what: "peers",

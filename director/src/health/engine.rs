@@ -3,7 +3,7 @@
 //! One task for each run, and never more than [`limits::CHECKS_AT_ONCE`] of them; no thread for any. What a result means is
 //! [`Machine`]'s business.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::net::IpAddr;
@@ -35,7 +35,7 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// Real servers, by address and method, as the packet path has them.
 pub type Destinations = HashMap<(IpAddr, Method), Destination>;
 
-/// A verdict that is new.
+/// A verdict that is new, or has been found so often that somebody wants to hear of it again.
 #[derive(Clone, Debug)]
 pub struct Change {
     /// Of which check.
@@ -68,6 +68,8 @@ enum Order {
     /// These run, and of them those stayed in service until they have.
     Replace(Vec<Subject>, Vec<Subject>),
     Destinations(Destinations),
+    /// Numbers of failures in a row that somebody waits for.
+    AwaitFailures(BTreeSet<u32>),
     /// Of some checks with an id above this one.
     Report(Id, Reply<Vec<(Id, Report)>>),
     /// Kill what runs, and end.
@@ -114,6 +116,12 @@ impl Engine {
     pub fn set_destinations(&self, destinations: Destinations) {
         // As above.
         drop(self.orders.send(Order::Destinations(destinations)));
+    }
+
+    /// At these numbers of failures in a row a verdict is told again although it says the same.
+    pub fn await_failures(&self, numbers: BTreeSet<u32>) {
+        // As above.
+        drop(self.orders.send(Order::AwaitFailures(numbers)));
     }
 
     /// The next change. Waits for ever where there is none.
@@ -235,6 +243,7 @@ async fn work(mut orders: UnboundedReceiver<Order>, told: UnboundedSender<Change
                     machine.are_in_service(&in_service);
                 }
                 Some(Order::Destinations(destinations)) => ways.destinations = destinations,
+                Some(Order::AwaitFailures(numbers)) => machine.await_failures(numbers),
                 Some(Order::Report(last, reply)) => {
                     let some = machine.entries_after(last).take(TOLD_AT_ONCE);
                     // Whoever asked may have given up.

@@ -80,6 +80,9 @@ pub struct Verdict {
     pub said_since: Option<Instant>,
     /// The agent's words when it last said `up` or `down`.
     pub said_words: String,
+    /// Runs in a row that found it down: they failed, or its agent went on saying so. A success that is not yet enough to
+    /// bring it up is not counted and does not begin the count anew: who answers now and then is down all the same.
+    pub failures: u32,
 }
 
 impl Verdict {
@@ -87,6 +90,11 @@ impl Verdict {
     #[must_use]
     pub fn is_said_down(&self) -> bool {
         self.said.and_then(|said| said.operational) == Some(Operational::Down)
+    }
+
+    /// Whether it is down, by the check or by its agent's word.
+    fn is_down(&self) -> bool {
+        self.state == State::Down || self.is_said_down()
     }
 }
 
@@ -114,6 +122,8 @@ pub struct Entry {
     pub runs: u64,
     /// Failed ones among them.
     pub failures: u64,
+    /// The failures in a row that its verdict was last told with.
+    told_failures: u32,
 }
 
 /// How long a check holds its place, by what is known of it. Silence holds one until the time is over, whatever the verdict:
@@ -173,6 +183,8 @@ pub struct Machine {
     /// How many of each class run.
     running_of: [usize; 3],
     next_id: Id,
+    /// Numbers of failures in a row at which somebody wants to hear of a backend that is down, once more.
+    awaited: BTreeSet<u32>,
 }
 
 impl Machine {
@@ -187,6 +199,7 @@ impl Machine {
             running: HashMap::new(),
             running_of: [0; 3],
             next_id: 0,
+            awaited: BTreeSet::new(),
         }
     }
 
@@ -231,6 +244,7 @@ impl Machine {
                     history: VecDeque::new(),
                     runs: 0,
                     failures: 0,
+                    told_failures: 0,
                 },
             );
             kept.insert(subject, id);
@@ -272,6 +286,12 @@ impl Machine {
                 entry.is_in_service = true;
             }
         }
+    }
+
+    /// At these numbers of failures in a row a verdict is told again although it says the same, and at no others: each
+    /// failure of each backend that is down would be work for whoever is told.
+    pub fn await_failures(&mut self, numbers: BTreeSet<u32>) {
+        self.awaited = numbers;
     }
 
     /// When the next check is due that there is a place for.
@@ -318,8 +338,8 @@ impl Machine {
         self.running_of[class as usize]
     }
 
-    /// Takes in a result. Gives the check's verdict if it has changed, or an agent said something new. A check that is not
-    /// wanted any more has none.
+    /// Takes in a result. Gives the check's verdict if it has changed, an agent said something new, or it has failed as often
+    /// as somebody waits for. A check that is not wanted any more has none.
     pub fn finished(
         &mut self,
         id: Id,
@@ -337,8 +357,16 @@ impl Machine {
         let due = next_run(&timing, entry.verdict.state, entry.against, started, now);
         entry.due = Some(due);
         self.waiting[entry.class as usize].insert((due, id));
-        (entry.verdict.state != before.state || entry.verdict.said != before.said)
-            .then(|| (entry.subject.clone(), entry.verdict.clone()))
+        let verdict = &entry.verdict;
+        // Not only the one that is reached now: other numbers may have been awaited until a moment ago.
+        let reached = || self.awaited.range(..=verdict.failures).next_back();
+        let is_awaited =
+            verdict.is_down() && reached().is_some_and(|number| *number > entry.told_failures);
+        if verdict.state == before.state && verdict.said == before.said && !is_awaited {
+            return None;
+        }
+        entry.told_failures = verdict.failures;
+        Some((entry.subject.clone(), verdict.clone()))
     }
 
     /// All that is known of checks with a higher id, in the order of their ids.
@@ -427,6 +455,11 @@ impl Entry {
             if said.operational.is_some() {
                 self.verdict.said_words.clone_from(words);
             }
+        }
+        if !is_good || self.verdict.is_said_down() {
+            self.verdict.failures = self.verdict.failures.saturating_add(1);
+        } else if self.verdict.state == State::Up {
+            self.verdict.failures = 0;
         }
     }
 }

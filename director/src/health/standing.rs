@@ -34,6 +34,8 @@ pub struct Found {
     pub words: String,
     /// What its agent said.
     pub said: Option<Said>,
+    /// While it is down, the most failures in a row of a check that finds it so, as far as they are told.
+    pub failures: u32,
 }
 
 impl Found {
@@ -56,9 +58,13 @@ impl Found {
         };
         let mut found: Option<Self> = None;
         let mut said = None;
+        let mut failures = 0;
         for verdict in verdicts {
             said = said.or(verdict.said);
             let (state, since, words) = by_agents_word(verdict);
+            if state == State::Down {
+                failures = failures.max(verdict.failures);
+            }
             let is_worse = found.as_ref().is_none_or(|found| {
                 let (old, new) = (rank(found.state), rank(state));
                 // Of several that say the same, the one that said it last: it decided.
@@ -70,11 +76,13 @@ impl Found {
                     since,
                     words,
                     said: None,
+                    failures: 0,
                 });
             }
         }
         Self {
             said,
+            failures,
             ..found.unwrap_or_else(Self::unmonitored)
         }
     }

@@ -173,6 +173,9 @@ impl Health {
             .collect();
         // First: one that goes as clients' packets do may be due at once.
         self.tell_ways(tables);
+        let alerts = config.alerts.iter();
+        self.engine
+            .await_failures(alerts.map(|alert| alert.after_failures).collect());
         self.engine
             .replace(self.wanted_by.keys().cloned().collect(), in_service);
         self.alerts.in_force(config);

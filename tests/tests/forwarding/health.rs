@@ -384,6 +384,11 @@ alerts:
   - name: written
     program: [/bin/sh, -c, \"cat >> TOLD\"]
     group: 0s
+  - name: patient
+    program: [/bin/sh, -c, \"cat >> TOLD_LATER\"]
+    group: 0s
+    on: [down]
+    after_failures: 6
 ";
 
 #[test]
@@ -392,7 +397,10 @@ fn alerts_are_told() {
     let mut site = Site::up(Topology::TwoInterfaces);
     site.lab.set_gateway(Gateway::Director).unwrap();
     let file = site.lab.directory().join("told");
-    let text = yaml(&site, WATCHED).replace("TOLD", file.to_str().unwrap());
+    let later = site.lab.directory().join("told-later");
+    let text = yaml(&site, WATCHED)
+        .replace("TOLD_LATER", later.to_str().unwrap())
+        .replace("TOLD", file.to_str().unwrap());
     site.start_text(&text);
     wait_for_states(&site, "watched", &["up", "up"]);
     wait_for_states(&site, "dependent", &["up"]);
@@ -428,6 +436,22 @@ fn alerts_are_told() {
     wait_for_states(&site, "watched", &["down", "up"]);
     operator(&site, "enable");
     wait_for(&["watched service-up since "]);
+    // Only now, and nothing else: one that waits for six failures.
+    let told_later = || std::fs::read_to_string(&later).unwrap_or_default();
+    wait_until("it is told later", PATIENCE, || {
+        ensure!(!told_later().is_empty(), "nothing yet");
+        Ok(())
+    })
+    .unwrap();
+    let of_first = |it: &CheckStatus| it.server == server(1, false);
+    let failures = checks(&site).into_iter().find(of_first).unwrap().failures;
+    assert!(failures >= 6, "{failures}");
+    let lines = told_later();
+    assert_eq!(lines.lines().count(), 1, "{lines}");
+    assert!(
+        lines.starts_with(&format!("{first} down since ")),
+        "{lines}"
+    );
     site.start_nginx(1);
     wait_for(&[&format!("{first} up since ")]);
     let told = told();

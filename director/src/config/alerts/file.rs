@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::kinds::{AlertTime, Host, MailAddress, Url};
+use super::kinds::{AlertFailures, AlertTime, Host, MailAddress, Url};
 use super::model::{AlertKind, MailTls};
 use super::period::Period;
 use crate::config::checks::{AbsolutePath, HeaderValue, Text};
@@ -35,6 +35,9 @@ pub(in crate::config) struct AlertFile {
     pub(super) every: Optional<Value<AlertTime>>,
     /// How long a trouble must last to be told, with its unit. Default: 0s.
     pub(super) after: Optional<Value<AlertTime>>,
+    /// How many times in a row its check must have failed before a real server's down is told, with those that took it down.
+    /// Where "after" is given too, both are waited for. Default: 1.
+    pub(super) after_failures: Optional<Value<AlertFailures>>,
     /// What happens within this time is told together, with its unit. Default: 5s.
     pub(super) group: Optional<Value<AlertTime>>,
 }

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::model::{AlertKind, MailTls};
 use crate::config::checks::Text;
-use crate::config::kinds::Words;
+use crate::config::kinds::{Number, Words};
 use crate::config::limits;
 use crate::config::value::{Kind, Refusal};
 
@@ -34,6 +34,9 @@ impl Words for MailTls {
         ("none", MailTls::None),
     ];
 }
+
+/// Failures of a check that an alert waits for.
+pub(in crate::config) type AlertFailures = Number<1, { limits::ALERT_FAILURES }>;
 
 /// A time of an alert, in milliseconds.
 #[derive(Debug)]

@@ -22,6 +22,8 @@ pub struct AlertTarget {
     pub every_ms: u32,
     /// A trouble is told only when it has lasted so long.
     pub after_ms: u32,
+    /// That a real server is down is told only when its check has failed so many times in a row.
+    pub after_failures: u32,
     /// What happens within this time is told together.
     pub group_ms: u32,
 }

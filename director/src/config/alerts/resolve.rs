@@ -51,6 +51,18 @@ impl Resolver {
         on.dedup();
         let periods = self.list(&file.periods).unwrap_or_default();
         let (every_ms, after_ms) = (self.or(&file.every, 0), self.or(&file.after, 0));
+        let after_failures = self.or(&file.after_failures, 1);
+        let is_of_a_check = |kind: &AlertKind| matches!(kind, AlertKind::Down | AlertKind::Up);
+        if let Some(written) = file.after_failures.as_ref()
+            && !on.is_empty()
+            && !on.iter().any(is_of_a_check)
+        {
+            self.mistakes.push(Mistake::new(
+                written.place,
+                "found after_failures, but no check stands behind anything under \"on\"",
+                "down or up under \"on\", or no after_failures; how long any trouble must last is said by \"after\"",
+            ));
+        }
         let group_ms = self.or(&file.group, GROUP_MS);
         Some(AlertTarget {
             name: name?,
@@ -59,6 +71,7 @@ impl Resolver {
             periods,
             every_ms,
             after_ms,
+            after_failures,
             group_ms,
         })
     }

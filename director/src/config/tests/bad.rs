@@ -501,6 +501,24 @@ fn alerts() {
             &["\"8d\"", "from 0s to 7d"],
         ),
         (
+            format!("{{name: it, {mail}, after_failures: 0}}"),
+            "0}",
+            &["\"0\"", "a whole number from 1 to 10000"],
+        ),
+        (
+            format!("{{name: it, {mail}, after_failures: 10001}}"),
+            "10001}",
+            &["\"10001\"", "a whole number from 1 to 10000"],
+        ),
+        (
+            format!("{{name: it, {mail}, on: [role, service], after_failures: 5}}"),
+            "5}",
+            &[
+                "found after_failures, but no check stands behind anything under \"on\"",
+                "down or up under \"on\", or no after_failures",
+            ],
+        ),
+        (
             format!("{{name: it, {mail}, grop: 1s}}"),
             "grop",
             &["\"grop\"", "did you mean \"group\"?"],

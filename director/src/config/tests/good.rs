@@ -518,6 +518,7 @@ alerts:
     periods: [mon-fri 08:00-18:00]
     every: 1h
     after: 1500ms
+    after_failures: 5
     group: 0s
   - {name: chat, webhook: {url: \"https://[2001:db8::1]:8443/hook\", headers: {Authorization: secret}}}
 ";
@@ -550,6 +551,7 @@ alerts:
         (long.every_ms, long.after_ms, long.group_ms),
         (3_600_000, 1500, 0)
     );
+    assert_eq!((short.after_failures, long.after_failures), (1, 5));
     let AlertWay::Mail(mail) = &long.way else {
         panic!("{long:?}")
     };

@@ -69,6 +69,8 @@ pub struct Event {
     pub since: Instant,
     /// Why, for people: the failing check's own words.
     pub words: String,
+    /// How often in a row the check has failed that found it so; none: no check did.
+    pub failures: Option<u32>,
 }
 
 impl Event {

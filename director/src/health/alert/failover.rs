@@ -37,6 +37,7 @@ impl Failover {
             condition,
             since: now,
             words,
+            failures: None,
         };
         match condition {
             Condition::Bad => {
@@ -57,6 +58,7 @@ impl Failover {
             condition: Condition::Gone,
             since: now,
             words: String::new(),
+            failures: None,
         })
         .collect()
     }
@@ -89,6 +91,7 @@ pub fn broke(group: &str, was: Role, now: Instant) -> Option<Event> {
         condition: Condition::Once,
         since: now,
         words: "the heartbeat of this director has ended by itself".to_owned(),
+        failures: None,
     })
 }
 

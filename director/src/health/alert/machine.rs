@@ -14,6 +14,9 @@
 //! What just happened, such as that this node is primary now, is no trouble that could be over: it is told in any case, without
 //! `after` and never again.
 //!
+//! A real server whose check has not failed as often as `after_failures` says has nothing pending yet: it is told of again at
+//! each number of failures that somebody waits for. From the one that is enough it is as any other: `after` counts since it fell.
+//!
 //! A message that has left for the queue is not cancelled. That it could not be delivered is no reason to be silent.
 
 use std::collections::{HashMap, VecDeque};
@@ -150,7 +153,13 @@ impl Machine {
             let place = known.iter().position(|it| it.config.is_same(config));
             let target = if let Some(place) = place {
                 let mut target = known.swap_remove(place);
+                let failures = target.config.after_failures;
                 target.config = Arc::clone(config);
+                if config.after_failures != failures {
+                    for event in self.bad.values() {
+                        target.take_in_again(event, now);
+                    }
+                }
                 target
             } else {
                 self.next_id += 1;
@@ -248,8 +257,17 @@ impl Target {
         let track = self.tracks.entry(event.key.clone()).or_default();
         match (event.condition, &track.told) {
             (Condition::Bad, None) => {
+                let needed = self.config.after_failures;
+                let is_enough = event.failures.is_none_or(|failures| failures >= needed);
                 let lasted = event.since + milliseconds(self.config.after_ms);
-                track.pending = Some((event.clone(), lasted.max(now)));
+                track.pending = match track.pending.take() {
+                    _ if !is_enough => None,
+                    // The same trouble, only that its check has failed once more.
+                    Some((before, due)) if before.since == event.since => {
+                        Some((event.clone(), due))
+                    }
+                    _ => Some((event.clone(), lasted.max(now))),
+                };
             }
             (Condition::Bad, Some(_)) => {
                 // Its end, if that was to be told, is undone.
@@ -273,6 +291,14 @@ impl Target {
         }
         if track.is_idle() {
             self.tracks.remove(&event.key);
+        }
+    }
+
+    /// Takes in a trouble that there is, unless it was told: it may have to wait for more failures now, or for fewer.
+    fn take_in_again(&mut self, event: &Event, now: Instant) {
+        let track = self.tracks.get(&event.key);
+        if track.is_none_or(|track| track.told.is_none()) {
+            self.take_in(event, now);
         }
     }
 

@@ -173,6 +173,7 @@ mod tests {
                 condition,
                 since,
                 words: "connecting: Connection refused".to_owned(),
+                failures: None,
             },
             is_repeat: false,
         }

@@ -17,4 +17,6 @@ pub mod failover;
 pub mod machine;
 mod message;
 pub mod observe;
+#[cfg(test)]
+mod tests;
 mod turns;

@@ -1,5 +1,7 @@
 //! What changed for whom, from how a service's real servers take part and what checks find of them. No I/O and no clock.
 //!
+//! A real server that is down is told of again when its check is known to have failed more often: some wait for that.
+//!
 //! Not told of: real servers that an operator took out, whatever belongs to a service that is down only because one that it
 //! depends on is, and services of which not all real servers have been checked yet.
 
@@ -36,6 +38,9 @@ struct Service {
 #[derive(Clone, Debug)]
 struct Seen {
     condition: Condition,
+    since: Option<Instant>,
+    /// While it is bad, how often its check had failed in a row.
+    failures: Option<u32>,
     /// Whether it was told to be bad since it was last told to be good.
     is_told: bool,
 }
@@ -44,6 +49,7 @@ struct Seen {
 struct Now {
     condition: Condition,
     since: Instant,
+    failures: Option<u32>,
 }
 
 impl Observer {
@@ -81,7 +87,12 @@ impl Observer {
             let seen = seen.servers.entry(place).or_insert_with(Seen::new);
             let about = || About::Server(server.shown());
             let words = || found.words.clone();
-            events.extend(seen.change(&name, Now { condition, since }, about, words));
+            let now = Now {
+                condition,
+                since,
+                failures: (condition == Condition::Bad).then_some(found.failures),
+            };
+            events.extend(seen.change(&name, now, about, words));
         }
         if seen.servers.len() > found.len() {
             // A real server that was taken out of the configuration.
@@ -169,6 +180,7 @@ impl Service {
         let as_now = |is_bad| Now {
             condition: condition(is_bad),
             since: now,
+            failures: None,
         };
         let fallback = self.fallback.change(
             &name,
@@ -208,6 +220,8 @@ impl Seen {
     fn new() -> Self {
         Self {
             condition: Condition::Good,
+            since: None,
+            failures: None,
             is_told: false,
         }
     }
@@ -220,11 +234,20 @@ impl Seen {
         about: impl FnOnce() -> About,
         words: impl FnOnce() -> String,
     ) -> Option<Event> {
-        let Now { condition, since } = now;
-        if condition == self.condition {
+        let Now {
+            condition,
+            since,
+            failures,
+        } = now;
+        let is_same = condition == self.condition;
+        if is_same && failures <= self.failures {
             return None;
         }
         self.condition = condition;
+        self.failures = failures;
+        // Another check may have found it down since: it is down as long as it was.
+        let since = self.since.filter(|_| is_same).unwrap_or(since);
+        self.since = Some(since);
         let is_told = self.is_told || condition == Condition::Bad;
         self.is_told = is_told && condition != Condition::Good;
         is_told.then(|| Event {
@@ -235,6 +258,7 @@ impl Seen {
             condition,
             since,
             words: words(),
+            failures,
         })
     }
 }
@@ -248,6 +272,7 @@ fn gone(service: &Arc<str>, about: About, now: Instant) -> Event {
         condition: Condition::Gone,
         since: now,
         words: String::new(),
+        failures: None,
     }
 }
 

@@ -579,6 +579,49 @@ fn silent_backends_do_not_make_others_late() {
     }
 }
 
+/// A check that finds the same is told of again at the numbers of failures that somebody waits for, and at no others.
+#[test]
+fn failures_that_are_awaited() {
+    // (numbers, results as of `run`, runs after which it is told and with how many failures)
+    type Row = (&'static [u32], &'static str, &'static [(usize, u32)]);
+    let cases: [Row; 9] = [
+        (&[], "+--------", &[(1, 0), (4, 3)]),
+        (&[1, 2, 3], "+--------", &[(1, 0), (4, 3)]),
+        (&[5], "+--------", &[(1, 0), (4, 3), (6, 5)]),
+        (&[4, 6], "+--------", &[(1, 0), (4, 3), (5, 4), (7, 6)]),
+        (&[2, 4], "-----", &[(1, 1), (2, 2), (4, 4)]),
+        // What this machine lacks is no failure, and a success that is not yet enough begins no new count.
+        (&[5], "+---0-00-", &[(1, 0), (4, 3), (9, 5)]),
+        (&[5], "+---+-+-+-", &[(1, 0), (4, 3), (8, 5)]),
+        (
+            &[5],
+            "+---++---++",
+            &[(1, 0), (4, 3), (6, 0), (9, 3), (11, 0)],
+        ),
+        (&[2], "+--+--+", &[(1, 0)]),
+    ];
+    for (numbers, results, expected) in cases {
+        let start = Instant::now();
+        let mut machine = machine();
+        machine.replace([subject(Probe::Connect, TIMING)], start, |_| 0);
+        machine.await_failures(numbers.iter().copied().collect());
+        let mut told = Vec::new();
+        for (run, result) in results.chars().enumerate() {
+            let due = machine.next_due().unwrap();
+            let id = machine.take_due(due).unwrap().id;
+            let result = match result {
+                '+' => good(),
+                '0' => Err(Failure::new(FailureKind::Shortage, "too many open files")),
+                _ => bad(),
+            };
+            if let Some((_, verdict)) = machine.finished(id, &result, due, due) {
+                told.push((run + 1, verdict.failures));
+            }
+        }
+        assert_eq!(told, expected, "{numbers:?}: {results}");
+    }
+}
+
 /// When an agent said that its real server is down, and took it back; its other words change nothing of that.
 #[test]
 fn since_when_an_agent_says_down() {

@@ -557,30 +557,35 @@ fn who_was_in_service_before_stays_until_it_is_checked() {
 #[test]
 fn several_checks_are_one_finding() {
     let start = Instant::now();
-    let verdict = |state, passed_s, words: &str| Verdict {
+    let verdict = |state, passed_s, words: &str, failures| Verdict {
         state,
         since: Some(start + Duration::from_secs(passed_s)),
         words: words.to_owned(),
+        failures,
         ..Verdict::default()
     };
     let (up, down, new) = (
-        verdict(State::Up, 1, "fine"),
-        verdict(State::Down, 5, "refused"),
+        // It has failed, and not often enough.
+        verdict(State::Up, 1, "fine", 7),
+        verdict(State::Down, 5, "refused", 4),
         Verdict::default(),
     );
-    let later = verdict(State::Down, 9, "silent");
-    // (verdicts, what is found, in whose words)
-    let cases: [(&[&Verdict], State, &str); 6] = [
-        (&[], State::Up, ""),
-        (&[&up], State::Up, "fine"),
-        (&[&up, &new], State::Unchecked, ""),
-        (&[&new, &down, &up], State::Down, "refused"),
-        (&[&down, &later], State::Down, "silent"),
-        (&[&later, &down], State::Down, "silent"),
+    let later = verdict(State::Down, 9, "silent", 3);
+    // (verdicts, what is found, in whose words, failures of the one that has most)
+    let cases: [(&[&Verdict], State, &str, u32); 6] = [
+        (&[], State::Up, "", 0),
+        (&[&up], State::Up, "fine", 0),
+        (&[&up, &new], State::Unchecked, "", 0),
+        (&[&new, &down, &up], State::Down, "refused", 4),
+        (&[&down, &later], State::Down, "silent", 4),
+        (&[&later, &down], State::Down, "silent", 4),
     ];
-    for (verdicts, state, words) in cases {
+    for (verdicts, state, words, failures) in cases {
         let found = Found::by_all(verdicts.iter().copied());
-        assert_eq!((found.state, found.words.as_str()), (state, words));
+        assert_eq!(
+            (found.state, found.words.as_str(), found.failures),
+            (state, words, failures)
+        );
     }
 }
 
@@ -610,6 +615,7 @@ fn an_agents_word_counts_since_it_was_said() {
             }),
             said_since: said_s.map(at),
             said_words: "down # disk".to_owned(),
+            failures: 0,
         };
         let found = Found::by_all([&verdict]);
         assert_eq!(

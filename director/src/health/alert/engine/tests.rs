@@ -25,6 +25,7 @@ fn down(server: &str) -> Event {
         condition: Condition::Bad,
         since: Instant::now(),
         words: "connecting: Connection refused".to_owned(),
+        failures: Some(1),
     }
 }
 

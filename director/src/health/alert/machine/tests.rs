@@ -23,9 +23,13 @@ fn target(keys: &str) -> Arc<AlertTarget> {
     Arc::clone(&config.alerts[0])
 }
 
-/// `a-` is the real server a that is down, `a+` up, `a?` nobody's business, `a!` gone. Capitals: F fallback, Q quorum, S
+/// `a-` is the real server a that is down, `a-5` after five failures of its check; `a+` up, `a?` nobody's business, `a!` gone. Capitals: F fallback, Q quorum, S
 /// service. `P.` and `B.`: this node is primary, backup.
 fn event(word: &str, since: Instant) -> Event {
+    let (word, failures) = match word.find(|it: char| it.is_ascii_digit()) {
+        Some(place) => (&word[..place], word[place..].parse().unwrap()),
+        None => (word, 1),
+    };
     let mut letters = word.chars();
     let about = match letters.next().unwrap() {
         'F' => About::Fallback,
@@ -42,6 +46,7 @@ fn event(word: &str, since: Instant) -> Event {
         '.' => Condition::Once,
         _ => Condition::Gone,
     };
+    let is_of_a_check = matches!(about, About::Server(_)) && condition == Condition::Bad;
     Event {
         key: Key {
             name: Arc::from("web"),
@@ -50,6 +55,7 @@ fn event(word: &str, since: Instant) -> Event {
         condition,
         since,
         words: String::new(),
+        failures: is_of_a_check.then_some(failures),
     }
 }
 
@@ -88,12 +94,20 @@ fn play(
     let mut machine = Machine::default();
     machine.replace(&[target(keys)], start);
     let mut told = Vec::new();
+    // What is down, and since when.
+    let mut down: HashMap<Key, Instant> = HashMap::new();
     for second in 0..=until_s {
         let now = start + Duration::from_secs(second);
         for (at, words) in events {
             if *at == second {
                 for word in words.split_whitespace() {
-                    machine.take_in(event(word, now), now);
+                    let mut event = event(word, now);
+                    if event.condition == Condition::Bad {
+                        event.since = *down.entry(event.key.clone()).or_insert(now);
+                    } else {
+                        down.remove(&event.key);
+                    }
+                    machine.take_in(event, now);
                 }
             }
         }
@@ -150,6 +164,56 @@ fn what_is_told_and_when() {
             "group: 0s, after: 10s",
             &[(1, "a-"), (5, "a+"), (6, "a-")],
             &["16: a-"],
+        ),
+        // Only what has failed so often, whenever the last of these was.
+        (
+            "group: 0s, after_failures: 3",
+            &[(1, "a-1 b-3"), (5, "a-3"), (9, "a+ b+")],
+            &["1: b-", "5: a-", "9: a+ b+"],
+        ),
+        (
+            "group: 0s, after_failures: 3",
+            &[(1, "a-2"), (5, "a+"), (6, "a-1"), (8, "a-4")],
+            &["8: a-"],
+        ),
+        // Both.
+        (
+            "group: 0s, after: 10s, after_failures: 3",
+            &[(1, "a-1 b-1 c-3"), (4, "a-3"), (5, "c+"), (20, "b-3")],
+            &["11: a-", "20: b-"],
+        ),
+        // A burst is that of the last failures, and a failure more puts nothing off.
+        (
+            "group: 5s, after_failures: 3",
+            &[(1, "a-1 b-1 c-1"), (20, "a-3"), (23, "b-3"), (24, "a-9")],
+            &["25: a- b-"],
+        ),
+        (
+            "group: 5s, after_failures: 3",
+            &[(1, "a-3"), (4, "a+")],
+            &[],
+        ),
+        (
+            "group: 0s, after_failures: 3, every: 10s",
+            &[(1, "a-1"), (5, "a-3"), (9, "a-7"), (21, "a+")],
+            &["5: a-", "15: a-*", "21: a+"],
+        ),
+        (
+            "group: 0s, after_failures: 3, on: [up]",
+            &[(1, "a-3 b-2"), (5, "a+ b+")],
+            &["5: a+"],
+        ),
+        // An operator's meanwhile.
+        (
+            "group: 0s, after_failures: 3",
+            &[(1, "a-1"), (2, "a?"), (3, "a-3"), (4, "a?"), (5, "a-4")],
+            &["3: a-"],
+        ),
+        // Behind these there is no check.
+        (
+            "group: 0s, after_failures: 3",
+            &[(1, "a-1 S- Q- F-"), (2, "P."), (3, "a+ S+")],
+            &["1: F- Q- S-", "2: P.", "3: S+"],
         ),
         // Again.
         (
@@ -371,6 +435,40 @@ fn other_targets() {
     machine.replace(&[], start);
     assert_eq!(machine.finished(1, true, start), None);
     assert_eq!(machine.next_due(start, MONDAY_NOON), None);
+}
+
+/// A trouble that waits when another configuration comes into force waits for what that one says.
+#[test]
+fn other_failures_after_a_reload() {
+    // (failures waited for, how often it has failed, failures waited for then, how often it has failed then, what is told)
+    let cases: [(u32, u32, u32, u32, &[&str]); 6] = [
+        (5, 3, 3, 3, &["a-"]),
+        (5, 3, 4, 3, &[]),
+        (5, 3, 4, 4, &["a-"]),
+        (5, 3, 5, 5, &["a-"]),
+        // It was about to be told.
+        (3, 3, 5, 3, &[]),
+        (3, 3, 5, 5, &["a-"]),
+    ];
+    for (before, failures, then, failures_then, expected) in cases {
+        let start = Instant::now();
+        let later = start + Duration::from_secs(3);
+        let end = start + Duration::from_secs(60);
+        let wanted = |failures| [target(&format!("group: 5s, after_failures: {failures}"))];
+        let mut machine = Machine::default();
+        machine.replace(&wanted(before), start);
+        machine.take_in(event(&format!("a-{failures}"), start), start);
+        machine.collect(later, MONDAY_NOON);
+        machine.replace(&wanted(then), later);
+        machine.take_in(event(&format!("a-{failures_then}"), start), later);
+        machine.collect(end, MONDAY_NOON);
+        let jobs = machine.take_jobs(end);
+        let told: Vec<String> = jobs.iter().map(|job| shown_message(&job.message)).collect();
+        assert_eq!(
+            told, expected,
+            "{failures} of {before}, then {failures_then} of {then}"
+        );
+    }
 }
 
 /// However many recipients there are, a mail server gets some mails at once, and each of them has its turn.

@@ -1,5 +1,7 @@
 //! What is told of a service, by what is found of its real servers.
 
+use std::time::Duration;
+
 use super::*;
 use crate::config;
 use crate::health::standing::{Circumstances, Memory, judge};
@@ -36,6 +38,7 @@ fn look(
             since: (state != '?').then_some(now),
             words: if state == 'D' { "refused" } else { "" }.to_owned(),
             said: None,
+            failures: u32::from(state == 'D'),
         })
         .collect();
     let mut overrides = Overrides::default();
@@ -164,6 +167,7 @@ fn the_checks_words_are_told() {
         since: Some(now),
         words: format!("refused by {number}"),
         said: None,
+        failures: 1,
     };
     let found: Vec<Found> = (1..=4).map(down).collect();
     let standing = ServiceStanding::default();
@@ -176,6 +180,51 @@ fn the_checks_words_are_told() {
         "nobody answers its clients (10.0.0.1:80: refused by 1; 10.0.0.2:80: refused by 2; 10.0.0.3:80: refused by 3; \
          and 1 more)"
     );
+}
+
+/// Told of again when its check is known to have failed more often, and down for as long as it was, whichever check says so.
+#[test]
+fn a_check_that_has_failed_more_often() {
+    let service = service("", "10.0.0.1");
+    let start = Instant::now();
+    let at = |passed_s| start + Duration::from_secs(passed_s);
+    let mut observer = Observer::default();
+    // (state, since, failures in a row, since when it is told to be what after how many)
+    let down = Condition::Bad;
+    let cases = [
+        (State::Up, 1, 0, None),
+        (State::Down, 5, 3, Some((5, down, Some(3)))),
+        (State::Down, 5, 3, None),
+        (State::Down, 5, 7, Some((5, down, Some(7)))),
+        // The other one has recovered, or failed since.
+        (State::Down, 9, 4, None),
+        (State::Down, 9, 8, Some((5, down, Some(8)))),
+        (State::Up, 20, 0, Some((20, Condition::Good, None))),
+        (State::Down, 25, 3, Some((25, down, Some(3)))),
+    ];
+    for (number, (state, since_s, failures, expected)) in cases.into_iter().enumerate() {
+        let found = Found {
+            state,
+            since: Some(at(since_s)),
+            failures,
+            ..Found::default()
+        };
+        let standing = ServiceStanding {
+            is_up: true,
+            has_quorum: true,
+            ..ServiceStanding::default()
+        };
+        let events = observer.observe(&service, &standing, &[found], &[false], at(100));
+        let told: Vec<_> = events
+            .iter()
+            .map(|event| (event.since, event.condition, event.failures))
+            .collect();
+        let expected: Vec<_> = expected
+            .into_iter()
+            .map(|(since_s, condition, failures)| (at(since_s), condition, failures))
+            .collect();
+        assert_eq!(told, expected, "case {number}");
+    }
 }
 
 #[test]
