@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use conn_sync::config::{Config, GROUP, PORT, Peers, Protocol};
 use conn_sync::directory::{Directory, Endpoint};
 use conn_sync::entry::NodeName;
-use conn_sync::node::{Node, Start, Status, Tables};
+use conn_sync::node::{Node, SomeTemplates, Start, Status, Tables};
 use conn_sync::table::View;
 use conn_sync::wire::auth::Keyring;
 use xdp_ebpf::connection::{Value, key4};
@@ -142,8 +142,8 @@ impl Tables for PeerTables {
         Ok(())
     }
 
-    fn templates(&self) -> io::Result<Vec<(TemplateKey, Template)>> {
-        Ok(Vec::new())
+    fn some_templates(&self, _after: Option<u32>, _most: usize) -> io::Result<SomeTemplates> {
+        Ok((Vec::new(), None))
     }
 
     fn template(&self, _key: &TemplateKey) -> Option<Template> {

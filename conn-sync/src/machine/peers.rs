@@ -103,7 +103,7 @@ impl Peers {
         now: Duration,
     ) -> Result<Found, Reject> {
         if header.sequence == 0 {
-            return Err(Reject::Old);
+            return Err(Reject::Late);
         }
         let mut before = None;
         let position = self.all.iter().position(|peer| peer.node == header.node);

@@ -14,8 +14,10 @@ struct Of {
     datagrams: u64,
     last: Option<(SocketAddr, Duration)>,
     warned_at: Option<Duration>,
-    /// Of them, when it was last warned of.
-    warned_of: u64,
+    /// Those that are no matter any more: that were warned of, or were too few to be.
+    settled: u64,
+    /// When the first came of those that are not.
+    unsettled_since: Option<Duration>,
 }
 
 /// All that was refused.
@@ -29,7 +31,7 @@ pub struct Warning {
     pub reason: Reject,
     /// Where the last of them came from.
     pub from: SocketAddr,
-    /// How many since the last warning of this kind.
+    /// How many since the last warning of this kind; those left out that were too few to be told of.
     pub datagrams: u64,
 }
 
@@ -77,11 +79,12 @@ fn advice(reason: Reject) -> Option<&'static str> {
         | Reject::Foreign
         | Reject::Malformed
         | Reject::Own
-        | Reject::Replayed => return None,
+        | Reject::Replayed
+        | Reject::Late => return None,
     })
 }
 
-/// How many are told of. A few of a start before are still on their way when a director starts anew.
+/// How many within [`WARN_EVERY`] are told of. A few of a start before are still on their way when a director starts anew.
 fn worth_telling(reason: Reject) -> u64 {
     match reason {
         Reject::Old => 10,
@@ -113,15 +116,22 @@ impl Refusals {
         now: Duration,
     ) -> Option<Warning> {
         let of = &mut self.0[reason as usize];
+        let is_past = of
+            .unsettled_since
+            .is_none_or(|since| now >= since + WARN_EVERY);
+        if is_past && of.datagrams - of.settled < worth_telling(reason) {
+            of.settled = of.datagrams;
+            of.unsettled_since = Some(now);
+        }
         of.datagrams += 1;
         of.last = Some((from, now));
         advice(reason)?;
         let is_soon = of.warned_at.is_some_and(|at| now < at + WARN_EVERY);
-        if is_soon || of.datagrams - of.warned_of < worth_telling(reason) {
+        if is_soon || of.datagrams - of.settled < worth_telling(reason) {
             return None;
         }
         of.warned_at = Some(now);
-        let before = std::mem::replace(&mut of.warned_of, of.datagrams);
+        let before = std::mem::replace(&mut of.settled, of.datagrams);
         Some(Warning {
             reason,
             from,
@@ -171,13 +181,6 @@ mod tests {
         let shown = other.map(|it| it.to_string()).unwrap_or_default();
         let expected = "refused 1 message, the last from 10.0.0.9:8849: signed with a key that is not known; expected: ";
         assert!(shown.starts_with(expected), "{shown}");
-        // So is a director whose clock was set back, but not what was still on its way when it started anew.
-        let mut old = Refusals::default();
-        let told: Vec<_> = (0..25)
-            .filter_map(|nth| old.note(Reject::Old, from(3), Duration::from_millis(nth * 200)))
-            .map(|it| it.datagrams)
-            .collect();
-        assert_eq!(told, [10]);
         let report = refusals.report(now);
         let seen: Vec<_> = report
             .iter()
@@ -189,5 +192,28 @@ mod tests {
             (Reject::Replayed, 150, from(3), 1000),
         ];
         assert_eq!(seen, expected);
+    }
+
+    /// A director whose clock was set back is told of; not what was still on its way when it started anew, however often it does,
+    /// nor what came too late.
+    #[test]
+    fn a_few_stragglers_are_nobodys_fault() {
+        // (why, how many seconds apart, how many, told of after)
+        for (reason, apart_s, datagrams, expected) in [
+            (Reject::Old, 0.2, 25, &[10][..]),
+            (Reject::Old, 5.0, 25, &[10, 10]),
+            (Reject::Old, 6.0, 10, &[10]),
+            (Reject::Old, 10.0, 100, &[]),
+            (Reject::Late, 0.2, 100, &[]),
+        ] {
+            let mut refusals = Refusals::default();
+            let from = SocketAddr::from(([10, 0, 0, 3], 8849));
+            let told = (0..datagrams).filter_map(|nth| {
+                let now = Duration::from_secs_f64(apart_s * f64::from(nth));
+                refusals.note(reason, from, now)
+            });
+            let told: Vec<_> = told.map(|it| it.datagrams).collect();
+            assert_eq!(told, expected, "{reason:?} every {apart_s} s");
+        }
     }
 }

@@ -169,11 +169,12 @@ async fn hello(stream: &mut TcpStream, server: &mut Server) -> io::Result<Accept
 
 /// Their map has no places that a cursor could name: whoever goes on gets all of them.
 async fn templates(shared: &Shared, stream: &mut TcpStream, server: &mut Server) -> io::Result<()> {
-    let standing = shared.borrow().tables().templates()?;
-    for some in standing.chunks(RECORDS_PER_FRAME) {
-        let frame = {
+    let mut after = None;
+    loop {
+        let (frame, next) = {
             let state = shared.borrow();
             let tables = state.tables();
+            let (some, next) = tables.some_templates(after, RECORDS_PER_FRAME)?;
             let now_s = tables.view()?.now_s;
             let records: Vec<(Record, bool)> = some
                 .iter()
@@ -185,12 +186,18 @@ async fn templates(shared: &Shared, stream: &mut TcpStream, server: &mut Server)
                 .collect();
             let done = Cursor::MAX >> (64 - GENERATION_SHIFT);
             let cursor = cursor(state.generation(), done);
-            part(&state, server, cursor, &records)
+            let frame = (!records.is_empty()).then(|| part(&state, server, cursor, &records));
+            (frame, next)
         };
-        within(BULK_SILENCE, stream.write_all(&frame)).await?;
+        if let Some(frame) = frame {
+            within(BULK_SILENCE, stream.write_all(&frame)).await?;
+        }
         yield_now().await;
+        match next {
+            Some(_) => after = next,
+            None => return Ok(()),
+        }
     }
-    Ok(())
 }
 
 /// What was read just now, before anything else came; and how far others were heard, if some of it is theirs.

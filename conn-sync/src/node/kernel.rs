@@ -8,14 +8,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::apply::{Applied, apply};
 use super::kernel_report::{KernelReport, word};
 use super::retries::Retries;
-use super::run::readable;
+use super::run::{LAST_WORDS, readable};
 use super::state::{Trouble, cpu_time};
-use super::templates::Templates;
+use super::templates::{LOOKED_AT_ONCE, Templates};
 use super::turns::{Turn, Turns};
 use super::{Lent, Order, Start, Status, Tables};
 use crate::config::KernelConfig;
@@ -143,9 +143,9 @@ impl State {
     fn pass_templates(&mut self) -> Vec<Vec<u8>> {
         let tables = self.tables();
         let read = tables
-            .templates()
-            .and_then(|standing| tables.view().map(|view| (standing, view.now_s)));
-        let (standing, now_s) = match read {
+            .some_templates(self.templates.after(), LOOKED_AT_ONCE)
+            .and_then(|some| tables.view().map(|view| (some, view.now_s)));
+        let (some, now_s) = match read {
             Ok(read) => read,
             Err(error) => {
                 self.trouble
@@ -156,7 +156,7 @@ impl State {
         let room = Cell::new(self.budget());
         let mut found = Vec::new();
         self.left.1 = self.templates.pass(
-            &standing,
+            some,
             &self.directory,
             now_s,
             |_: Class| room.get(),
@@ -310,6 +310,16 @@ impl State {
                 // Whoever asked may have gone away.
                 let _ = answer.send(status);
             }
+            // A turn of the loop.
+            Order::Pass => {}
+        }
+    }
+}
+
+async fn send(state: &mut State, link: &Link, messages: Vec<Vec<u8>>) {
+    for message in messages {
+        if let Err(error) = link.send_all(&message).await {
+            state.trouble.tell("a message cannot be sent", &error);
         }
     }
 }
@@ -377,17 +387,20 @@ pub(super) async fn run(
                 Turn::Tick => state.retry(),
             };
             turns.done(turn, Instant::now(), cpu_time().saturating_sub(cost));
-            for message in messages {
-                if let Err(error) = link.send_all(&message).await {
-                    state.trouble.tell("a message cannot be sent", &error);
-                }
-            }
+            send(&mut state, &link, messages).await;
             continue;
         }
         tokio::select! {
             order = orders.recv() => match order {
+                Some(Order::Pass) => turns.hurry(Instant::now()),
                 Some(order) => state.obey(order),
-                None => return None,
+                None => {
+                    let mut messages = state.pass();
+                    messages.extend(state.pass_templates());
+                    // It is the end either way.
+                    let _ = timeout(LAST_WORDS, send(&mut state, &link, messages)).await;
+                    return None;
+                }
             },
             socket = readable(link.sockets()) => {
                 for _ in 0..MESSAGES_AT_ONCE {

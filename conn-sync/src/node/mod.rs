@@ -12,6 +12,7 @@ mod apply;
 mod bulk;
 mod kernel;
 mod kernel_report;
+mod readiness;
 mod retries;
 mod run;
 mod state;
@@ -36,6 +37,9 @@ use crate::machine;
 use crate::table::View;
 use crate::wire::auth::Keyring;
 
+/// Some persistence templates, and what the next ones come after.
+pub type SomeTemplates = (Vec<(TemplateKey, Template)>, Option<u32>);
+
 /// What a node is lent: the tables of a director.
 pub trait Tables: Send + Sync + 'static {
     /// The connection tables now.
@@ -50,11 +54,12 @@ pub trait Tables: Send + Sync + 'static {
     /// The program cannot be run.
     fn learn(&self, cpu: u32, orders: &mut [Learn]) -> io::Result<()>;
 
-    /// All persistence templates.
+    /// Some persistence templates, at most so many: those after `after`, which is what the call before gave; `None`: the first.
+    /// Gives `None` with the last ones. What stands meanwhile is read, and read once.
     ///
     /// # Errors
     /// The map cannot be read.
-    fn templates(&self) -> io::Result<Vec<(TemplateKey, Template)>>;
+    fn some_templates(&self, after: Option<u32>, most: usize) -> io::Result<SomeTemplates>;
 
     /// What persistence remembers of a client.
     fn template(&self, key: &TemplateKey) -> Option<Template>;
@@ -120,6 +125,8 @@ pub struct Trouble {
 enum Order {
     Directory(Box<Directory>),
     Status(oneshot::Sender<Status>),
+    /// To tell at once what has changed.
+    Pass,
 }
 
 /// The tables that are lent now, and how many there were before them.
@@ -164,7 +171,7 @@ pub enum Ended {
     WithoutReason,
 }
 
-/// A running node. It ends when this is dropped.
+/// A running node. It ends when this is dropped; what has changed by then is told yet.
 pub struct Node {
     orders: Option<mpsc::UnboundedSender<Order>>,
     lent: Arc<Lent>,
@@ -229,6 +236,11 @@ impl Node {
     /// The tables have other names now.
     pub fn set_directory(&self, directory: Directory) {
         self.order(Order::Directory(Box::new(directory)));
+    }
+
+    /// Peers are told at once of what has changed: packets of it may come to them from now on.
+    pub fn tell_now(&self) {
+        self.order(Order::Pass);
     }
 
     /// How it stands. The answer fails if the thread has ended.

@@ -10,10 +10,11 @@ use std::time::Duration;
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::mpsc;
 use tokio::task::{LocalSet, yield_now};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::apply::apply;
 use super::bulk::{self, Sessions};
+use super::readiness::Told;
 use super::state::{Shared, State, cpu_time};
 use super::turns::{Turn, Turns};
 use super::{Lent, Order, Start, Tables};
@@ -27,6 +28,8 @@ const DATAGRAMS_AT_ONCE: usize = 64;
 const LARGEST: usize = 9216;
 /// After a full sync could not be accepted.
 const ACCEPT_AGAIN_AFTER: Duration = Duration::from_millis(40);
+/// How long it may take to send what is told at the end.
+pub(super) const LAST_WORDS: Duration = Duration::from_millis(20);
 /// How often, and how many times, it is looked whether other tables have taken the place of those that take nothing new.
 const EXCHANGE_LOOK: Duration = Duration::from_millis(2);
 /// See [`EXCHANGE_LOOK`]: half a second in all.
@@ -62,7 +65,7 @@ async fn serve(
     let state = State::new((config, incarnation), keyring, lent, directory);
     let shared: Shared = Rc::new(RefCell::new(state));
     let mut sessions = Sessions::new();
-    let mut readiness: Option<Readiness> = None;
+    let mut told = Told::default();
     let mut turns = Turns::new(Instant::now());
     loop {
         let deadline = {
@@ -87,13 +90,20 @@ async fn serve(
             };
             turns.done(turn, Instant::now(), cpu_time().saturating_sub(cost));
             carry_out(&shared, &link, &mut sessions, actions).await;
-            tell_readiness(&shared, &mut readiness, &mut on_readiness);
+            tell_readiness(&shared, &mut told, &mut on_readiness);
             continue;
         }
         let actions = tokio::select! {
             order = orders.recv() => match order {
+                Some(Order::Pass) => {
+                    turns.hurry(Instant::now());
+                    Vec::new()
+                }
                 Some(order) => obey(&shared, order),
-                None => return None,
+                None => {
+                    last_words(&shared, &link, &mut sessions).await;
+                    return None;
+                }
             },
             heard = readable(link.sockets()) => {
                 let actions = joined(heard_on(&shared, heard));
@@ -124,23 +134,30 @@ async fn serve(
             }
         };
         carry_out(&shared, &link, &mut sessions, actions).await;
-        tell_readiness(&shared, &mut readiness, &mut on_readiness);
+        tell_readiness(&shared, &mut told, &mut on_readiness);
     }
 }
 
 /// Tells whether this node has what its peers have, where that has changed.
-fn tell_readiness(
-    shared: &Shared,
-    told: &mut Option<Readiness>,
-    tell: &mut (dyn FnMut(Readiness) + Send),
-) {
-    let is = {
+fn tell_readiness(shared: &Shared, told: &mut Told, tell: &mut (dyn FnMut(Readiness) + Send)) {
+    let next = {
         let state = shared.borrow();
-        state.machine.readiness(state.now())
+        let now = state.now();
+        told.next(state.machine.readiness(now), now)
     };
-    if told.replace(is) != Some(is) {
+    if let Some(is) = next {
         tell(is);
     }
+}
+
+/// What has changed since the last pass, before the end. Whoever waits for that end does not wait for peers, nor for a queue
+/// that is full.
+async fn last_words(shared: &Shared, link: &Link, sessions: &mut Sessions) {
+    let mut actions = shared.borrow_mut().pass();
+    actions.extend(shared.borrow_mut().pass_templates());
+    let said = carry_out(shared, link, sessions, actions);
+    // It is the end either way.
+    let _ = timeout(LAST_WORDS, said).await;
 }
 
 fn obey(shared: &Shared, order: Order) -> Vec<Action<Handle>> {
@@ -163,6 +180,8 @@ fn obey(shared: &Shared, order: Order) -> Vec<Action<Handle>> {
             let _ = answer.send(state.status());
             Vec::new()
         }
+        // A turn of the loop.
+        Order::Pass => Vec::new(),
     }
 }
 

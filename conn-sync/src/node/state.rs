@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::apply::Applied;
-use super::templates::Templates;
+use super::templates::{LOOKED_AT_ONCE, Templates};
 use super::{Lent, Status, Tables};
 use crate::config::{Config, Peers};
 use crate::directory::{Directory, Gone, Handle};
@@ -155,14 +155,14 @@ impl State {
         actions
     }
 
-    /// A pass over the templates.
+    /// A pass over some of the templates.
     pub(super) fn pass_templates(&mut self) -> Vec<Action<Handle>> {
         let now = self.now();
         let tables = self.tables();
         let read = tables
-            .templates()
-            .and_then(|standing| tables.view().map(|view| (standing, view.now_s)));
-        let (standing, now_s) = match read {
+            .some_templates(self.templates.after(), LOOKED_AT_ONCE)
+            .and_then(|some| tables.view().map(|view| (some, view.now_s)));
+        let (some, now_s) = match read {
             Ok(read) => read,
             Err(error) => {
                 self.trouble("the persistence templates cannot be read", &error);
@@ -172,7 +172,7 @@ impl State {
         let machine = RefCell::new(&mut self.machine);
         let mut actions = Vec::new();
         self.left.1 = self.templates.pass(
-            &standing,
+            some,
             &self.directory,
             now_s,
             |class| machine.borrow_mut().budget(class, now),

@@ -31,6 +31,14 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// The tables' clock.
 const NOW_S: u32 = 70_000;
 
+/// With what the kernel's protocol is spoken.
+const KERNEL: KernelConfig = KernelConfig {
+    sync_id: 0,
+    longest: 1472,
+    refresh_s: 60,
+    retries: 0,
+};
+
 /// Tables of which it can be wanted that whoever looks at them panics, or that others take their place.
 struct Fragile {
     shared: SharedTables,
@@ -72,9 +80,13 @@ impl Fragile {
 
     /// Connections of these ports that stand, as ones that peers were told of.
     fn stand(&self, ports: std::ops::Range<u16>) {
+        self.stand_as(ports, Value::SENT);
+    }
+
+    fn stand_as(&self, ports: std::ops::Range<u16>, flags: u8) {
         let client = u32::from_ne_bytes([192, 0, 2, 1]);
         for port in ports {
-            let value = Value::new(1, NOW_S as u16, State::Established, Value::SENT);
+            let value = Value::new(1, NOW_S as u16, State::Established, flags);
             let key = key4(client, port.to_be(), 1);
             let is_in = xdp_ebpf::table::insert::<Narrow, _>(&self.shared.cpu(0), &key, value.0);
             assert!(is_in, "there is room for {port}");
@@ -114,8 +126,8 @@ impl Tables for Fragile {
         Ok(())
     }
 
-    fn templates(&self) -> io::Result<Vec<(TemplateKey, Template)>> {
-        Ok(Vec::new())
+    fn some_templates(&self, _after: Option<u32>, _most: usize) -> io::Result<SomeTemplates> {
+        Ok((Vec::new(), None))
     }
 
     fn template(&self, _key: &TemplateKey) -> Option<Template> {
@@ -176,13 +188,7 @@ fn wait<T>(what: &str, mut until: impl FnMut() -> Option<T>) -> T {
 /// Whoever runs a node learns that its thread has died, and why; asking it fails and hangs nobody.
 #[test]
 fn a_thread_that_dies_is_noticed() {
-    let kernel = KernelConfig {
-        sync_id: 0,
-        longest: 1472,
-        refresh_s: 60,
-        retries: 0,
-    };
-    for protocol in [Protocol::Own, Protocol::Kernel(kernel)] {
+    for protocol in [Protocol::Own, Protocol::Kernel(KERNEL)] {
         let tables = Fragile::new();
         let mut node = start(&tables, protocol);
         wait("a pass", || {
@@ -196,6 +202,27 @@ fn a_thread_that_dies_is_noticed() {
         assert_eq!(why.to_string(), expected, "{protocol:?}");
         assert!(node.status().blocking_recv().is_err(), "{protocol:?}");
         assert_eq!(node.ended(), None, "it is told once");
+    }
+}
+
+/// What has begun since the last pass is told at the end.
+#[test]
+fn an_end_leaves_nothing_untold() {
+    for protocol in [Protocol::Own, Protocol::Kernel(KERNEL)] {
+        let tables = Fragile::new();
+        let node = start(&tables, protocol);
+        node.set_directory(directory());
+        wait("some passes", || {
+            let status = node.status().blocking_recv().ok()?;
+            (status.passes > 2).then_some(())
+        });
+        tables.stand_as(1000..1030, 0);
+        drop(node);
+        let buckets = tables.shared.buckets4().iter();
+        let values = buckets.flat_map(|bucket| &bucket.values);
+        let values = values.map(|value| Value(value.load(Ordering::Relaxed)));
+        let untold = values.filter(|it| it.is_some() && it.flags() & Value::SENT == 0);
+        assert_eq!(untold.count(), 0, "{protocol:?}");
     }
 }
 

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 const PASS_EVERY: Duration = Duration::from_millis(40);
 /// A pass waits so many times as long as the one before took: walking takes a tenth of a core at the most.
 const PASS_SHARE: u32 = 9;
-/// How often templates are looked at, at most: reading their map takes two calls of the kernel for each.
+/// How often it is looked at some templates, at most.
 const TEMPLATES_EVERY: Duration = Duration::from_millis(100);
 /// As [`PASS_SHARE`].
 const TEMPLATES_SHARE: u32 = 19;
@@ -23,7 +23,7 @@ const TICKS_APART: Duration = Duration::from_millis(1);
 pub(super) enum Turn {
     /// A pass over the connection tables.
     Pass,
-    /// A pass over the templates.
+    /// A look at some of the templates.
     Templates,
     /// A look at the interface.
     Link,
@@ -71,6 +71,11 @@ impl Turns {
     pub(super) fn next(&self, deadline: Instant) -> Instant {
         let [first, others @ ..] = self.all(deadline);
         others.iter().fold(first.0, |next, (at, _)| next.min(*at))
+    }
+
+    /// All that tells peers something is due now.
+    pub(super) fn hurry(&mut self, now: Instant) {
+        (self.pass_at, self.templates_at) = (now, now);
     }
 
     /// It was done, and took so much processor time: who was kept from running has cost nothing, and must not wait for that

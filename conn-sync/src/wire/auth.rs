@@ -247,14 +247,17 @@ pub enum Reject {
     /// It was heard already.
     #[error("heard before")]
     Replayed,
-    /// The node has been started anew since, or sent so many more that this one cannot be checked.
-    #[error("older than what is known")]
+    /// The node has been started anew since.
+    #[error("of an older start than the one that is known")]
     Old,
+    /// The node has sent so many more since that it cannot be told whether this one was heard.
+    #[error("too late to be told from what was heard")]
+    Late,
 }
 
 impl Reject {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Short,
         Self::Long,
         Self::Foreign,
@@ -268,6 +271,7 @@ impl Reject {
         Self::Peers,
         Self::Replayed,
         Self::Old,
+        Self::Late,
     ];
 }
 
@@ -295,7 +299,7 @@ impl Window {
     /// It was heard before or cannot be told from those.
     pub(crate) fn note(&mut self, sequence: u64) -> Result<(), Reject> {
         if sequence == 0 {
-            return Err(Reject::Old);
+            return Err(Reject::Late);
         }
         if sequence > self.newest {
             let ahead = sequence - self.newest;
@@ -310,7 +314,7 @@ impl Window {
         }
         let behind = self.newest - sequence;
         if behind >= Self::SIZE {
-            return Err(Reject::Old);
+            return Err(Reject::Late);
         }
         if self.heard & 1 << behind != 0 {
             return Err(Reject::Replayed);

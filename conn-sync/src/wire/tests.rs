@@ -303,7 +303,7 @@ fn bad_keys_are_refused() {
 #[test]
 fn what_is_heard_twice_or_late_is_refused() {
     let cases = [
-        (0, Err(Reject::Old)),
+        (0, Err(Reject::Late)),
         (1, Ok(())),
         (1, Err(Reject::Replayed)),
         (4, Ok(())),
@@ -312,11 +312,11 @@ fn what_is_heard_twice_or_late_is_refused() {
         (2, Err(Reject::Replayed)),
         (4, Err(Reject::Replayed)),
         (131, Ok(())),
-        (3, Err(Reject::Old)),
+        (3, Err(Reject::Late)),
         (4, Err(Reject::Replayed)),
         (5, Ok(())),
         (u64::MAX, Ok(())),
-        (131, Err(Reject::Old)),
+        (131, Err(Reject::Late)),
         (u64::MAX, Err(Reject::Replayed)),
     ];
     let mut window = Window::default();

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use aya::maps::{Array, HashMap, MapData, MapError};
 use aya::programs::Xdp;
-use conn_sync::node::Tables;
+use conn_sync::node::{SomeTemplates, Tables};
 use conn_sync::table::View;
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
@@ -20,6 +20,7 @@ use super::load::Datapath;
 use super::maps::{failed, open};
 use super::memory::Mapped;
 use super::plain::Plain;
+use super::read::batch;
 use super::sys;
 
 /// The tables of a running data path, for another thread. After an exchange of the tables they are the ones before.
@@ -117,17 +118,15 @@ impl Tables for LentTables {
         done
     }
 
-    fn templates(&self) -> io::Result<Vec<(TemplateKey, Template)>> {
+    fn some_templates(&self, after: Option<u32>, most: usize) -> io::Result<SomeTemplates> {
         let templates = self
             .templates
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        templates
-            .iter()
-            .take(2 * limits::TEMPLATES as usize)
-            .map(|entry| entry.map(|(key, template)| (key.0, template.0)))
-            .collect::<Result<_, _>>()
-            .map_err(io::Error::other)
+        let (some, next) =
+            batch(&templates, maps::TEMPLATES, after, most).map_err(io::Error::other)?;
+        let some = some.map(|(key, template)| (key.0, template.0));
+        Ok((some.collect(), next))
     }
 
     fn template(&self, key: &TemplateKey) -> Option<Template> {

@@ -366,9 +366,8 @@ pub(super) fn contents<K: aya::Pod, V: aya::Pod, Key: Ord, Value>(
         .map_err(failed("read", name))
 }
 
-/// Some elements of a hash map by one call of the kernel: one for each of thousands would hold up what else the main loop
-/// does.
-fn batch<K: aya::Pod + Default, V: aya::Pod + Default>(
+/// Some elements of a hash map by one call of the kernel: one for each of thousands would hold up what else the thread does.
+pub(super) fn batch<K: aya::Pod + Default, V: aya::Pod + Default>(
     map: &HashMap<MapData, K, V>,
     name: &'static str,
     after: Option<u32>,

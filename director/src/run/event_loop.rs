@@ -117,6 +117,8 @@ async fn run_loop(options: &RunOptions) -> anyhow::Result<()> {
     drop(held);
     // A program of a group may ask something, and is waited for.
     control.refuse();
+    // What is told of a connection only once its packets go to another node comes too late.
+    node.sync.tell_now();
     // First, so that another node serves the addresses before this one forgets how.
     node.heartbeat.stop_unless(signals.end.told()).await;
     node.sync.stop();

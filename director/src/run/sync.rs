@@ -87,6 +87,13 @@ impl Sync {
         Some(self.restarts.with_wait(fault, Instant::now()))
     }
 
+    /// Has it tell at once what has changed.
+    pub(super) fn tell_now(&self) {
+        if let Some(running) = &self.running {
+            running.node.tell_now();
+        }
+    }
+
     /// Ends it. What peers told stays in the tables.
     pub(super) fn stop(&mut self) {
         self.running = None;
