@@ -83,20 +83,18 @@ fn over_whatever_they_talk() {
         }
         survive(&mut pair, 10, what);
     }
-    // The last row lost some indeed.
-    let lost = NODES.map(|node| {
-        let host = pair.lab.host(node).unwrap();
-        let rules = host.output("nft", &["list", "ruleset"]).unwrap();
-        let count = rules.split("counter packets ").nth(1).unwrap();
-        count
-            .split_whitespace()
-            .next()
-            .unwrap()
-            .parse::<u32>()
-            .unwrap()
-    });
-    println!("datagrams that were lost on their way: {lost:?}");
-    assert!(lost.iter().all(|it| *it > 0), "{lost:?}");
+    // The last row loses some indeed: of the few that there were by now perhaps none by chance, but they go on.
+    wait_until("datagrams are lost on their way", PATIENCE, || {
+        for node in NODES {
+            let rules = pair.lab.host(node)?.output("nft", &["list", "ruleset"])?;
+            let count = rules.split("counter packets ").nth(1);
+            let count = count.and_then(|rest| rest.split_whitespace().next());
+            let count: u32 = count.context("no counter")?.parse()?;
+            ensure!(count > 0, "{node} has lost none");
+        }
+        Ok(())
+    })
+    .unwrap_or_else(|error| panic!("{error:#}\n{}", pair.logs()));
 }
 
 /// The cable between them is out for a while, and the tables get another size: both find together again.
