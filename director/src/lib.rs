@@ -31,5 +31,6 @@ mod runtime;
 pub mod scheduler;
 mod seldom;
 mod unfenced;
+mod ungrouped;
 pub mod upkeep;
 mod words;

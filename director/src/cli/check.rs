@@ -14,6 +14,7 @@ use crate::datapath::{online_cpus, possible_cpus};
 use crate::footprint::Footprint;
 use crate::scheduler::slots_of;
 use crate::unfenced::unfenced;
+use crate::ungrouped::ungrouped;
 
 /// Loads a configuration and says what it means.
 pub(super) fn check(file: &Path, json: bool) -> anyhow::Result<ExitCode> {
@@ -21,7 +22,7 @@ pub(super) fn check(file: &Path, json: bool) -> anyhow::Result<ExitCode> {
     let memory = Footprint::of(&config.connections, online_cpus(), possible_cpus());
     if json {
         let config = &config;
-        let (absent, warnings) = (absent(config), unfenced(config));
+        let (absent, warnings) = (absent(config), warnings(config));
         show_json(&Checked {
             config,
             memory,
@@ -36,7 +37,7 @@ pub(super) fn check(file: &Path, json: bool) -> anyhow::Result<ExitCode> {
             table(&memory)
         ))?;
         show(&not_here(&absent(&config)))?;
-        show(&warned(&unfenced(&config)))?;
+        show(&warned(&warnings(&config)))?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -67,6 +68,12 @@ fn not_here(absent: &BTreeSet<String>) -> String {
 }
 
 /// What is right and may not be meant so.
+fn warnings(config: &Config) -> Vec<String> {
+    let mut warnings = unfenced(config);
+    warnings.extend(ungrouped(config));
+    warnings
+}
+
 fn warned(warnings: &[String]) -> String {
     let lines = warnings.iter().map(|it| format!("\nwarning: {it}\n"));
     lines.collect()

@@ -9,6 +9,7 @@ use nix::time::{ClockId, clock_gettime};
 
 use crate::config::{Config, Method, limits};
 use crate::unfenced::unfenced;
+use crate::ungrouped::ungrouped;
 
 /// A random number for a secret.
 pub(super) fn random() -> io::Result<u64> {
@@ -88,6 +89,7 @@ fn forwarding_warnings(config: &Config) -> Vec<String> {
 pub(super) fn warnings(config: &Config) -> Vec<String> {
     let mut warnings = forwarding_warnings(config);
     warnings.extend(unfenced(config));
+    warnings.extend(ungrouped(config));
     warnings
 }
 

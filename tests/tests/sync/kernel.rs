@@ -134,8 +134,9 @@ fn a_download_goes_on_from_one_kernel_to_the_other() {
         .filter(|line| line.contains(&server.to_string()))
         .filter_map(|line| line.split_whitespace().last()?.parse::<u64>().ok())
         .sum();
+    // The rest: what the client's kernel holds for it already, tens of megabytes where memory is plenty, came before.
     assert!(
-        moved > LENGTH as u64 / 2,
+        moved > LENGTH as u64 / 16,
         "the rest did not come by way of the backup:\n{packets}"
     );
     backup.stop().unwrap();
