@@ -62,9 +62,7 @@ heartbeat:
             let services: String = (80..)
                 .zip(services)
                 .map(|(port, it)| {
-                    format!(
-                        "- {{address: \"{it}\", port: {port}, method: dr, real_servers: []}}\n"
-                    )
+                    format!("- {{address: \"{it}\", port: {port}, method: dr, real_servers: []}}\n")
                 })
                 .collect();
             let heartbeat = if has_heartbeat { heartbeat } else { "" };
