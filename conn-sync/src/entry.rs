@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use thiserror::Error;
 use xdp_ebpf::state::State;
@@ -198,6 +199,12 @@ impl Record {
             }
         }
         self
+    }
+
+    /// The same, after it has waited here. Rounded up: it is never made younger than it is.
+    #[must_use]
+    pub fn waited(self, time: Duration) -> Self {
+        self.aged(time.as_secs() + u64::from(time.subsec_nanos() > 0))
     }
 }
 

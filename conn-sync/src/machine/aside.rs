@@ -17,10 +17,7 @@ struct Kept {
 impl Kept {
     /// As old as it is now.
     fn aged(&self, now: Duration) -> Record {
-        let waited = now.saturating_sub(self.at);
-        // Rounded up: what waited here is never made younger than it is.
-        let seconds = waited.as_secs() + u64::from(waited.subsec_nanos() > 0);
-        self.record.aged(seconds)
+        self.record.waited(now.saturating_sub(self.at))
     }
 }
 

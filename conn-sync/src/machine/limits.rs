@@ -31,6 +31,8 @@ pub const HANDLES_PER_LOOKUP: usize = 1024;
 pub const UPDATES_PER_LOOKUP: usize = 1024;
 /// Names that live updates may bring while a bulk resync is under way; past that it begins anew.
 pub const LIVE_NAMES: usize = 1 << 18;
+/// Second-hand records that wait until no bulk resync is under way; past that the one that is pauses for them.
+pub const SECOND_HAND: usize = 1 << 16;
 /// Bytes of the longest frame of a bulk resync, without its length.
 pub const FRAME_BYTES: usize = 64 << 10;
 /// Records in one frame of a bulk resync: they fit, whatever their families.

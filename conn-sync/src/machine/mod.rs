@@ -5,6 +5,8 @@
 //! **Order.** Updates of a peer are applied in the order of their numbers; one that another has overtaken is not applied but asked
 //! for anew, and a repair is what the peer's table holds by then. So no news of a peer is ever followed by older news of it.
 //!
+//! What a peer has from another one waits while anybody's bulk resync is under way, which may bring older news of the same.
+//!
 //! **Trust.** Sequences and incarnations refuse what was heard before. What was recorded before this node started is refused
 //! because a peer's updates count only from the time on when the peer itself has told that it hears this start of this node.
 
@@ -16,6 +18,7 @@ mod pace;
 mod peers;
 mod refusals;
 mod report;
+mod second_hand;
 mod sender;
 mod stream;
 mod types;

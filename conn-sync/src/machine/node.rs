@@ -176,6 +176,7 @@ impl<H: Copy + Eq + Hash> Machine<H> {
             Event::End => {
                 peer.bulk.end(now);
                 self.is_news = true;
+                self.release(now, &mut actions);
             }
         }
         actions
@@ -262,7 +263,11 @@ impl<H: Copy + Eq + Hash> Machine<H> {
             };
             peer.stream.deadline().into_iter().chain(bulk)
         });
-        let others = [self.aside.deadline(), self.sender.deadline(now)];
+        let others = [
+            self.aside.deadline(),
+            self.sender.deadline(now),
+            self.is_to_be_released().then_some(now),
+        ];
         let first = peers.chain(others.into_iter().flatten());
         first.fold(self.status_due(), Duration::min)
     }
@@ -352,7 +357,8 @@ impl<H: Copy + Eq + Hash> Machine<H> {
             }
             let node = peer.node.clone();
             self.on_heard(&update.heard, now);
-            self.apply(&node, update.records, How::Live, now, actions);
+            let records = self.hold_back(index, update.records, now, actions);
+            self.apply(&node, records, How::Live, now, actions);
         }
         self.check_gaps(index, now, actions);
     }
@@ -397,14 +403,15 @@ impl<H: Copy + Eq + Hash> Machine<H> {
     /// A bulk resync from the peer can be begun now. One at a time: what a peer knows of another one's connections may be newer
     /// than what that one's walk has read already, and would be undone by what is on its way.
     fn may_start(&self, peer: &Peer, now: Duration) -> bool {
-        let mut all = self.peers.all.iter();
         peer.hears_us
             && peer.is_heard(now)
             && peer.bulk_address().is_some()
-            && all.all(|other| other.bulk.session().is_none())
+            && !self.peers.is_any_in_session()
     }
 
     fn check_bulk(&mut self, index: usize, now: Duration, actions: &mut Vec<Action<H>>) {
+        // Before the next one begins.
+        self.release(now, actions);
         let session = SessionId(self.next_session + 1);
         let may_start = self.may_start(&self.peers.all[index], now);
         let peer = &mut self.peers.all[index];
@@ -454,7 +461,7 @@ impl<H: Copy + Eq + Hash> Machine<H> {
     }
 
     /// Applies records, those apart that the peer has from another one; unless what is kept aside under their names is newer.
-    fn apply(
+    pub(super) fn apply(
         &mut self,
         from: &NodeName,
         records: Vec<(Record, bool)>,

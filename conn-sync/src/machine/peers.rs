@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::limits::{DOUBTED_FOR, FORGOTTEN_AFTER, HEARD_WITHIN, PEERS};
 use super::stream::Stream;
 use super::walk::Bulk;
-use crate::entry::NodeName;
+use crate::entry::{NodeName, Record};
 use crate::wire::auth::Window;
 use crate::wire::message::{Heard, Status};
 use crate::wire::{Header, Reject};
@@ -32,6 +32,8 @@ pub(super) struct Peer {
     pub(super) of_us: Option<Heard>,
     pub(super) stream: Stream,
     pub(super) bulk: Bulk,
+    /// What it told of others' connections while a bulk resync was under way, and when.
+    pub(super) second_hand: Vec<(Record, Duration)>,
     /// Whole tables that were sent to it.
     pub(super) served: u64,
 }
@@ -51,6 +53,7 @@ impl Peer {
             of_us: None,
             stream: Stream::default(),
             bulk: Bulk::due(now),
+            second_hand: Vec::new(),
             served: 0,
         }
     }
@@ -72,7 +75,10 @@ impl Peer {
 
     /// This node has all that the peer had when it last told.
     pub(super) fn is_synced(&self) -> bool {
-        self.hears_us && self.bulk.is_done() && self.stream.is_whole()
+        self.hears_us
+            && self.bulk.is_done()
+            && self.stream.is_whole()
+            && self.second_hand.is_empty()
     }
 }
 
@@ -117,6 +123,7 @@ impl Peers {
                 if is_new {
                     let mut new = Peer::new(header, from, now);
                     new.served = known.served;
+                    new.second_hand = std::mem::take(&mut known.second_hand);
                     if !known.hears_us {
                         new.doubted_since = known.doubted_since;
                     }
@@ -150,6 +157,11 @@ impl Peers {
         let address = Some(address.to_canonical());
         let mut heard = self.all.iter().filter(|peer| peer.is_heard(now));
         heard.any(|peer| peer.heard_from.contains(&address))
+    }
+
+    /// A bulk resync is under way.
+    pub(super) fn is_any_in_session(&self) -> bool {
+        self.all.iter().any(|peer| peer.bulk.session().is_some())
     }
 
     fn make_room(&mut self, now: Duration) -> Result<Option<Peer>, Reject> {

@@ -15,6 +15,8 @@ use crate::wire::bulk::Event;
 use crate::wire::message::{Heard, HeardUpTo, Message, Range, Status, Update};
 use crate::wire::{Header, Keyring, Reject};
 
+mod second_hand;
+
 const fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
@@ -684,78 +686,6 @@ fn one_table_comes_at_a_time() {
             .iter()
             .all(|it| it.bulks == 1)
     );
-}
-
-/// A peer may bring what another one has told since: what that one told before, and is late, would undo it.
-#[test]
-fn what_a_peer_has_from_another_one_is_followed_by_nothing_older() {
-    for in_a_walk in [true, false] {
-        second_hand(in_a_walk);
-    }
-}
-
-/// In the full sync of the one that has it, or in a repair by it.
-fn second_hand(in_a_walk: bool) {
-    let mut machine = machine();
-    let (mut filler, mut owner) = (Peer::new("lb2", 7), Peer::new("lb3", 8));
-    let hear = |machine: &mut Machine<u16>, bytes: Vec<u8>| {
-        seen(&machine.on_datagram(Peer::address(), &bytes, ms(1))).0
-    };
-    hear(&mut machine, owner.status(0, Some(OWN)));
-    machine.on_bulk(SessionId(1), Event::End, ms(1));
-    hear(&mut machine, filler.status(0, Some(OWN)));
-    let live = vec![(How::Live, 1)];
-    assert_eq!(hear(&mut machine, owner.update(1, &[1])), live);
-    let late = [owner.update(2, &[1]), owner.update(3, &[1])];
-    let missing = |machine: &Machine<u16>| {
-        let peers = machine.report(ms(1)).peers;
-        let owner = peers.into_iter().find(|it| it.node == name("lb3"));
-        owner.map(|it| it.state)
-    };
-    // Of whom the filling one heard, of which start of him, up to where; how many of his are then asked for anew.
-    let cases = [
-        ("lb4", 8, 3, PeerState::Synced),
-        ("lb3", 7, 3, PeerState::Synced),
-        ("lb3", 8, 1, PeerState::Synced),
-        ("lb3", 8, 3, PeerState::Repairing { missing: 2 }),
-    ];
-    for (nth, (node, incarnation, number, expected)) in (1..).zip(cases) {
-        let heard = vec![HeardUpTo {
-            node: name(node),
-            incarnation,
-            number,
-        }];
-        if in_a_walk {
-            let actions = machine.on_bulk(SessionId(2), Event::Heard(heard), ms(1));
-            assert_eq!(actions, []);
-        } else {
-            let repair = filler.bytes(Message::Update(Update {
-                heard,
-                records: vec![(record(1), true)],
-                ..update(nth, &[])
-            }));
-            let second_hand = vec![(How::SecondHand, 1)];
-            assert_eq!(hear(&mut machine, repair), second_hand);
-        }
-        assert_eq!(missing(&machine), Some(expected), "{node} {incarnation}");
-    }
-    for update in late {
-        assert_eq!(hear(&mut machine, update), []);
-    }
-    let repair = owner.bytes(Message::Update(Update {
-        records: vec![(record(1), false)],
-        ..update(4, &[(2, 3)])
-    }));
-    assert_eq!(hear(&mut machine, repair), live);
-    assert_eq!(missing(&machine), Some(PeerState::Synced));
-    // What it tells others.
-    let heard: Vec<_> = machine
-        .heard()
-        .into_iter()
-        .map(|it| (it.node, it.number))
-        .collect();
-    let of_filler = if in_a_walk { 0 } else { 4 };
-    assert_eq!(heard, [(name("lb3"), 4), (name("lb2"), of_filler)]);
 }
 
 #[test]

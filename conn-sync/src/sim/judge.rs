@@ -64,7 +64,8 @@ impl Judge {
         self.sent[node].retain(|slot, _| table.rows.contains_key(slot));
     }
 
-    /// A single datagram, of which nobody is told, has taken the place of what a node had: that is not there to be told again.
+    /// What a node had gave way to what it does not tell, a single datagram or what is unknown to it: it is not there to be told
+    /// again.
     pub(super) fn on_untold(&mut self, node: usize, slot: Slot) {
         self.sent[node].remove(&slot);
     }

@@ -452,6 +452,8 @@ impl World {
             }
         }
         if outcome == Outcome::Unknown {
+            // What stood there gave way, and what is kept aside is told to nobody.
+            self.judge.on_untold(node, slot);
             let now = self.time(node);
             if let Some(machine) = &mut self.nodes[node].machine {
                 machine.on_unknown(from, [record], now);
