@@ -69,5 +69,7 @@ pub const WARN_EVERY: Duration = Duration::from_secs(60);
 pub const BULK_AGAIN_AFTER: Duration = Duration::from_millis(200);
 /// The longest time between two attempts at a bulk resync.
 pub const BULK_AT_MOST_EVERY: Duration = Duration::from_secs(10);
+/// Until the connection of a bulk resync stands and the peer has greeted: over a slow way too, and with a packet of it lost.
+pub const BULK_BEGINS: Duration = Duration::from_secs(2);
 /// A bulk resync in which nothing arrives for this long is given up.
 pub const BULK_SILENCE: Duration = Duration::from_secs(10);

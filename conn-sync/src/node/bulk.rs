@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, spawn_local, yield_now};
@@ -16,14 +16,14 @@ use super::state::{Shared, State};
 use crate::directory::Handle;
 use crate::entry::{NodeName, Record};
 use crate::link::Link;
-use crate::machine::limits::{BULK_SILENCE, RECORDS_PER_FRAME};
+use crate::machine::limits::{BULK_BEGINS, BULK_SILENCE, RECORDS_PER_FRAME};
 use crate::machine::{Action, Machine, SessionId};
 use crate::table::{Cursor, count, piece};
 use crate::wire::bulk::{Accepted, Client, Event, NONCE, Resume, Server};
 
 /// Sessions in which this node gives its table at the same time. Whoever comes beyond tries again.
 const SERVED_AT_ONCE: usize = 4;
-/// Until a connection stands, or a peer has said who it is.
+/// Until whoever connected has said who it is.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// Buckets looked at before others have their turn: under a millisecond.
 const BUCKETS_AT_ONCE: usize = 1 << 14;
@@ -329,23 +329,54 @@ async fn fill<F: Future<Output = ()>>(
     resume: Option<Resume>,
     tell: impl Fn(Event) -> F,
 ) -> io::Result<()> {
-    let (mut client, socket) = {
+    let (client, socket) = {
         let state = shared.borrow();
         let own = (state.config.node.clone(), state.incarnation);
         let client = Client::new(&state.keyring, own, peer, resume, nonce()?);
         (client, Link::stream(&state.config, address)?)
     };
-    let mut stream = within(PATIENCE, socket.connect(address)).await?;
-    stream.set_nodelay(true)?;
+    let connect = async {
+        let stream = socket.connect(address).await?;
+        stream.set_nodelay(true)?;
+        Ok(stream)
+    };
+    let patience = Patience {
+        begins: BULK_BEGINS,
+        goes_on: BULK_SILENCE,
+    };
+    listen(connect, client, patience, tell).await
+}
+
+/// How long a peer is waited for.
+pub(super) struct Patience {
+    /// Until it has greeted.
+    pub(super) begins: Duration,
+    /// Each time after that.
+    pub(super) goes_on: Duration,
+}
+
+/// Has a peer give its table over a connection that is yet to be made.
+pub(super) async fn listen<S: AsyncRead + AsyncWrite + Unpin, F: Future<Output = ()>>(
+    connect: impl Future<Output = io::Result<S>>,
+    mut client: Client,
+    patience: Patience,
+    tell: impl Fn(Event) -> F,
+) -> io::Result<()> {
     let mut buffer = vec![0; READ_BYTES];
+    // Whoever is there greets first, at once. The other peers' tables wait meanwhile.
+    let greeted = async {
+        let mut stream = connect.await?;
+        let length = stream.read(&mut buffer).await?;
+        Ok((stream, length))
+    };
+    let (mut stream, mut length) = within(patience.begins, greeted).await?;
     loop {
-        let length = within(BULK_SILENCE, stream.read(&mut buffer)).await?;
         if length == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         let output = client.push(&buffer[..length]).map_err(io::Error::other)?;
         if !output.send.is_empty() {
-            within(BULK_SILENCE, stream.write_all(&output.send)).await?;
+            within(patience.goes_on, stream.write_all(&output.send)).await?;
         }
         for event in output.events {
             let is_end = event == Event::End;
@@ -354,5 +385,6 @@ async fn fill<F: Future<Output = ()>>(
                 return Ok(());
             }
         }
+        length = within(patience.goes_on, stream.read(&mut buffer)).await?;
     }
 }

@@ -23,7 +23,8 @@ use super::*;
 use crate::config::Peers;
 use crate::directory::{Endpoint, Persistence};
 use crate::entry::{Entry, How, NodeName, Record, Template as Told};
-use crate::wire::bulk::{Client, Event, NONCE, Resume};
+use crate::machine::limits::{BULK_BEGINS, BULK_SILENCE};
+use crate::wire::bulk::{Client, Event, NONCE, Resume, Server};
 
 /// How long something may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -394,6 +395,47 @@ async fn fetch(shared: &Shared, resume: Option<Resume>) -> Brought {
                 Event::End => brought.is_whole = true,
             }
         }
+    }
+}
+
+/// A peer that says nothing keeps the others' tables waiting, so it has less time to begin than to go on.
+#[test]
+fn who_says_nothing_is_given_up_soon() {
+    assert!(BULK_BEGINS < BULK_SILENCE);
+    let name = |text| NodeName::new(text).expect("a name");
+    let keyring = Keyring::without_secret();
+    let (_, greeting) = Server::new(&keyring, (name("lb1"), 1), [7; NONCE]);
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    let runtime = builder.enable_time().build().expect("a runtime");
+    let (soon, never) = (Duration::from_millis(1), Duration::MAX);
+    let (half, all) = (&greeting[..greeting.len() / 2], &greeting[..]);
+    // Whether the connection stands, what is then said, by which patience it is given up: until it begins, or each time after.
+    for (stands, said, begins, goes_on) in [
+        (false, &[][..], soon, never),
+        (true, &[], soon, never),
+        (true, half, never, soon),
+        (true, all, never, soon),
+    ] {
+        let (own, server) = ((name("lb2"), 1), (name("lb1"), 1));
+        let client = Client::new(&keyring, own, server, None, [8; NONCE]);
+        let (own_end, mut other_end) = tokio::io::duplex(4096);
+        let listened = runtime.block_on(async {
+            other_end.write_all(said).await.expect("there is room");
+            let connect = async {
+                if !stands {
+                    std::future::pending::<()>().await;
+                }
+                Ok(own_end)
+            };
+            let patience = bulk::Patience { begins, goes_on };
+            let listened = bulk::listen(connect, client, patience, |event| async move {
+                panic!("nothing was told, but {event:?}")
+            });
+            tokio::time::timeout(PATIENCE, listened).await
+        });
+        let ended = listened.expect("it is given up");
+        let error = ended.expect_err("it comes to nothing");
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut, "{stands} {said:?}");
     }
 }
 
