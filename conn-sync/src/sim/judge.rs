@@ -179,7 +179,8 @@ impl Judge {
         now: Micros,
     ) -> Result<(), String> {
         for (slot, row) in &serving.rows {
-            let is_ending = serving.idle_s(row, now) + AGE_S >= timeout_s(row.version);
+            let idle_s = serving.idle_s(row, now) + AGE_S;
+            let is_ending = idle_s >= timeout_s(row.version);
             // A single datagram, of which nobody is told, has gone elsewhere since: nobody uses this one any more.
             let newest = self.newest[slot];
             let is_left = newest.stage == ONE_DATAGRAM && newest.opening > row.version.opening;
@@ -191,6 +192,11 @@ impl Judge {
             match other.rows.get(slot) {
                 Some(found) if found.version == row.version => {}
                 None if self.gives_up_aside => {}
+                // It had the end of the connection, which the node that serves was not told in time, and has forgotten it since.
+                // Nobody uses it any more.
+                None if newest.stage == CLOSED.stage
+                    && newest > row.version
+                    && idle_s >= timeout_s(CLOSED) => {}
                 found => {
                     return Err(format!(
                         "{slot:?} is {row:?} where it is served, {found:?} elsewhere"
