@@ -1,6 +1,6 @@
 //! What can stand on the command line.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 use tracing_subscriber::filter::LevelFilter;
@@ -13,6 +13,15 @@ const DEFAULT_SOCKET: &str = "/run/heartbeat.sock";
 /// Failover of virtual addresses between two or more nodes, without a load balancer. (The director has it inside.)
 #[derive(Debug, Parser)]
 #[command(version, propagate_version = true, max_term_width = 100)]
+#[command(after_help = "\
+Examples:
+  heartbeat check ./two-nodes.yaml       before anything else
+  heartbeat run --config ./two-nodes.yaml
+  heartbeat status                       who serves what, and why
+  heartbeat standby; heartbeat ready     before and after work on this node
+
+`heartbeat COMMAND --help` has more examples, and what each exit code means there.
+Exit codes: 0 done, 1 it failed or was refused, 2 the configuration or the command line is wrong, 3 no heartbeat answers.")]
 pub(super) struct Arguments {
     #[command(subcommand)]
     pub(super) command: Command,
@@ -57,7 +66,7 @@ Exit codes: 0 stopped as asked, 1 cannot run, 2 the configuration or the command
     /// Say whether the configuration is right.
     #[command(after_help = "\
 Examples:
-  heartbeat check --config ./two-nodes.yaml
+  heartbeat check ./two-nodes.yaml
   heartbeat check --json | jq '.groups[].name'
 
 Exit codes: 0 it is right, 2 it is wrong.")]
@@ -121,9 +130,19 @@ Exit codes: 0 it is ordered, 1 refused, 3 no heartbeat answers.")]
 /// Where the configuration is.
 #[derive(Debug, Args)]
 pub(super) struct Configuration {
+    /// The configuration, as after --config.
+    #[arg(value_name = "FILE", conflicts_with = "config")]
+    file: Option<PathBuf>,
     /// The configuration.
     #[arg(long, short, default_value = DEFAULT_CONFIG, value_name = "FILE")]
-    pub(super) config: PathBuf,
+    config: PathBuf,
+}
+
+impl Configuration {
+    /// Where it is, by whichever of the two.
+    pub(super) fn path(&self) -> &Path {
+        self.file.as_deref().unwrap_or(&self.config)
+    }
 }
 
 /// Where the operator's socket is.

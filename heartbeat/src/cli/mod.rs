@@ -14,6 +14,7 @@ use clap::Parser;
 use self::arguments::{Arguments, Command, Order};
 use crate::config::{self, Config, ConfigError};
 use crate::control::{ClientError, Question, ask};
+use crate::wire::auth::Keyring;
 
 /// Something failed while running.
 const FAILED: u8 = 1;
@@ -31,8 +32,8 @@ pub fn main() -> ExitCode {
             config,
             socket,
             mark,
-        } => run::run(&config.config, &socket.socket, mark, arguments.log_level),
-        Command::Check { config, json } => check(&config.config, json),
+        } => run::run(config.path(), &socket.socket, mark, arguments.log_level),
+        Command::Check { config, json } => check(config.path(), json),
         Command::Status { socket, json } => status::status(&socket.socket, json),
         Command::Standby { order } => give(order, "standby", |group| Question::Standby { group }),
         Command::Takeover { order } => {
@@ -60,14 +61,13 @@ fn code(error: &anyhow::Error) -> u8 {
 }
 
 /// Loads the configuration of the node that this machine is.
-fn load(path: &Path) -> anyhow::Result<Config> {
+fn load(path: &Path) -> anyhow::Result<(Config, Keyring)> {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     Ok(config::load(path, host.trim())?)
 }
 
 fn check(path: &Path, json: bool) -> anyhow::Result<()> {
-    let config = load(path)?;
-    config::load_keys(&config)?;
+    let (config, _) = load(path)?;
     if json {
         println!("{}", serde_json::to_string_pretty(&config)?);
         return Ok(());
@@ -82,6 +82,9 @@ fn check(path: &Path, json: bool) -> anyhow::Result<()> {
     let links: Vec<&str> = config.links.iter().map(|link| link.name.as_str()).collect();
     println!("  links  {}", links.join(", "));
     println!("  groups {}", names.join(", "));
+    if let Some(warning) = config::unsigned(&config) {
+        println!("\nwarning: {warning}");
+    }
     Ok(())
 }
 
@@ -118,5 +121,25 @@ mod tests {
     #[test]
     fn the_command_line_is_sound() {
         Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn which_file_is_checked() {
+        let rows: [(&[&str], Option<&str>); 5] = [
+            (&[], Some("/etc/director/heartbeat.yaml")),
+            (&["a.yaml"], Some("a.yaml")),
+            (&["--config", "a.yaml"], Some("a.yaml")),
+            (&["a.yaml", "--config", "b.yaml"], None),
+            (&["a.yaml", "b.yaml"], None),
+        ];
+        for (words, expected) in rows {
+            let words = ["heartbeat", "check"].iter().chain(words);
+            let found = Arguments::try_parse_from(words).ok().map(|it| it.command);
+            let found = found.as_ref().map(|command| match command {
+                Command::Check { config, .. } => config.path(),
+                other => panic!("{other:?}"),
+            });
+            assert_eq!(found, expected.map(Path::new));
+        }
     }
 }

@@ -13,14 +13,14 @@ use tracing_subscriber::filter::LevelFilter;
 
 use super::load;
 use crate::control::Server;
+use crate::log;
 use crate::machine::Filled;
 use crate::node::realtime::Lock;
 use crate::node::{Node, Start, incarnation};
-use crate::{config, log};
 
 pub(super) fn run(path: &Path, socket: &Path, mark: u8, level: LevelFilter) -> Result<()> {
-    let config = Arc::new(load(path)?);
-    let keyring = config::load_keys(&config)?;
+    let (config, keyring) = load(path)?;
+    let config = Arc::new(config);
     // Before there are threads, which inherit it: signals come by the descriptor only.
     let signals = signals().context("preparing for signals")?;
     let _log = log::start(level).context("starting the log's thread")?;

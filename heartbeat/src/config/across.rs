@@ -24,6 +24,11 @@ pub(super) fn check(config: &Config, file: &File, to: &mut Resolver) {
             .map(|group| group.place)
             .unwrap_or_default()
     };
+    let place_of_vrid = |index: usize| {
+        let groups = file.groups.0.as_ref().map(|groups| &groups.value);
+        let group = groups.and_then(|groups| groups.get(index));
+        group.map_or_else(Place::default, |it| it.value.vrid.place_or(it.place))
+    };
     let place_of_link = |index: usize| {
         let links = file.links.0.as_ref().map(|links| &links.value);
         links
@@ -31,9 +36,10 @@ pub(super) fn check(config: &Config, file: &File, to: &mut Resolver) {
             .map(|link| link.place)
             .unwrap_or_default()
     };
-    nodes(config, to);
+    nodes(config, file, to);
+    let named = config.groups.iter().enumerate();
     names(
-        config.groups.iter().map(|group| group.name.as_str()),
+        named.map(|(index, group)| (group.name.as_str(), place_of_group(index))),
         "groups",
         to,
     );
@@ -47,7 +53,7 @@ pub(super) fn check(config: &Config, file: &File, to: &mut Resolver) {
             if group.vrid.is_some() && !has_vrrp {
                 to.below("vrid", |to| {
                     to.wrong(
-                        place,
+                        place_of_vrid(index),
                         "there is no VRRP link",
                         "a link with the key vrrp, or no vrid",
                     )
@@ -60,7 +66,11 @@ pub(super) fn check(config: &Config, file: &File, to: &mut Resolver) {
             {
                 let message = format!("the group {} has it too", other.name);
                 to.below("vrid", |to| {
-                    to.wrong(place, message, "another number for each group")
+                    to.wrong(
+                        place_of_vrid(index),
+                        message,
+                        "another number for each group",
+                    )
                 });
             }
             let is_owner = group.priorities.values().any(|priority| *priority == OWNER);
@@ -164,13 +174,20 @@ fn has_peer(link: &Link, address: &IpNet) -> bool {
     peers.contains(&address.addr())
 }
 
-fn nodes(config: &Config, to: &mut Resolver) {
-    names(config.nodes.iter().map(String::as_str), "nodes", to);
+fn nodes(config: &Config, file: &File, to: &mut Resolver) {
+    let groups = file.groups.0.as_ref();
+    let place_of_groups = groups.map(|it| it.place).unwrap_or_default();
+    let named = config.nodes.iter();
+    names(
+        named.map(|name| (name.as_str(), place_of_groups)),
+        "nodes",
+        to,
+    );
     if config.nodes.len() > limits::NODES.maximum {
         let message = format!("{} nodes stand in the priorities", config.nodes.len());
         to.below("groups", |to| {
             to.wrong(
-                Place::default(),
+                place_of_groups,
                 message,
                 format!("at most {}", limits::NODES.maximum),
             )
@@ -179,13 +196,14 @@ fn nodes(config: &Config, to: &mut Resolver) {
     if !config.nodes.contains(&config.node) {
         let message = format!("this node, {}, stands in no group's priority", config.node);
         let expected = format!("one of {}, or a priority for it", config.nodes.join(", "));
-        to.below("node", |to| to.wrong(Place::default(), message, expected));
+        let place = file.node.place_or(place_of_groups);
+        to.below("node", |to| to.wrong(place, message, expected));
     }
     if config.has_own_links() && config.nodes.len() < 2 {
         let message = "heartbeats are sent, but no other node stands in any group's priority";
         to.below("groups", |to| {
             to.wrong(
-                Place::default(),
+                place_of_groups,
                 message,
                 "a priority for each node, like { lb1: 150, lb2: 100 }",
             )
@@ -194,9 +212,9 @@ fn nodes(config: &Config, to: &mut Resolver) {
 }
 
 /// Names are told by 32 bits between nodes: two that collide are refused, as are two that are the same.
-fn names<'a>(names: impl Iterator<Item = &'a str>, what: &str, to: &mut Resolver) {
+fn names<'a>(names: impl Iterator<Item = (&'a str, Place)>, what: &str, to: &mut Resolver) {
     let mut seen: Vec<(NameId, &str)> = Vec::new();
-    for name in names {
+    for (name, place) in names {
         let id = NameId::of(name);
         if let Some((_, other)) = seen.iter().find(|(other, _)| *other == id) {
             let message = if *other == name {
@@ -204,9 +222,7 @@ fn names<'a>(names: impl Iterator<Item = &'a str>, what: &str, to: &mut Resolver
             } else {
                 format!("the names {other} and {name} cannot be told apart in heartbeats")
             };
-            to.below(what, |to| {
-                to.wrong(Place::default(), message, "another name for each")
-            });
+            to.below(what, |to| to.wrong(place, message, "another name for each"));
         }
         seen.push((id, name));
     }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
@@ -44,6 +44,20 @@ pub enum ConfigError {
         /// Its mode.
         mode: u32,
     },
+}
+
+impl ConfigError {
+    /// The file that it is about, where that is one that a configuration names.
+    #[must_use]
+    pub fn file(&self) -> Option<&Path> {
+        match self {
+            Self::Read { path, .. }
+            | Self::TooLarge { path }
+            | Self::Key { path, .. }
+            | Self::KeyOpen { path, .. } => Some(path),
+            Self::Mistakes(_) => None,
+        }
+    }
 }
 
 /// A place in a file. Both count from 1; 0 means that the place is not known.
@@ -106,7 +120,9 @@ impl fmt::Display for Mistakes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (number, mistake) in self.list.iter().enumerate() {
             let end = if number == 0 { "" } else { "\n" };
-            write!(f, "{end}{}:{mistake}", self.file_name)?;
+            // Without a place it is a mistake of the whole file.
+            let gap = if mistake.place.line > 0 { "" } else { " " };
+            write!(f, "{end}{}:{gap}{mistake}", self.file_name)?;
         }
         Ok(())
     }

@@ -11,17 +11,20 @@ use serde_saphyr::{Error, MessageFormatter, UserMessageFormatter};
 
 use super::error::{ConfigError, Mistake, Mistakes, Place};
 use super::file::File;
+use super::foreign::foreign_alone;
 use super::model::{Config, KeyFile};
 use super::nearest::nearest;
+use super::shape::shape;
 use super::value::place;
 use super::{limits, resolve};
 use crate::wire::auth::{KEY_BYTES, Key, KeyError, Keyring};
 
-/// Loads the configuration file of the program alone. `host` is the node's name where none is given.
+/// Loads the configuration file of the program alone, and the keys that it names. `host` is the node's name where none is
+/// given.
 ///
 /// # Errors
-/// The file cannot be read or is too large, or its text is wrong: then with every mistake's line and column.
-pub fn load(path: &Path, host: &str) -> Result<Config, ConfigError> {
+/// The file cannot be read or is too large, or its text is wrong, or a key of it: then with every mistake's line and column.
+pub fn load(path: &Path, host: &str) -> Result<(Config, Keyring), ConfigError> {
     let bytes = read(path, limits::FILE_BYTES)?;
     let file_name = path.display().to_string();
     let text = String::from_utf8(bytes).map_err(|error| {
@@ -39,7 +42,43 @@ pub fn load(path: &Path, host: &str) -> Result<Config, ConfigError> {
             list: vec![mistake],
         })
     })?;
-    parse(&file_name, &text, host)
+    let config = parse(&file_name, &text, host)?;
+    let keyring = load_keys(&config).map_err(|error| {
+        let place = error.file().map(|path| place_of(path, &text, "key:"));
+        ConfigError::Mistakes(Mistakes {
+            file_name,
+            list: vec![Mistake {
+                place: place.unwrap_or_default(),
+                path: "key".to_owned(),
+                message: error.to_string(),
+                expected: KEY_EXPECTED.to_owned(),
+            }],
+        })
+    })?;
+    Ok((config, keyring))
+}
+
+/// What the file of a key should be.
+pub const KEY_EXPECTED: &str =
+    "a file with 16 to 1024 bytes, the same on all nodes, that only its owner can read";
+
+/// Where a text names a file: the first place after the section's, else the first at all, but for comments. What the text is
+/// read into keeps no places: two configurations that say the same are the same.
+#[must_use]
+pub fn place_of(path: &Path, text: &str, section: &str) -> Place {
+    let path = path.display().to_string();
+    let starts = text.lines().position(|line| line.starts_with(section));
+    let lines = || (1..).zip(text.lines());
+    let at = |(line, text): (usize, &str)| {
+        let code = text.find(" #").map_or(text, |comment| &text[..comment]);
+        let before = &code[..code.find(&path)?];
+        (!before.starts_with('#')).then(|| Place {
+            line,
+            column: before.chars().count() + 1,
+        })
+    };
+    let behind = lines().skip(starts.unwrap_or(0)).find_map(at);
+    behind.or_else(|| lines().find_map(at)).unwrap_or_default()
 }
 
 /// Reads a configuration's text; `file_name` only stands in the errors.
@@ -77,28 +116,60 @@ fn yaml(text: &str) -> Result<File, Mistake> {
             .location()
             .map(|location| place(&location))
             .unwrap_or_default();
-        if let Error::SerdeUnknownField {
-            field, expected, ..
-        } = error
-        {
-            let meant = match nearest(field, expected.iter().copied()) {
-                Some(near) => format!(" (did you mean \"{near}\"?)"),
-                None => String::new(),
-            };
-            return Mistake {
-                place,
-                path: String::new(),
-                message: format!("unknown key \"{field}\"{meant}"),
-                expected: format!("one of the keys {}", expected.join(", ")),
-            };
-        }
+        let (message, expected) = match error {
+            Error::SerdeUnknownField {
+                field, expected, ..
+            } => {
+                let near = || {
+                    let near = nearest(field, expected.iter().copied())?;
+                    Some(format!("did you mean \"{near}\"?"))
+                };
+                let meant = foreign_alone(field).or_else(near);
+                let meant = meant.map_or_else(String::new, |meant| format!(" ({meant})"));
+                (
+                    format!("unknown key \"{field}\"{meant}"),
+                    format!("one of the keys {}", expected.join(", ")),
+                )
+            }
+            Error::Unexpected { expected, .. } => mismatch(text, place, expected),
+            Error::SerdeInvalidType { expected, .. }
+            | Error::SerdeInvalidValue { expected, .. } => mismatch(text, place, expected),
+            other => (
+                UserMessageFormatter.format_message(other).into_owned(),
+                "a configuration in YAML, as in the documentation".to_owned(),
+            ),
+        };
         Mistake {
             place,
             path: String::new(),
-            message: UserMessageFormatter.format_message(error).into_owned(),
-            expected: "a configuration in YAML, as in the documentation".to_owned(),
+            message,
+            expected,
         }
     })
+}
+
+/// What was found and expected, where that is of different shapes.
+fn mismatch(text: &str, place: Place, expected: &str) -> (String, String) {
+    let found = single_value(text, place);
+    let message = found.map_or_else(
+        || "what stands here has another shape".to_owned(),
+        |found| format!("found \"{found}\""),
+    );
+    (message, shape(expected, found))
+}
+
+/// The single value that stands at a place; none if something else does.
+fn single_value(text: &str, place: Place) -> Option<&str> {
+    let line = text.lines().nth(place.line.checked_sub(1)?)?;
+    let (start, _) = line.char_indices().nth(place.column.checked_sub(1)?)?;
+    let rest = &line[start..];
+    let ends = [", ", " #", "}", "]"].into_iter();
+    let end = ends.filter_map(|end| rest.find(end)).min();
+    let value = rest[..end.unwrap_or(rest.len())].trim_end();
+    let is_other = value.starts_with(['[', '{', '-', '&', '*', '!', '|', '>'])
+        || value.contains(": ")
+        || value.ends_with(':');
+    (!is_other && !value.is_empty()).then_some(value)
 }
 
 fn read(path: &Path, limit: u64) -> Result<Vec<u8>, ConfigError> {

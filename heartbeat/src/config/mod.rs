@@ -3,11 +3,14 @@
 mod across;
 mod error;
 mod file;
+mod foreign;
 pub mod limits;
 mod load;
 mod model;
 mod nearest;
 mod resolve;
+mod shape;
+mod unsigned;
 mod value;
 
 #[cfg(test)]
@@ -15,7 +18,8 @@ mod tests;
 
 pub use error::{ConfigError, Mistake, Mistakes, Place};
 pub use file::File;
-pub use load::{load, load_keys, parse, read_secret};
+pub use foreign::foreign;
+pub use load::{KEY_EXPECTED, load, load_keys, parse, place_of, read_secret};
 pub use model::{
     Announce, AutoFailback, Config, Fence, Fitness, Group, InterfaceTracked, KeyFile, KeyFiles,
     Link, LinkKind, Lowers, PingTracked, Program, ProgramTracked, Rhythm, SerialLink, Timing,
@@ -23,3 +27,5 @@ pub use model::{
 };
 pub use nearest::nearest;
 pub use resolve::resolve;
+pub use shape::shape;
+pub use unsigned::unsigned;

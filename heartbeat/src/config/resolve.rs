@@ -253,14 +253,14 @@ impl Resolver {
 
     fn config(&mut self, file: &File, host: &str) -> Option<Config> {
         let node = match &file.node.0 {
-            Some(_) => self.optional("node", &file.node, Self::name)?,
-            None if is_name(host) => host.to_owned(),
+            Some(_) => self.optional("node", &file.node, Self::name),
+            None if is_name(host) => Some(host.to_owned()),
             None => {
                 let message = format!("the host's name \"{host}\" cannot be the node's");
                 self.below("node", |this| {
                     this.wrong(Place::default(), message, "a key \"node\" with a name")
                 });
-                return None;
+                None
             }
         };
         let timing = self.timing(file);
@@ -295,17 +295,38 @@ impl Resolver {
             this.link(link, &timing)
         });
         let links = told_apart(links);
+        let name = node.as_deref().unwrap_or_default();
+        let before = self.mistakes.len();
         let groups = self.list("groups", &file.groups, limits::GROUPS, |this, group| {
-            this.group(&group.value, group.place, &node)
+            this.group(&group.value, group.place, name)
         });
-        for (key, is_missing) in [("links", links.is_empty()), ("groups", groups.is_empty())] {
-            if is_missing && self.mistakes.is_empty() {
-                self.below(key, |this| {
-                    this.wrong(Place::default(), "there are none", "at least one")
-                });
+        let are_groups_right = self.mistakes.len() == before;
+        let place = |list: Option<Place>| list.unwrap_or_default();
+        let lists = [
+            (
+                "links",
+                file.links.is_empty(),
+                place(file.links.0.as_ref().map(|it| it.place)),
+                "at least one, like \"- udp: { interface: eth0, peers: [192.0.2.2] }\"",
+            ),
+            (
+                "groups",
+                file.groups.is_empty(),
+                place(file.groups.0.as_ref().map(|it| it.place)),
+                "at least one, with the keys name, interface, addresses and priority",
+            ),
+        ];
+        for (key, is_missing, place, expected) in lists {
+            if is_missing {
+                self.below(key, |this| this.wrong(place, "there are none", expected));
             }
         }
-        let units = self.units(file, &groups);
+        // What follows from a wrong group is no mistake of its own.
+        let units = if are_groups_right {
+            self.units(file, &groups)
+        } else {
+            Vec::new()
+        };
         let fitness = file.fitness.0.as_ref();
         let fitness =
             fitness.map(|fitness| self.below("fitness", |this| this.fitness(&fitness.value)));
@@ -322,7 +343,7 @@ impl Resolver {
             return None;
         }
         Some(Config {
-            node,
+            node: node?,
             nodes,
             timing,
             auto_failback: auto_failback.unwrap_or(AutoFailback::On),
@@ -353,9 +374,12 @@ impl Resolver {
             deadtime,
             initdead,
         };
-        // What follows from a wrong time is no mistake of its own.
+        // What follows from a wrong time is no mistake of its own; nothing is shorter than no keepalive.
         if self.mistakes.len() > before {
-            return timing;
+            return Timing {
+                keepalive: Duration::ZERO,
+                ..timing
+            };
         }
         let shown = |time| humantime::format_duration(time).to_string();
         let place =
@@ -476,13 +500,15 @@ impl Resolver {
                 |text| text.parse().ok().filter(IpAddr::is_multicast),
             )
         });
-        let is_broadcast = self.optional("broadcast", &file.broadcast, Self::switch) == Some(true);
+        let broadcast = self.optional("broadcast", &file.broadcast, Self::switch);
+        let is_broadcast = broadcast == Some(true);
+        // As written: what is wrong was meant to be one of them.
         let ways = [
             file.peers.0.is_some(),
             file.multicast.0.is_some(),
-            is_broadcast,
+            file.broadcast.0.is_some() && broadcast != Some(false),
         ];
-        if ways.iter().filter(|way| **way).count() != 1 || (ways[0] && peers.is_empty()) {
+        if ways.iter().filter(|way| **way).count() != 1 || (ways[0] && file.peers.is_empty()) {
             self.wrong(
                 place,
                 "it is not said who gets the heartbeats",
@@ -588,9 +614,10 @@ impl Resolver {
                 })
             },
         );
-        if addresses.is_empty() {
+        if file.addresses.is_empty() {
+            let expected = "at least one address, like [198.51.100.10/24]";
             self.below("addresses", |this| {
-                this.wrong(place, "there are none", "at least one address")
+                this.wrong(place, "there are none", expected)
             });
         }
         let priorities = match &file.priority.0 {
@@ -621,6 +648,7 @@ impl Resolver {
             .unwrap_or(false);
         if virtual_mac && file.vrid.0.is_none() {
             let expected = "a vrid, from which the MAC address follows";
+            let place = file.virtual_mac.place_or(place);
             self.below("virtual_mac", |this| {
                 this.wrong(place, "there is no vrid", expected)
             });
@@ -842,12 +870,15 @@ impl Resolver {
         rise: &Optional<Text>,
         place: Place,
     ) -> Rhythm {
+        let before = self.mistakes.len();
+        let place = timeout.place_or(place);
         let interval = self.optional("interval", interval, |this, text| {
             this.time(text, limits::TIME)
         });
         let timeout = self.optional("timeout", timeout, |this, text| {
             this.time(text, limits::TIME)
         });
+        let are_times_right = self.mistakes.len() == before;
         let mut count = |key, text: &Optional<Text>, default: u8| {
             let count = self.optional(key, text, |this, text| this.number(text, limits::IN_A_ROW));
             count
@@ -865,7 +896,7 @@ impl Resolver {
             fall,
             rise,
         };
-        if rhythm.timeout > interval {
+        if rhythm.timeout > interval && are_times_right {
             self.below("timeout", |this| {
                 this.wrong(
                     place,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use nix::sys::stat::Mode;
 use nix::unistd::{Uid, chown, geteuid, mkfifo};
 
-use super::{AutoFailback, Config, ConfigError, LinkKind, UdpTo, parse, read_secret};
+use super::{AutoFailback, Config, ConfigError, LinkKind, UdpTo, load, parse, read_secret};
 
 /// Two nodes, all links, two groups.
 const FULL: &str = r#"
@@ -175,6 +175,30 @@ const BAD: &[(&str, &str, &str, &str)] = &[
         "no value stands here",
     ),
     ("keepalive: 100ms", "keepalives: 100ms", "", "keepalives"),
+    (
+        "warntime: 200ms",
+        "lb_algo: rr",
+        "",
+        "unknown key \"lb_algo\" (lb_algo is keepalived's word, and heartbeat alone",
+    ),
+    (
+        "    vrid: 51",
+        "    virtual_router_id: 51",
+        "",
+        "(virtual_router_id is keepalived's word: here it is `vrid` of a group)",
+    ),
+    (
+        "peers: [192.0.2.2]",
+        "peers: 192.0.2.2",
+        "",
+        "10:36: found \"192.0.2.2\"; expected a list, like [192.0.2.2], or lines that begin with \"- \"",
+    ),
+    (
+        "peers: [192.0.2.2]",
+        "peers: { a: 192.0.2.2 }",
+        "",
+        "expected a list: each entry begins with \"- \"",
+    ),
     (
         "deadtime: 300ms",
         "deadtime: 299ms",
@@ -464,6 +488,105 @@ fn all_mistakes_are_told_at_once_in_their_order() {
             .iter()
             .any(|line| line.starts_with("heartbeat.yaml:20:11: groups[0].vrid:")),
         "{text}"
+    );
+}
+
+/// What follows from a mistake is none of its own, and each has a place.
+#[test]
+fn one_mistake_is_told_once() {
+    for (from, to, place) in [
+        ("node: lb1", "node: a b", "2:7"),
+        ("node: lb1", "node: lb3", "2:7"),
+        ("keepalive: 100ms", "keepalive: 100", "3:12"),
+        ("[198.51.100.11/24]", "[198.51.100.11]", "26:17"),
+        (
+            "lb1: 150, lb2: 100 }\n    vrid",
+            "lb1: 1500, lb2: 100 }\n    vrid",
+            "19:22",
+        ),
+        ("name: mail", "name: m l", "24:11"),
+        ("name: mail", "name: web", "24:5"),
+        ("peers: [192.0.2.2]", "peers: [x]", "10:37"),
+        ("broadcast: true", "broadcast: maybe", "12:40"),
+        ("multicast: 239.255.6.94", "multicast: x", "11:40"),
+        (
+            "interval: 2s, timeout: 1s",
+            "interval: 2, timeout: 2s",
+            "32:48",
+        ),
+        (
+            "interval: 2s, timeout: 1s",
+            "interval: 2s, timeout: 3s",
+            "32:61",
+        ),
+        ("    vrid: 51", "", "21:18"),
+    ] {
+        assert!(FULL.contains(from), "{from}");
+        let text = FULL.replacen(from, to, 1);
+        let text = if *place == *"24:5" {
+            text.replace("together: [[web, mail]]", "")
+        } else {
+            text
+        };
+        let Err(ConfigError::Mistakes(mistakes)) = parse("heartbeat.yaml", &text, "host") else {
+            panic!("{to} was taken");
+        };
+        let shown = mistakes.to_string();
+        assert_eq!(mistakes.list.len(), 1, "{to}: {shown}");
+        assert!(
+            shown.starts_with(&format!("heartbeat.yaml:{place}: ")),
+            "{to}: {shown}"
+        );
+    }
+}
+
+/// A key that cannot be used is told where it is named.
+#[test]
+fn keys_have_places() {
+    let file = std::env::temp_dir().join(format!("heartbeat-keys-{}.yaml", std::process::id()));
+    for (line, place) in [
+        ("key: { id: 1, file: /nowhere/key }", "2:21: "),
+        (
+            "key:\n  id: 1 # /nowhere/key\n  file: /nowhere/key",
+            "4:9: ",
+        ),
+        // By an escape: somewhere in the file.
+        ("key: { id: 1, file: \"/nowhere\\x2fkey\" }", " "),
+    ] {
+        std::fs::write(
+            &file,
+            SMALL.replace("node: lb1", &format!("{line}\nnode: lb1")),
+        )
+        .unwrap();
+        let error = load(&file, "host").unwrap_err().to_string();
+        let expected = format!(
+            "{}:{place}key: cannot read /nowhere/key: No such file",
+            file.display()
+        );
+        assert!(error.starts_with(&expected), "{line}: {error}");
+        assert!(
+            error.contains("; expected a file with 16 to 1024 bytes"),
+            "{error}"
+        );
+    }
+    std::fs::remove_file(&file).unwrap();
+}
+
+/// What is missing in the whole file has no place in it.
+#[test]
+fn what_is_missing_is_told_all_at_once() {
+    let error = parse("heartbeat.yaml", "node: lb1\n", "host")
+        .unwrap_err()
+        .to_string();
+    let lines: Vec<&str> = error.lines().collect();
+    assert_eq!(lines.len(), 2, "{error}");
+    assert!(
+        lines[0].starts_with("heartbeat.yaml: groups: there are none; expected "),
+        "{error}"
+    );
+    assert!(
+        lines[1].starts_with("heartbeat.yaml: links: there are none; expected "),
+        "{error}"
     );
 }
 

@@ -49,6 +49,20 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Located<T> {
 #[derive(Clone, Debug)]
 pub(super) struct Optional<T>(pub(super) Option<T>);
 
+impl Optional<Text> {
+    /// Where the value stands, or what it is missing in.
+    pub(super) fn place_or(&self, place: Place) -> Place {
+        self.0.as_ref().map_or(place, |text| text.place)
+    }
+}
+
+impl<T> Optional<Located<Vec<T>>> {
+    /// Whether no entry is written there, right or wrong.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.as_ref().is_none_or(|list| list.value.is_empty())
+    }
+}
+
 impl<T> Default for Optional<T> {
     fn default() -> Self {
         Self(None)
