@@ -341,6 +341,32 @@ impl Pair {
         logs.collect()
     }
 
+    /// What there is to see of connections that do not go on: sockets and neighbours of every host, what the directors
+    /// know and count, and what both nodes printed.
+    pub fn scene(&self) -> String {
+        let mut scene = String::new();
+        let servers = self.lab.servers().map(Host::Server);
+        for host in [Host::Client, Host::Router]
+            .into_iter()
+            .chain(servers)
+            .chain(NODES)
+        {
+            for (program, arguments) in [("ss", &["-tnoi"][..]), ("ip", &["neighbour"])] {
+                let output = self.lab.host(host).unwrap().output(program, arguments);
+                let output = output.unwrap_or_else(|error| format!("{error:#}"));
+                scene += &format!("{host}, {program} {}:\n{output}\n", arguments.join(" "));
+            }
+        }
+        for node in NODES {
+            for words in [&["status"][..], &["conns"], &["sync"]] {
+                let output = self.command(node, words);
+                let output = output.unwrap_or_else(|error| format!("{error:#}"));
+                scene += &format!("{node}, director {}:\n{output}\n", words.join(" "));
+            }
+        }
+        scene + &self.logs()
+    }
+
     /// Sends a signal to a node's program.
     pub fn signal(&self, node: Host, signal: Signal) {
         let process = self.nodes[place(node)].as_ref().unwrap();

@@ -61,6 +61,12 @@ fn leased(tables: &Tables) -> impl Iterator<Item = IpAddr> {
         .chain(six.map(|it| IpAddr::from(*it.0)))
 }
 
+/// Whether every virtual address moves between directors.
+pub fn is_all_leased(tables: &Tables) -> bool {
+    let mut all = tables.addresses4.values().chain(tables.addresses6.values());
+    all.all(|flags| flags & address::VIRTUAL == 0 || flags & address::LEASED != 0)
+}
+
 /// Fills the tables that follow from the services and destinations: `REAL_SERVERS4/6` and `ADDRESSES4/6`. `leased`:
 /// addresses that move between directors.
 pub(super) fn index(
@@ -147,5 +153,36 @@ pub(super) fn add(shared: &mut SharedBy, endpoint: u16) -> bool {
             true
         }
         None => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_virtual_addresses_are_leased_or_not() {
+        let (leased, real) = (address::VIRTUAL | address::LEASED, address::REAL);
+        // (flags of the addresses, whether all virtual ones are leased)
+        let cases: [(&[u32], bool); 5] = [
+            (&[], true),
+            (&[leased, real, address::LEASED], true),
+            (&[address::VIRTUAL], false),
+            (&[leased, address::VIRTUAL | real], false),
+            (&[leased, leased | real], true),
+        ];
+        for (flags, expected) in cases {
+            for ipv6 in [false, true] {
+                let mut tables = Tables::default();
+                for (number, flags) in (1..).zip(flags.iter().copied()) {
+                    if ipv6 {
+                        tables.addresses6.insert([number; 16], flags);
+                    } else {
+                        tables.addresses4.insert([number; 4], flags);
+                    }
+                }
+                assert_eq!(is_all_leased(&tables), expected, "{flags:?} {ipv6}");
+            }
+        }
     }
 }

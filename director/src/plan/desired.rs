@@ -126,6 +126,7 @@ pub fn desired(current: &Tables, inputs: &Inputs<'_>) -> Result<Tables, PlanErro
     let mut builder = Builder::new(current, config, view);
     builder.tables.settings = Settings {
         now_s: current.settings.now_s,
+        advanced_at_s: current.settings.advanced_at_s,
         cpus,
         buckets4,
         buckets6,

@@ -20,7 +20,7 @@ mod reweigh;
 mod slots;
 mod tables;
 
-pub use derived::release;
+pub use derived::{is_all_leased, release};
 pub use desired::{Inputs, PlanError, desired};
 pub use diff::diff;
 pub use network::{NetworkView, assign_slots, follow, refresh};

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Context;
+use heartbeat::node::clock;
 use xdp_ebpf::layout::{Destination, destination};
 
 use super::gone::gone;
@@ -30,7 +31,7 @@ use crate::overrides::{self, Overrides};
 use crate::plan::{self, Tables, Write};
 use crate::seldom::Seldom;
 use crate::upkeep::marks::Marks;
-use crate::upkeep::{Geometry, Report, Upkeep, loads};
+use crate::upkeep::{Geometry, LONGEST_TIMEOUT_S, Report, Upkeep, loads};
 use crate::words::in_words;
 
 /// How long the start waits for real servers to be resolved before it says that it is ready all the same.
@@ -110,8 +111,8 @@ pub(super) struct Node {
     pub(super) localities: Localities,
     /// Whether upkeep has been told what is gone by the tables as they are.
     pub(super) gone_is_told: bool,
-    /// Up to when the table clock has been advanced.
-    clock_at: Instant,
+    /// Up to when the table clock has been advanced ([`clock::now`]).
+    clock_at: Duration,
     /// Whether `config` has been put into force once.
     pub(super) in_force: bool,
     ready: bool,
@@ -174,6 +175,11 @@ impl Node {
                 "adopting the data path of a director before this one"
             );
         }
+        let now = clock::now();
+        let clock_at = match u64::from(tables.settings.advanced_at_s) {
+            0 => now,
+            advanced_at_s => now.min(Duration::from_secs(advanced_at_s)),
+        };
         let upkeep = Upkeep::new(Geometry {
             cpus: datapath.cpus(),
             buckets4: datapath.buckets4(),
@@ -189,7 +195,7 @@ impl Node {
             reload_error: None,
             watch,
             started: Instant::now(),
-            clock_at: Instant::now(),
+            clock_at,
             config: Arc::new(config),
             reader,
             loading: None,
@@ -233,6 +239,8 @@ impl Node {
 
     /// Fills the maps and attaches the programs. The network must have been told once.
     pub(super) fn start(&mut self) -> anyhow::Result<()> {
+        // While the lease is yet as the director before this one left it.
+        self.tick();
         self.fence()?;
         let config = Arc::clone(&self.config);
         for service in plan::owners::rehashed(&self.tables, &config) {
@@ -319,7 +327,7 @@ impl Node {
 
     /// Advances the clock of the connection tables.
     pub(super) fn tick(&mut self) {
-        let (step_s, clock_at) = clock_step(self.clock_at, Instant::now());
+        let (step_s, clock_at) = clock_step(self.clock_at, clock::now(), || self.was_silent());
         if step_s == 0 {
             return;
         }
@@ -327,6 +335,8 @@ impl Node {
         let settings = xdp_ebpf::layout::Settings {
             // The low 16 bits matter, so nothing happens when this wraps.
             now_s: self.tables.settings.now_s.wrapping_add(step_s),
+            // Wraps after 136 years.
+            advanced_at_s: clock_at.as_secs() as u32,
             ..self.tables.settings
         };
         let write = Write::Settings(settings);
@@ -336,6 +346,13 @@ impl Node {
                 tracing::error!("cannot advance the clock of the connection tables: {error}")
             }
         }
+    }
+
+    /// Whether no client was served since the lease was last renewed, that long ago: it has run out, and all virtual addresses
+    /// are under it.
+    fn was_silent(&self) -> bool {
+        let lease = self.datapath.maps.lease().ok().flatten();
+        lease.is_some_and(|lease| lease.has_run_out()) && plan::is_all_leased(&self.tables)
     }
 
     /// The connection tables are to be walked on over. What is left of the turn before goes first, and at once: a flood of
@@ -462,19 +479,27 @@ fn read_overrides(config: &Config) -> Overrides {
     overrides
 }
 
-/// Most seconds that the table clock advances at once.
+/// Most seconds that the table clock advances at once while packets come through.
 const CLOCK_STEP_S: u64 = 2;
 
 /// How far to advance the table clock that has been advanced up to `at`, and up to when it then is.
 ///
 /// Packets write the clock's time into their connections' entries, so what passed while it stood still would be taken
 /// for idleness of every connection: of a director that was suspended for an hour, none would be left.
-fn clock_step(at: Instant, now: Instant) -> (u32, Instant) {
-    let behind_s = now.saturating_duration_since(at).as_secs();
-    if behind_s > CLOCK_STEP_S {
-        return (CLOCK_STEP_S as u32, now);
+///
+/// Of a node that was silent meanwhile they were idle, and have gone on elsewhere: taken for just used, what it has of
+/// them would count for more than what the node tells that serves them, and clients use their ports again.
+fn clock_step(at: Duration, now: Duration, was_silent: impl FnOnce() -> bool) -> (u32, Duration) {
+    let behind_s = now.saturating_sub(at).as_secs();
+    if behind_s <= CLOCK_STEP_S {
+        return (behind_s as u32, at + Duration::from_secs(behind_s));
     }
-    (behind_s as u32, at + Duration::from_secs(behind_s))
+    if was_silent() {
+        // After the longest timeout everything is over; much further, and it would look new again.
+        let step_s = behind_s.min(u64::from(LONGEST_TIMEOUT_S));
+        return (step_s as u32, now);
+    }
+    (CLOCK_STEP_S as u32, now)
 }
 
 #[cfg(test)]
@@ -520,22 +545,27 @@ mod tests {
     }
 
     #[test]
-    fn the_clock_advances_by_seconds_and_never_jumps() {
-        // (milliseconds since it was advanced, seconds that it advances, milliseconds that are left for the next time)
+    fn the_clock_advances_by_seconds_and_jumps_after_silence_alone() {
+        // (milliseconds since it was advanced, whether the node was silent meanwhile, seconds that it advances, milliseconds
+        // that are left for the next time)
         let cases = [
-            (0, 0, 0),
-            (999, 0, 999),
-            (1000, 1, 0),
-            (1250, 1, 250),
-            (2999, 2, 999),
-            (3000, 2, 0),
-            (3_600_000, 2, 0),
+            (0, false, 0, 0),
+            (999, false, 0, 999),
+            (1000, false, 1, 0),
+            (1250, true, 1, 250),
+            (2999, true, 2, 999),
+            (3000, false, 2, 0),
+            (3000, true, 3, 0),
+            (3_600_000, false, 2, 0),
+            (3_600_000, true, 3600, 0),
+            (43_200_000, true, 43_200, 0),
+            (90_000_000, true, 43_200, 0),
         ];
-        let start = Instant::now();
-        for (passed, expected, left) in cases {
+        let start = Duration::from_secs(7);
+        for (passed, was_silent, expected, left) in cases {
             let now = start + Duration::from_millis(passed);
-            let (step_s, at) = clock_step(start, now);
-            assert_eq!(step_s, expected, "after {passed} ms");
+            let (step_s, at) = clock_step(start, now, || was_silent);
+            assert_eq!(step_s, expected, "after {passed} ms, silent: {was_silent}");
             assert_eq!(now - at, Duration::from_millis(left), "after {passed} ms");
         }
     }

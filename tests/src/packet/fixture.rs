@@ -167,7 +167,7 @@ impl Fixture {
                 spread4_mask: 0x0000_0fff,
                 flags: 0,
                 own4: bytes4(v4.own()),
-                reserved2: [0; 4],
+                advanced_at_s: 0,
                 own6: table_address(v6.own()),
             },
             services: BTreeMap::new(),

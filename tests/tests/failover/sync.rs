@@ -52,16 +52,22 @@ pub(crate) fn finish(pair: &Pair, transfers: Vec<Transfer>, what: &str) {
     let (count, began) = (transfers.len(), Instant::now());
     let client = pair.lab.host(Host::Client).unwrap();
     let mut broken = Vec::new();
+    let mut scene = None;
     for transfer in transfers {
+        let who = transfer.client();
         let ended = client.run(|| transfer.finish()).unwrap();
-        broken.extend(ended.err().map(|error| format!("{error:#}")));
+        if let Err(error) = ended {
+            broken.push(format!("{who:?}: {error:#}"));
+            scene.get_or_insert_with(|| pair.scene());
+        }
     }
     println!(
         "{what}: {} of {count} transfers went on, whole after {} ms",
         count - broken.len(),
         began.elapsed().as_millis()
     );
-    assert!(broken.is_empty(), "{what}: {broken:?}\n{}", pair.logs());
+    let scene = scene.unwrap_or_default();
+    assert!(broken.is_empty(), "{what}: {broken:?}\n{scene}");
 }
 
 /// Has both nodes take in only what this rule leaves; none: everything.
@@ -110,6 +116,52 @@ fn transfers_go_on_at_the_other_director() {
             survive(&mut pair, 20, what);
         }
     }
+}
+
+/// A client uses its port again while the director that knew it is away: what that one has of the connection before is
+/// neither taken for the new one when it comes back, nor told to the one that has the new one.
+#[test]
+#[ignore = "needs root, network namespaces and BPF: cargo xtask test runs it"]
+fn ports_used_again_while_a_director_was_away() {
+    const PORTS: std::ops::Range<u16> = 40_000..40_010;
+    let once = "auto_failback: false\n";
+    let sections = [QUICK, once, BOTH_CABLES, WITH_GATEWAY];
+    let mut pair = Pair::up_with(Runs::Nat, &sections, SHARED);
+    let mut primary = pair.wait_settled("web");
+    pair.wait_shared(primary);
+    let mut transfers = begin_from(&pair, PORTS);
+    for what in ["before", "meanwhile", "afterwards"] {
+        pair.wait_shared(primary);
+        pair.end(primary, Signal::SIGKILL);
+        let away = primary;
+        primary = other(away);
+        pair.wait_role(primary, "web", "primary");
+        finish(&pair, transfers, what);
+        // The other real server is asked first this time, and each port comes to another one than before.
+        finish(&pair, begin(&pair, 1), what);
+        pair.start(away);
+        transfers = begin_from(&pair, PORTS);
+    }
+    finish(&pair, transfers, "at the end");
+}
+
+/// Transfers from these ports of the client, begun and read a little way.
+fn begin_from(pair: &Pair, ports: std::ops::Range<u16>) -> Vec<Transfer> {
+    let client = pair.lab.host(Host::Client).unwrap();
+    let service = pair.setup.service;
+    let begun = client.run(|| {
+        ports
+            .map(|port| {
+                let connection = Connection::open_from(port, service, TIMEOUT)?;
+                let mut transfer = connection.transfer("/bytes/4000000")?;
+                transfer.read(1000)?;
+                Ok(transfer)
+            })
+            .collect::<anyhow::Result<Vec<_>>>()
+    });
+    begun
+        .unwrap()
+        .unwrap_or_else(|error| panic!("{error:#}\n{}", pair.logs()))
 }
 
 /// Who comes back takes its group back, but not before it has what the other one has: connections go there and back.

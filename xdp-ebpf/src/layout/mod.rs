@@ -8,7 +8,7 @@
 //! pinned tables of another version.
 
 /// Version of everything in this file. Part of the pin directory's content (see the director's `datapath`).
-pub const LAYOUT_VERSION: u32 = 8;
+pub const LAYOUT_VERSION: u32 = 9;
 
 use core::mem::offset_of;
 use core::sync::atomic::AtomicU64;
@@ -31,7 +31,8 @@ pub use stage::{STAGES, Stage, programs};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
     /// The clock of the connection tables, in seconds. The director advances it once a second; while no director
-    /// runs it stands still, so that a director that was down for an hour does not find every connection idle.
+    /// runs it stands still, so that a director that was down for an hour does not find every connection idle. Unless
+    /// nothing came through meanwhile, because its lease had run out: then they were idle.
     pub now_s: u32,
     /// CPUs that have a connection table: CPU `n` uses table `n`, a CPU beyond passes everything to the kernel.
     pub cpus: u32,
@@ -51,8 +52,8 @@ pub struct Settings {
     pub flags: u32,
     /// The node's own IPv4 address: source of ICMP messages to real servers. All zero: none, such messages are dropped.
     pub own4: [u8; 4],
-    /// Unused, zero.
-    pub reserved2: [u8; 4],
+    /// Up to when the clock has been advanced, in seconds since the machine was switched on (`CLOCK_BOOTTIME`); 0: not yet.
+    pub advanced_at_s: u32,
     /// The node's own IPv6 address, as `own4`.
     pub own6: [u8; 16],
 }
