@@ -31,6 +31,8 @@ mod runtime;
 pub mod scheduler;
 mod seldom;
 mod unfenced;
+mod unfilled;
 mod ungrouped;
+mod unsigned;
 pub mod upkeep;
 mod words;

@@ -1,7 +1,7 @@
 //! What can stand on the command line.
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -17,6 +17,18 @@ const DEFAULT_CONFIG: &str = "/etc/director/director.yaml";
 /// A Layer-4 load balancer for bare-metal Linux: NAT, direct routing and tunnels, in XDP.
 #[derive(Debug, Parser)]
 #[command(version, propagate_version = true, max_term_width = 100)]
+#[command(after_help = "\
+Examples:
+  director check ./web.yaml              what a file means, and what is wrong with it
+  director run --config ./web.yaml       balance until SIGTERM
+  director status                        how the running one is
+  director reload                        after a change of the file
+  director server drain web 10.0.0.1 --within 10m
+  director explain --from 198.51.100.7:40000 --to 192.0.2.10:80
+
+Without --config it is /etc/director/director.yaml. `director COMMAND --help` has more examples, and what each exit code means
+there.
+Exit codes: 0 done, 1 it failed, 2 the configuration or the command line is wrong, 3 no director answers.")]
 pub(super) struct Arguments {
     #[command(subcommand)]
     pub(super) command: Command,
@@ -47,9 +59,8 @@ Signals:
 
 Exit codes: 0 stopped as asked, 1 cannot run, 2 the configuration or the command line is wrong.")]
     Run {
-        /// The configuration.
-        #[arg(long, short, default_value = DEFAULT_CONFIG, value_name = "FILE")]
-        config: PathBuf,
+        #[command(flatten)]
+        config: Configuration,
         /// Where the BPF file system is; it is mounted there if it is not.
         #[arg(long, default_value = DEFAULT_BPFFS, value_name = "DIRECTORY")]
         bpffs: PathBuf,
@@ -57,14 +68,14 @@ Exit codes: 0 stopped as asked, 1 cannot run, 2 the configuration or the command
     /// Load the configuration, say what it means, touch nothing.
     #[command(after_help = "\
 Examples:
-  director check --config ./web.yaml
+  director check ./web.yaml
+  director check --config ./web.yaml     the same
   director check --json | jq '.services[].name'
 
 Exit codes: 0 it is right, 2 it is wrong.")]
     Check {
-        /// The configuration.
-        #[arg(long, short, default_value = DEFAULT_CONFIG, value_name = "FILE")]
-        config: PathBuf,
+        #[command(flatten)]
+        config: Configuration,
         /// Print it with all defaults applied, as JSON.
         #[arg(long)]
         json: bool,
@@ -271,6 +282,24 @@ A state file holds one word: drain, maint or down; ready, up, an empty one and n
     Agent(AgentArguments),
 }
 
+/// Where the configuration is.
+#[derive(Debug, Args)]
+pub(super) struct Configuration {
+    /// The configuration, as after --config.
+    #[arg(value_name = "FILE", conflicts_with = "config")]
+    file: Option<PathBuf>,
+    /// The configuration.
+    #[arg(long, short, default_value = DEFAULT_CONFIG, value_name = "FILE")]
+    config: PathBuf,
+}
+
+impl Configuration {
+    /// Where it is, by whichever of the two.
+    pub(super) fn path(&self) -> &Path {
+        self.file.as_deref().unwrap_or(&self.config)
+    }
+}
+
 /// Where the running director listens.
 #[derive(Debug, Args)]
 pub(super) struct Socket {
@@ -286,6 +315,12 @@ pub(super) struct Socket {
 #[derive(Debug, Subcommand)]
 pub(super) enum ServerAction {
     /// Another weight; 0: no new connections but of clients that persistence keeps there.
+    #[command(after_help = "\
+Examples:
+  director server weight web 10.0.0.1 5
+  director server weight web 10.0.0.1:8080 0     quiesced; `enable` brings its weight back
+
+Exit codes: 0 done, 1 it could not be done, 2 there is no such service or real server, 3 no director answers.")]
     Weight {
         #[command(flatten)]
         which: Which,
@@ -295,6 +330,15 @@ pub(super) enum ServerAction {
     },
     /// No new connections at all, and after a time those that there are are closed: TCP is reset at both ends, as far as
     /// their packets pass here, so that clients connect anew at once.
+    #[command(after_help = "\
+Examples:
+  director server drain web 10.0.0.1                    no new connections; those that there are may take their time
+  director server drain web 10.0.0.1:8080 --within 10m  and in ten minutes the rest is closed
+  director conns --service web --server 10.0.0.1 --count
+  director server enable web 10.0.0.1                   undoes it
+
+It holds across reloads and restarts until `enable`.
+Exit codes: 0 done, 1 it could not be done, 2 there is no such service or real server, 3 no director answers.")]
     Drain {
         #[command(flatten)]
         which: Which,
@@ -303,11 +347,21 @@ pub(super) enum ServerAction {
         within: Option<Duration>,
     },
     /// No new connections at all; those that there are go on.
+    #[command(after_help = "\
+Example:
+  director server disable web 10.0.0.1
+
+Exit codes: 0 done, 1 it could not be done, 2 there is no such service or real server, 3 no director answers.")]
     Disable {
         #[command(flatten)]
         which: Which,
     },
     /// As configured again.
+    #[command(after_help = "\
+Example:
+  director server enable web 10.0.0.1
+
+Exit codes: 0 done, 1 it could not be done, 2 there is no such service or real server, 3 no director answers.")]
     Enable {
         #[command(flatten)]
         which: Which,

@@ -1,5 +1,7 @@
 //! `director check`.
 
+mod summary;
+
 use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::path::Path;
@@ -7,14 +9,16 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
+use self::summary::summary;
 use super::absent::absent;
 use super::output::{show, show_json};
 use crate::config::{self, Config};
 use crate::datapath::{online_cpus, possible_cpus};
 use crate::footprint::Footprint;
-use crate::scheduler::slots_of;
 use crate::unfenced::unfenced;
+use crate::unfilled::unfilled;
 use crate::ungrouped::ungrouped;
+use crate::unsigned::unsigned;
 
 /// Loads a configuration and says what it means.
 pub(super) fn check(file: &Path, json: bool) -> anyhow::Result<ExitCode> {
@@ -71,6 +75,9 @@ fn not_here(absent: &BTreeSet<String>) -> String {
 fn warnings(config: &Config) -> Vec<String> {
     let mut warnings = unfenced(config);
     warnings.extend(ungrouped(config));
+    // Decided by whoever wrote the file, and said to him: nothing that log and status should go on about.
+    warnings.extend(unsigned(config));
+    warnings.extend(unfilled(config));
     warnings
 }
 
@@ -127,187 +134,10 @@ fn table(memory: &Footprint) -> String {
     text
 }
 
-fn summary(config: &Config) -> String {
-    let interfaces: Vec<String> = config
-        .interfaces
-        .iter()
-        .map(|interface| format!("{} ({})", interface.name, interface.mode))
-        .collect();
-    let real_servers: usize = config
-        .services
-        .iter()
-        .map(|service| service.real_servers.len())
-        .sum();
-    let slots: usize = config
-        .services
-        .iter()
-        .map(|service| slots_of(service, &service.real_servers))
-        .sum();
-    let rows = [
-        ("instance", config.instance.clone()),
-        ("interfaces", interfaces.join(", ")),
-        ("services", config.services.len().to_string()),
-        ("real servers", real_servers.to_string()),
-        ("scheduling slots", slots.to_string()),
-        (
-            "control socket",
-            config.control_socket.display().to_string(),
-        ),
-    ];
-    let mut text = String::new();
-    for (name, value) in rows {
-        // Writing to a string cannot fail.
-        let _ = writeln!(text, "{name:<16}  {value}");
-    }
-    if let Some(heartbeat) = &config.heartbeat {
-        let links: Vec<&str> = heartbeat.links.iter().map(|it| it.name.as_str()).collect();
-        let _ = writeln!(
-            text,
-            "heartbeat         node {} of {}, links {}",
-            heartbeat.node,
-            heartbeat.nodes.join(", "),
-            links.join(", ")
-        );
-        for group in &heartbeat.groups {
-            let addresses: Vec<String> = group.addresses.iter().map(ToString::to_string).collect();
-            let _ = writeln!(
-                text,
-                "  group {}  {} on {}",
-                group.name,
-                addresses.join(" "),
-                group.interface
-            );
-        }
-    }
-    if let Some(sync) = &config.sync {
-        text.push_str(&sync_summary(sync));
-    }
-    for service in &config.services {
-        let endpoints: Vec<String> = service.endpoints.iter().map(ToString::to_string).collect();
-        let _ = writeln!(
-            text,
-            "\n{}  {}  {}",
-            service.name,
-            endpoints.join(" "),
-            service.scheduler
-        );
-        let width = service
-            .real_servers
-            .iter()
-            .map(|it| it.shown().len())
-            .max()
-            .unwrap_or(0);
-        for server in &service.real_servers {
-            let address = server.shown();
-            let _ = writeln!(
-                text,
-                "  {address:<width$}  weight {:<4}  {}",
-                server.weight, server.method
-            );
-        }
-    }
-    text
-}
-
-/// With whom connections are shared, how, and who is believed.
-fn sync_summary(sync: &config::Sync) -> String {
-    let config::Sync {
-        node,
-        interface,
-        port,
-        group,
-        peers,
-        ..
-    } = sync;
-    let (protocol, trust) = match (&sync.kernel, &sync.keys) {
-        (Some(kernel), _) => {
-            let syncid = match kernel.syncid {
-                0 => "syncid 0 (takes all)".to_owned(),
-                syncid => format!("syncid {syncid}"),
-            };
-            let trust =
-                "not signed, this protocol never is: whoever sends there can enter connections";
-            (
-                format!("the kernel's IPVS protocol, {syncid}"),
-                trust.to_owned(),
-            )
-        }
-        (None, None) => {
-            let trust = if peers.is_empty() {
-                "not signed: whoever sends there can enter connections"
-            } else {
-                "not signed: whoever sends under these addresses can enter connections"
-            };
-            ("Director's own protocol".to_owned(), trust.to_owned())
-        }
-        (None, Some(keys)) => {
-            let mut trust = format!("signed with key {}", keys.active.id);
-            let accepted: Vec<String> = keys.accept.iter().map(|it| it.id.to_string()).collect();
-            if !accepted.is_empty() {
-                // Writing to a string cannot fail.
-                let _ = write!(trust, ", also accepted: {}", accepted.join(", "));
-            }
-            ("Director's own protocol".to_owned(), trust)
-        }
-    };
-    let with = if peers.is_empty() {
-        format!("all of the group {group}")
-    } else {
-        let peers: Vec<String> = peers.iter().map(ToString::to_string).collect();
-        peers.join(", ")
-    };
-    format!(
-        "sync              node {node} tells and hears {with} on {interface}, port {port}\n  {protocol}\n  {trust}\n"
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::config::ConnectionLimits;
-
-    #[test]
-    fn with_whom_connections_are_shared() {
-        let rows = [
-            (
-                "{interface: eth1, node: lb1}",
-                "node lb1 tells and hears all of the group 224.0.0.81 on eth1, port 8849",
-                "Director's own protocol",
-                "not signed: whoever sends there can enter connections",
-            ),
-            (
-                "{interface: eth1, node: lb1, peers: [10.0.0.2, '2001:db8::2'], port: 9000}",
-                "node lb1 tells and hears 10.0.0.2, 2001:db8::2 on eth1, port 9000",
-                "Director's own protocol",
-                "not signed: whoever sends under these addresses can enter connections",
-            ),
-            (
-                "{interface: eth1, node: lb1, key: {id: 2, file: /k2, accept: [{id: 1, file: /k1}, {id: 9, file: /k9}]}}",
-                "node lb1 tells and hears all of the group 224.0.0.81 on eth1, port 8849",
-                "Director's own protocol",
-                "signed with key 2, also accepted: 1, 9",
-            ),
-            (
-                "{interface: eth1, node: lb1, protocol: ipvs, syncid: 7}",
-                "node lb1 tells and hears all of the group 224.0.0.81 on eth1, port 8848",
-                "the kernel's IPVS protocol, syncid 7",
-                "not signed, this protocol never is: whoever sends there can enter connections",
-            ),
-            (
-                "{interface: eth1, node: lb1, protocol: ipvs, group: 'ff02::81'}",
-                "node lb1 tells and hears all of the group ff02::81 on eth1, port 8848",
-                "the kernel's IPVS protocol, syncid 0 (takes all)",
-                "not signed, this protocol never is: whoever sends there can enter connections",
-            ),
-        ];
-        for (section, with, protocol, trust) in rows {
-            let text = format!("interfaces: [eth0]\nsync: {section}\n");
-            let config = config::parse("director.yaml", &text).unwrap();
-            let expected = format!("sync              {with}\n  {protocol}\n  {trust}\n");
-            let shown = summary(&config);
-            assert!(shown.contains(&expected), "{section}:\n{shown}");
-        }
-    }
 
     #[test]
     fn the_table_is_aligned() {

@@ -45,11 +45,11 @@ pub fn main() -> ExitCode {
     };
     let result = match &arguments.command {
         Command::Run { config, bpffs } => run(&RunOptions {
-            config: config.clone(),
+            config: config.path().to_owned(),
             bpffs: bpffs.clone(),
         })
         .map(|()| ExitCode::SUCCESS),
-        Command::Check { config, json } => check::check(config, *json),
+        Command::Check { config, json } => check::check(config.path(), *json),
         Command::Status { socket, json } => status::status(socket, *json),
         Command::Services { socket, json } => server::services(socket, *json),
         Command::Checks {
@@ -103,6 +103,8 @@ fn schema() -> anyhow::Result<ExitCode> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use clap::CommandFactory;
 
     use super::*;
@@ -110,5 +112,43 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn which_file_is_meant() {
+        let default = "/etc/director/director.yaml";
+        let rows: [(&[&str], Option<&str>); 7] = [
+            (&["check"], Some(default)),
+            (&["check", "a.yaml"], Some("a.yaml")),
+            (&["check", "a.yaml", "--json"], Some("a.yaml")),
+            (&["check", "-c", "a.yaml"], Some("a.yaml")),
+            (&["check", "a.yaml", "-c", "b.yaml"], None),
+            (&["check", "a.yaml", "b.yaml"], None),
+            (&["run", "a.yaml"], Some("a.yaml")),
+        ];
+        for (words, expected) in rows {
+            let words = ["director"].iter().chain(words);
+            let found = Arguments::try_parse_from(words).ok().map(|it| it.command);
+            let found = found.as_ref().map(|command| match command {
+                Command::Check { config, .. } | Command::Run { config, .. } => config.path(),
+                other => panic!("{other:?}"),
+            });
+            assert_eq!(found, expected.map(Path::new));
+        }
+    }
+
+    /// Who asks for help sees an example and what the exit codes are.
+    #[test]
+    fn every_command_has_an_example() {
+        fn look(command: &clap::Command, above: &str) {
+            let name = format!("{above} {}", command.get_name());
+            let help = command.get_after_help();
+            let help = help.map(ToString::to_string).unwrap_or_default();
+            assert!(help.contains("Example"), "{name}");
+            for below in command.get_subcommands() {
+                look(below, &name);
+            }
+        }
+        look(&Arguments::command(), "");
     }
 }

@@ -131,9 +131,11 @@ impl Across {
         mistakes.extend(first_beyond(limits::SLOTS, self.slot_count, slots, place));
     }
 
-    /// Checks that need all services.
-    pub(super) fn finish(self, mistakes: &mut Vec<Mistake>) {
-        unresolved_dependencies(&self.dependencies, &self.names, mistakes);
+    /// Checks that need all services. Not all are there where one could not be read: another may depend on that one.
+    pub(super) fn finish(self, are_all_there: bool, mistakes: &mut Vec<Mistake>) {
+        if are_all_there {
+            unresolved_dependencies(&self.dependencies, &self.names, mistakes);
+        }
         for (address, place) in self.real_servers {
             if let Some(service) = self.virtual_addresses.get(&address) {
                 let what = format!(

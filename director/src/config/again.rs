@@ -35,8 +35,9 @@ impl Reader {
     /// As [`super::load()`].
     pub fn load(&mut self, path: &Path) -> Result<Config, ConfigError> {
         let text = read_regular_text(path)?;
-        let config = self.parse(&path.display().to_string(), text)?;
-        load_keys(&config)?;
+        let file_name = path.display().to_string();
+        let config = self.parse(&file_name, text.clone())?;
+        load_keys(&config, &file_name, &text)?;
         Ok(config)
     }
 

@@ -30,12 +30,6 @@ pub enum ConfigError {
         /// The file.
         path: PathBuf,
     },
-    /// A key of the heartbeat is not there or not one.
-    #[error("{0}")]
-    Heartbeat(#[from] heartbeat::config::ConfigError),
-    /// A key of the section sync is not there or not one.
-    #[error("{0}")]
-    Sync(#[from] super::sync::SyncKeyError),
     /// The text is there but wrong. Every mistake stands there with its place.
     #[error("{0}")]
     Mistakes(Mistakes),
@@ -47,10 +41,7 @@ impl ConfigError {
     pub fn mistakes(&self) -> &[Mistake] {
         match self {
             ConfigError::Mistakes(mistakes) => &mistakes.list,
-            ConfigError::Read { .. }
-            | ConfigError::TooLarge { .. }
-            | ConfigError::Heartbeat(_)
-            | ConfigError::Sync(_) => &[],
+            ConfigError::Read { .. } | ConfigError::TooLarge { .. } => &[],
         }
     }
 }

@@ -47,7 +47,7 @@ pub(super) struct File {
     pub(super) control: Optional<Value<SocketPath>>,
     /// Who is in charge of which virtual addresses, where there is more than one director.
     #[schemars(with = "Option<serde_json::Map<String, serde_json::Value>>")]
-    pub(super) heartbeat: Option<heartbeat::config::File>,
+    pub(super) heartbeat: Option<Located<heartbeat::config::File>>,
     /// With whom this director shares its connections, where there is more than one director.
     pub(super) sync: Optional<Located<SyncFile>>,
     /// Whether this file is loaded again when it changes, as after SIGHUP. Default: false.

@@ -4,6 +4,8 @@ use std::fs;
 use std::io::{self, Read};
 use std::path::Path;
 
+use heartbeat::config::{KEY_EXPECTED, place_of};
+
 use super::error::{ConfigError, Mistake, Mistakes, Place};
 use super::model::Config;
 use super::sync::load_sync_keys;
@@ -15,8 +17,9 @@ use crate::files::open_regular;
 /// # Errors
 /// The file or a key that it names cannot be read, or is too large, or its text is wrong: then with every mistake's line and column.
 pub fn load(path: &Path) -> Result<Config, ConfigError> {
-    let config = parse(&path.display().to_string(), &read_text(path)?)?;
-    load_keys(&config)?;
+    let (file_name, text) = (path.display().to_string(), read_text(path)?);
+    let config = parse(&file_name, &text)?;
+    load_keys(&config, &file_name, &text)?;
     Ok(config)
 }
 
@@ -46,14 +49,34 @@ pub(super) fn read_whole(file_name: &str, text: &str) -> Result<(Config, Vec<Pla
 }
 
 /// Whether the keys that a configuration names can be used.
-pub(super) fn load_keys(config: &Config) -> Result<(), ConfigError> {
-    if let Some(heartbeat) = &config.heartbeat {
-        heartbeat::config::load_keys(heartbeat)?;
+pub(super) fn load_keys(config: &Config, file_name: &str, text: &str) -> Result<(), ConfigError> {
+    let mut mistakes = Vec::new();
+    let mut wrong = |section: &str, error: &dyn std::error::Error, file: Option<&Path>| {
+        let place = file.map(|file| place_of(file, text, &format!("{section}:")));
+        let place = place.map(|heartbeat::config::Place { line, column }| Place { line, column });
+        let message = format!("{section}.key: {error}");
+        mistakes.push(Mistake::new(
+            place.unwrap_or_default(),
+            message,
+            KEY_EXPECTED,
+        ));
+    };
+    if let Some(heartbeat) = &config.heartbeat
+        && let Err(error) = heartbeat::config::load_keys(heartbeat)
+    {
+        wrong("heartbeat", &error, error.file());
     }
-    if let Some(sync) = &config.sync {
-        load_sync_keys(sync)?;
+    if let Some(sync) = &config.sync
+        && let Err(error) = load_sync_keys(sync)
+    {
+        wrong("sync", &error, error.file());
     }
-    Ok(())
+    if mistakes.is_empty() {
+        return Ok(());
+    }
+    Err(ConfigError::Mistakes(Mistakes::new(
+        file_name, text, mistakes,
+    )))
 }
 
 /// A file's text. It may be a pipe: somebody checks what a program prints.

@@ -41,7 +41,7 @@ pub(super) fn are_sound_together(services: &[VirtualService]) -> bool {
         let places = vec![Place::default(); service.all_servers().count()];
         across.add(service, Place::default(), &places, &mut mistakes);
     }
-    across.finish(&mut mistakes);
+    across.finish(true, &mut mistakes);
     mistakes.is_empty()
 }
 
@@ -260,17 +260,18 @@ impl Resolver {
     /// The section is heartbeat's own business, which has its own file where it runs alone.
     fn heartbeat(
         &mut self,
-        file: &heartbeat::config::File,
+        written: &Located<heartbeat::config::File>,
     ) -> Option<Arc<heartbeat::config::Config>> {
         // What a node is called by default; without it the name is missing, and that is told.
         let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-        match heartbeat::config::resolve(file, host.trim()) {
+        match heartbeat::config::resolve(&written.value, host.trim()) {
             Ok(config) => Some(Arc::new(config)),
             Err(mistakes) => {
                 self.mistakes.extend(mistakes.into_iter().map(|mistake| {
-                    let place = Place {
-                        line: mistake.place.line,
-                        column: mistake.place.column,
+                    // What is missing in the whole section has no other place.
+                    let place = match mistake.place {
+                        heartbeat::config::Place { line: 0, .. } => written.place,
+                        heartbeat::config::Place { line, column } => Place { line, column },
                     };
                     let message = format!("heartbeat.{}: {}", mistake.path, mistake.message);
                     Mistake::new(place, message, mistake.expected)

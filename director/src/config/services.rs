@@ -74,7 +74,7 @@ impl Resolver {
                 services.push(service);
             }
         }
-        across.finish(&mut self.mistakes);
+        across.finish(services.len() == list.len(), &mut self.mistakes);
         services
     }
 
@@ -179,8 +179,10 @@ impl Resolver {
             for_real_servers.method,
             real_servers.iter().chain(&fallback_servers),
         );
+        let is_right_so_far = self.mistakes.len() == mistakes_before;
         let track = self.track(
             file,
+            is_right_so_far,
             &own,
             scheduler,
             &endpoints,
@@ -445,6 +447,7 @@ impl Resolver {
     fn track<'a>(
         &mut self,
         file: &ServiceFile,
+        is_right_so_far: bool,
         own: &Defaults,
         scheduler: Scheduler,
         endpoints: &[Endpoint],
@@ -452,6 +455,10 @@ impl Resolver {
     ) -> Track {
         let word = self.or(&file.track, TrackWord::All);
         let hold_s = self.maybe(&file.hold_time);
+        if !is_right_so_far {
+            // What could not be read has its default here, which may not go with it.
+            return Track::All;
+        }
         let (TrackWord::OnChange, Some(track)) = (word, file.track.as_ref()) else {
             if let Some(hold_time) = file.hold_time.as_ref() {
                 self.mistakes.push(Mistake::new(

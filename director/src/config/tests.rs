@@ -75,6 +75,38 @@ fn the_example_shows_every_key() {
     assert!(missing.is_empty(), "not in the example: {missing:?}");
 }
 
+/// What README shows can be copied: whole files, and sections of the director's or of heartbeat's file.
+#[test]
+fn the_readmes_files_are_right() {
+    let readme = include_str!("../../../README.md");
+    let blocks = readme.split("```yaml\n").skip(1);
+    let blocks: Vec<&str> = blocks
+        .filter_map(|it| Some(it.split_once("```")?.0))
+        .collect();
+    assert!(blocks.len() > 10, "README is not read: {blocks:?}");
+    for block in blocks {
+        let has = |key: &str| block.lines().any(|line| line.starts_with(key));
+        if has("groups:") {
+            let node = if has("node:") { "" } else { "node: lb1\n" };
+            let links = if has("links:") {
+                ""
+            } else {
+                "links: [{udp: {interface: eth0, peers: [192.0.2.2]}}]\n"
+            };
+            let text = format!("{node}{links}{block}");
+            let read = heartbeat::config::parse("README.md", &text, "lb1");
+            read.unwrap_or_else(|error| panic!("{error}\n{block}"));
+        } else {
+            let interfaces = if has("interfaces:") {
+                ""
+            } else {
+                "interfaces: [eth0]\n"
+            };
+            good(block, &format!("{interfaces}{block}"));
+        }
+    }
+}
+
 /// What the reader refuses as missing, an editor underlines.
 #[test]
 fn the_schema_knows_what_is_required() {

@@ -2,6 +2,7 @@
 //!
 //! The only file that knows which YAML crate is used, besides the places in `value`.
 
+use heartbeat::config::{foreign, shape};
 use serde_saphyr::{Error, MessageFormatter, UserMessageFormatter};
 
 use super::error::{Mistake, Place, token};
@@ -64,8 +65,12 @@ fn translate(text: &str, error: &Error) -> Mistake {
                 format!("unknown key \"{field}\""),
                 format!("one of the keys {}", expected.join(", ")),
             );
-            match nearest(field, expected.iter().copied()) {
-                Some(near) => mistake.with_help(format!("did you mean \"{near}\"?")),
+            let near = || {
+                let near = nearest(field, expected.iter().copied())?;
+                Some(format!("did you mean \"{near}\"?"))
+            };
+            match foreign(field).or_else(near) {
+                Some(help) => mistake.with_help(help),
                 None => mistake,
             }
         }
@@ -121,18 +126,9 @@ fn translate(text: &str, error: &Error) -> Mistake {
 /// Something of another shape than expected: the reader's words for shapes in ours.
 fn mismatch(text: &str, place: Place, expected: &str) -> Mistake {
     let (found, bracket) = found(text, place);
-    let expected = if expected.starts_with("a single value") {
-        expected
-    } else if expected.contains("sequence") {
-        "a list"
-    } else if expected.contains("string") {
-        "a single value"
-    } else if expected.contains("mapping") || expected.starts_with("struct") {
-        "a mapping of keys and values"
-    } else {
-        expected
-    };
-    let mistake = Mistake::new(place, format!("found {found}"), expected);
+    let value = found.strip_prefix('"').and_then(|it| it.strip_suffix('"'));
+    let expected = shape(expected, value);
+    let mistake = Mistake::new(place, format!("found {found}"), expected.as_str());
     if bracket && expected.contains("single value") {
         return mistake
             .with_help("an IPv6 address in brackets must be quoted, like \"[2001:db8::10]\"");

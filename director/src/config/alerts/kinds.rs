@@ -27,6 +27,17 @@ impl Words for AlertKind {
     ];
 }
 
+impl AlertKind {
+    /// The word for it in the YAML.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        let mut words = Self::WORDS.iter();
+        words
+            .find(|(_, kind)| *kind == self)
+            .map_or("", |(word, _)| word)
+    }
+}
+
 impl Words for MailTls {
     const WORDS: &'static [(&'static str, Self)] = &[
         ("starttls", MailTls::Starttls),

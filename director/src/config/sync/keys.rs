@@ -1,6 +1,6 @@
 //! The keys that the section names.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use conn_sync::wire::auth::{Key, KeyError, Keyring};
 use heartbeat::config::{ConfigError, read_secret};
@@ -21,6 +21,17 @@ pub enum SyncKeyError {
         /// What is wrong with it.
         source: KeyError,
     },
+}
+
+impl SyncKeyError {
+    /// The key's file.
+    #[must_use]
+    pub fn file(&self) -> Option<&Path> {
+        match self {
+            Self::File(error) => error.file(),
+            Self::Key { path, .. } => Some(path),
+        }
+    }
 }
 
 /// Reads the keys.

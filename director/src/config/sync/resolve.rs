@@ -84,7 +84,12 @@ impl Resolver {
 
     /// The kernel's protocol, if it is to be spoken; what only one of the two has is a mistake with the other.
     fn kernel(&mut self, file: &SyncFile) -> Option<KernelSync> {
-        let is_kernel = self.or(&file.protocol, SyncProtocol::Director) == SyncProtocol::Ipvs;
+        let protocol = self.maybe(&file.protocol);
+        if protocol.is_none() && file.protocol.is_some() {
+            // Which keys go with it is not known.
+            return None;
+        }
+        let is_kernel = protocol == Some(SyncProtocol::Ipvs);
         let place =
             |is_there: Option<Place>, name: &'static str| is_there.map(|place| (name, place));
         let (others, whose) = if is_kernel {

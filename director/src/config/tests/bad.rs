@@ -78,7 +78,11 @@ fn shapes() {
             (1, 1),
             &["found a list", "a mapping of keys and values"],
         ),
-        ("interfaces: eth0\n", (1, 13), &["found \"eth0\"", "a list"]),
+        (
+            "interfaces: eth0\n",
+            (1, 13),
+            &["found \"eth0\"", "expected a list, like [eth0], or lines"],
+        ),
         (
             "interfaces: {eth0: native}\n",
             (1, 13),
@@ -102,7 +106,7 @@ fn shapes() {
         (
             "interfaces: [eth0]\nservices:\n  web: {}\n",
             (3, 3),
-            &["found a mapping", "a list"],
+            &["found a mapping", "a list: each entry begins with \"- \""],
         ),
         (
             "interfaces: [eth0]\nservices: [192.0.2.1]\n",
@@ -121,6 +125,147 @@ fn shapes() {
         ),
     ] {
         check(text, place, words);
+    }
+}
+
+/// Words of keepalived, ldirectord and the like, wherever they stand.
+#[test]
+fn keys_of_others() {
+    for (text, place, words) in [
+        (
+            "interfaces: [eth0]\nvrrp_instance: web\n",
+            (2, 1),
+            &[
+                "keepalived's word: here it is an entry of `groups`, and a link `vrrp`, in the section `heartbeat`",
+            ][..],
+        ),
+        (
+            "interfaces: [eth0]\nservices:\n- {address: 192.0.2.1, lb_algo: rr}\n",
+            (3, 24),
+            &[
+                "unknown key \"lb_algo\"",
+                "lb_algo is keepalived's word: here it is `scheduler` of a service",
+            ],
+        ),
+        (
+            "interfaces: [eth0]\nservices:\n- {address: 192.0.2.1, check: {type: http, checktimeout: 3}}\n",
+            (3, 44),
+            &["ldirectord's word: here it is `timeout` of a check"],
+        ),
+        (
+            "interfaces: [eth0]\nheartbeat:\n  groups:\n  - {virtual_ipaddress: [192.0.2.1]}\n",
+            (4, 6),
+            &["here it is `addresses` of a group"],
+        ),
+        (
+            "interfaces: [eth0]\nservicse: []\n",
+            (2, 1),
+            &["did you mean \"services\"?"],
+        ),
+    ] {
+        check(text, place, words);
+    }
+}
+
+/// What follows from a mistake is none of its own.
+#[test]
+fn one_mistake_is_told_once() {
+    let heartbeat = "interfaces: [eth0]
+heartbeat:
+  node: lb1
+  links: [{udp: {interface: eth0, peers: [192.0.2.2]}}]
+  groups: [{name: web, interface: eth0, addresses: [198.51.100.10/24], priority: {lb1: 150, lb2: 100}}]
+";
+    let links = "  links: [{udp: {interface: eth0, peers: [192.0.2.2]}}]\n";
+    let service = "interfaces: [eth0]
+services:
+- {name: a, address: 192.0.2.1, port: 80, method: dr, scheduler: mh, track: on-change, real_servers: [10.0.0.1]}
+- {name: b, address: 192.0.2.2, port: 80, depends_on: [a], real_servers: [10.0.0.2]}
+";
+    let sync = "interfaces: [eth0]\nsync: {interface: eth1, protocol: ipvs, syncid: 7}\n";
+    // What is changed, what is marked then, and what is said of it.
+    for (good_text, from, to, marked, words) in [
+        (
+            service,
+            "192.0.2.1",
+            "192.0.2.x",
+            "192.0.2.x",
+            "the IPv4 or IPv6 address",
+        ),
+        (service, "mh", "hm", "hm", "one of rr, wrr"),
+        (service, "dr,", "dsr,", "dsr", "one of nat, dr, tun"),
+        (sync, "ipvs", "ipsv", "ipsv", "did you mean \"ipvs\"?"),
+        (
+            heartbeat,
+            "node: lb1",
+            "node: lb3",
+            "lb3",
+            "heartbeat.node: this node, lb3, stands in no group's",
+        ),
+        (
+            heartbeat,
+            "198.51.100.10/24",
+            "198.51.100.10",
+            "198.51.100.10",
+            "with its prefix length",
+        ),
+        (
+            heartbeat,
+            links,
+            "",
+            "node: lb1",
+            "heartbeat.links: there are none",
+        ),
+    ] {
+        good(from, good_text);
+        let text = good_text.replacen(from, to, 1);
+        assert_ne!(text, good_text, "{from}");
+        let (before, _) = text.split_once(marked).unwrap();
+        let line = before.matches('\n').count() + 1;
+        let column = before.rsplit('\n').next().unwrap_or_default().len() + 1;
+        let error = parse("director.yaml", &text).expect_err(to);
+        let mistakes = error.mistakes();
+        assert_eq!(mistakes.len(), 1, "{to}:\n{error}");
+        assert_eq!(mistakes[0].place, Place { line, column }, "{to}:\n{error}");
+        assert!(error.to_string().contains(words), "{to}:\n{error}");
+    }
+}
+
+/// A key that cannot be used is told where it is named, in its own section.
+#[test]
+fn keys_that_are_not_there() {
+    let file = std::env::temp_dir().join(format!("director-keys-{}.yaml", std::process::id()));
+    let text = "interfaces: [lo]
+heartbeat:
+  node: lb1
+  key: {id: 1, file: /nowhere/key}
+  links: [{udp: {interface: eth0, peers: [192.0.2.2]}}]
+  groups: [{name: web, interface: eth0, addresses: [198.51.100.10/24], priority: {lb1: 150, lb2: 100}}]
+sync:
+  interface: eth1
+  key: {id: 1, file: /nowhere/key}
+";
+    std::fs::write(&file, text).unwrap();
+    let errors = [
+        load(&file).unwrap_err(),
+        Reader::default().load(&file).unwrap_err(),
+    ];
+    std::fs::remove_file(&file).unwrap();
+    for error in errors {
+        let found: Vec<_> = error
+            .mistakes()
+            .iter()
+            .map(|it| (it.place.line, it.place.column))
+            .collect();
+        assert_eq!(found, [(4, 22), (9, 22)], "{error}");
+        let shown = error.to_string();
+        for words in [
+            "heartbeat.key: cannot read /nowhere/key: No such file",
+            "sync.key: cannot read /nowhere/key: No such file",
+            "expected a file with 16 to 1024 bytes",
+        ] {
+            assert!(shown.contains(words), "no {words:?} in:\n{shown}");
+        }
     }
 }
 
