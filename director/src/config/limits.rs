@@ -46,7 +46,7 @@ pub const CHECKS_AT_ONCE: usize = 2048;
 pub const SLOW_CHECKS_AT_ONCE: usize = CHECKS_AT_ONCE / 4 * 3;
 /// Of these, external checks: processes take much more of the machine than sockets.
 pub const PROGRAMS_AT_ONCE: usize = 256;
-/// Files of checks that are waited for at the same time, programs that are being started with them, and as many of mails: each
+/// Files of checks that are waited for at the same time, programs that are being started with them, and as many of alerts: each
 /// holds a thread.
 pub const FILES_AT_ONCE: usize = 256;
 

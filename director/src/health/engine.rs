@@ -370,23 +370,16 @@ mod bounds;
 
 #[cfg(test)]
 mod tests {
-    use std::fs::{self, File};
-    use std::os::fd::AsRawFd;
-    use std::os::unix::fs::PermissionsExt;
-    use std::path::PathBuf;
+    use std::fs;
     use std::sync::Arc;
 
-    use nix::libc;
-    use nix::sys::signal::{SigHandler, Signal, signal};
     use tokio::net::TcpListener;
     use tokio::time::timeout;
 
     use super::*;
     use crate::config::{Check, ExternalProbe, Probe, Timing};
+    use crate::health::hangs::{Hangs, LONG};
     use crate::health::machine::State;
-
-    /// Far longer than anything here takes.
-    const LONG: Duration = Duration::from_secs(60);
 
     fn subject(port: u16) -> Subject {
         Subject {
@@ -436,45 +429,10 @@ mod tests {
         assert!(engine.next_now().is_none());
     }
 
-    /// A program whose file takes long to be read, as on a network's file system that does not answer.
-    struct Hangs {
-        path: PathBuf,
-        /// Nobody else can open it, until this is closed.
-        lease: Option<File>,
-    }
-
-    impl Hangs {
-        fn new(name: &str) -> Self {
-            let path = std::env::temp_dir().join(format!("{name}-{}", std::process::id()));
-            fs::write(&path, "#!/bin/sh\n").unwrap();
-            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
-            // SAFETY: it is ignored, which runs nothing of ours. Somebody wants the file: that would end this process.
-            unsafe { signal(Signal::SIGIO, SigHandler::SigIgn) }.unwrap();
-            let lease = File::open(&path).unwrap();
-            let deadline = Instant::now() + LONG;
-            // SAFETY: a descriptor that is open, and a number.
-            while unsafe { libc::fcntl(lease.as_raw_fd(), libc::F_SETLEASE, libc::F_WRLCK) } != 0 {
-                // A process that another test has just begun may still have the file open.
-                assert!(Instant::now() < deadline, "{}", io::Error::last_os_error());
-                thread::yield_now();
-            }
-            Self {
-                path,
-                lease: Some(lease),
-            }
-        }
-    }
-
-    impl Drop for Hangs {
-        fn drop(&mut self) {
-            drop(fs::remove_file(&self.path));
-        }
-    }
-
     /// Whoever starts a program waits until the kernel has read it: not the thread that runs all other checks.
     #[tokio::test]
     async fn a_program_that_cannot_be_read_holds_up_no_other_check() {
-        let mut hangs = Hangs::new("director-hangs");
+        let hangs = Hangs::new("check", "");
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let well = subject(listener.local_addr().unwrap().port());
         let external = |timeout_ms| {
@@ -507,10 +465,10 @@ mod tests {
         assert!(words.contains("could not be started"), "{words}");
         let waiting = fs::read_dir("/proc/self/task").unwrap().flatten();
         let names = waiting.filter_map(|it| fs::read_to_string(it.path().join("comm")).ok());
-        assert!(names.filter(|name| name.trim() == "checks-file").count() < 10);
+        assert!(names.filter(|name| name.trim() == "file").count() < 10);
 
         // Its file system answers again.
-        hangs.lease = None;
+        hangs.answer();
         loop {
             let change = timeout(LONG, engine.next()).await.unwrap();
             if change.subject == patient {

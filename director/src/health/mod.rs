@@ -13,9 +13,13 @@
 //! ids or packets.
 
 pub mod alert;
+mod aside;
 pub mod engine;
 mod group;
+#[cfg(test)]
+mod hangs;
 pub mod machine;
 pub mod probe;
 pub mod standing;
+mod starting;
 pub mod through;

@@ -9,15 +9,16 @@ use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustls_native_certs::ErrorKind;
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_rustls::rustls::RootCertStore;
 use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 
-use super::aside::{Aside, PLACES};
-use super::{Failure, FailureKind};
+use super::{Failure, FailureKind, PLACES};
 use crate::config::limits::AUTHORITIES_BYTES;
 use crate::files::read_regular;
+use crate::health::aside::Aside;
 use crate::seldom::Seldom;
 
 /// How long the system's may take to be read, where there are those from before.
@@ -33,7 +34,11 @@ enum Source {
 
 type Read = Result<Arc<RootCertStore>, Failure>;
 
-static READING: Aside<Source, Read> = Aside::new(&PLACES);
+/// Reads them for somebody, in places of their own.
+pub(in crate::health) struct Authorities(Aside<Source, Read>);
+
+/// For checks.
+pub(in crate::health) static OF_CHECKS: Authorities = Authorities::new(&PLACES);
 static SYSTEM: LazyLock<Mutex<System>> = LazyLock::new(Mutex::default);
 
 /// The system's.
@@ -51,39 +56,63 @@ struct Kept {
     roots: Arc<RootCertStore>,
 }
 
-/// Those of a file.
-pub(super) async fn of_file(file: &Path) -> Read {
-    read(Source::File(file.to_owned())).await
-}
-
-/// Those of the system.
-pub(super) async fn of_system() -> Read {
-    let (reloads, before) = {
-        let system = system();
-        let kept = system.kept.as_ref();
-        let before = kept.map(|kept| Arc::clone(&kept.roots));
-        match (kept, before) {
-            (Some(kept), Some(roots)) if kept.reloads == system.reloads => return Ok(roots),
-            (_, before) => (system.reloads, before),
-        }
-    };
-    let reading = read(Source::System(reloads));
-    let Some(before) = before else {
-        return reading.await;
-    };
-    let why = match timeout(PATIENCE, reading).await {
-        Ok(Ok(roots)) => return Ok(roots),
-        Ok(Err(failure)) => failure.words,
-        // It goes on, and a later run has what it finds.
-        Err(_) => "they are still being read".to_owned(),
-    };
-    if let Some(untold) = system().troubles.tell(Instant::now()) {
-        tracing::warn!(
-            untold,
-            "the certificate authorities of this system from before the reload are used: {why}"
-        );
+impl Authorities {
+    pub(in crate::health) const fn new(places: &'static Semaphore) -> Self {
+        Self(Aside::new(places))
     }
-    Ok(before)
+
+    /// Those of a file.
+    pub(super) async fn of_file(&'static self, file: &Path) -> Read {
+        self.read(Source::File(file.to_owned())).await
+    }
+
+    /// Those of the system.
+    pub(super) async fn of_system(&'static self) -> Read {
+        let (reloads, before) = {
+            let system = system();
+            let kept = system.kept.as_ref();
+            let before = kept.map(|kept| Arc::clone(&kept.roots));
+            match (kept, before) {
+                (Some(kept), Some(roots)) if kept.reloads == system.reloads => return Ok(roots),
+                (_, before) => (system.reloads, before),
+            }
+        };
+        let reading = self.read(Source::System(reloads));
+        let Some(before) = before else {
+            return reading.await;
+        };
+        let why = match timeout(PATIENCE, reading).await {
+            Ok(Ok(roots)) => return Ok(roots),
+            Ok(Err(failure)) => failure.words,
+            // It goes on, and a later run has what it finds.
+            Err(_) => "they are still being read".to_owned(),
+        };
+        if let Some(untold) = system().troubles.tell(Instant::now()) {
+            tracing::warn!(
+                untold,
+                "the certificate authorities of this system from before the reload are used: {why}"
+            );
+        }
+        Ok(before)
+    }
+
+    async fn read(&'static self, source: Source) -> Read {
+        let read = self.0.get(&source, |source| match source {
+            Source::File(file) => file_now(file),
+            Source::System(reloads) => {
+                let roots = system_now()?;
+                system().kept = Some(Kept {
+                    reloads: *reloads,
+                    roots: Arc::clone(&roots),
+                });
+                Ok(roots)
+            }
+        });
+        read.await.map_err(|error| {
+            let words = format!("certificate authorities: {error}");
+            Failure::new(FailureKind::of_beginning(&error), words)
+        })?
+    }
 }
 
 /// Another configuration is in force: the system's are read anew.
@@ -94,24 +123,6 @@ pub(in crate::health) fn reloaded() {
 fn system() -> MutexGuard<'static, System> {
     // Nothing is left half done by whoever panics.
     SYSTEM.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-async fn read(source: Source) -> Read {
-    let read = READING.get(&source, |source| match source {
-        Source::File(file) => file_now(file),
-        Source::System(reloads) => {
-            let roots = system_now()?;
-            system().kept = Some(Kept {
-                reloads: *reloads,
-                roots: Arc::clone(&roots),
-            });
-            Ok(roots)
-        }
-    });
-    read.await.map_err(|error| {
-        let words = format!("certificate authorities: {error}");
-        Failure::new(FailureKind::of_beginning(&error), words)
-    })?
 }
 
 fn file_now(file: &Path) -> Read {
@@ -225,10 +236,10 @@ mod tests {
             }
             // Reading may take longer than it is waited for, on a busy machine.
             let has = |found: &Read| found.as_ref().map_or(0, |roots| roots.len());
-            let found = std::iter::repeat_with(|| runtime.block_on(of_system()))
+            let found = std::iter::repeat_with(|| runtime.block_on(OF_CHECKS.of_system()))
                 .take(20)
                 .find(|found| expected.is_err() || expected == Ok(has(found)))
-                .unwrap_or_else(|| runtime.block_on(of_system()));
+                .unwrap_or_else(|| runtime.block_on(OF_CHECKS.of_system()));
             match (found, expected) {
                 (Ok(roots), Ok(length)) => assert_eq!(roots.len(), length, "case {number}"),
                 (Err(failure), Err(words)) => {

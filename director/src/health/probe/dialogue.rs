@@ -7,6 +7,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::consume_budget;
 use tokio::time::timeout;
 
+use super::authorities::OF_CHECKS;
 use super::pattern::Wanted;
 use super::{ANSWER_BYTES, Failure, FailureKind, Reach, Stream, tls};
 use crate::config::TlsOptions;
@@ -41,7 +42,10 @@ impl Dialogue {
         let stream = reach.connect().await?;
         let stream = match options {
             None => stream,
-            Some(options) => tls::wrap(stream, options, &tls::default_name(reach.address)).await?,
+            Some(options) => {
+                let name = tls::default_name(reach.address);
+                tls::wrap(stream, options, &name, &OF_CHECKS).await?
+            }
         };
         Ok(Self {
             stream,
@@ -62,7 +66,7 @@ impl Dialogue {
             ));
         }
         Ok(Self {
-            stream: tls::wrap(self.stream, options, name).await?,
+            stream: tls::wrap(self.stream, options, name, &OF_CHECKS).await?,
             ..self
         })
     }

@@ -4,26 +4,19 @@
 //! `DIRECTOR_SERVER` and `DIRECTOR_PORT`, nothing else. The first line that it prints, or complains, is shown to operators.
 //! It is the leader of a process group of its own, which is killed when it ends, its time is over, or the director stops:
 //! with all its children that have not left the group, and those that have while their parents are still there.
-//!
-//! Whoever starts a program waits until the kernel has read it: each is started by a thread aside, one of a program after the
-//! other.
 
-use std::io;
-use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::process::Stdio;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::Command;
-use tokio::runtime::Handle;
 use tokio::time::{sleep, timeout};
 
-use super::aside::{Aside, PLACES};
-use super::{Failure, FailureKind, Good, Reach};
+use super::{Failure, FailureKind, Good, PLACES, Reach};
 use crate::config::ExternalProbe;
-use crate::health::group::{Group, PATH};
+use crate::health::group::PATH;
+use crate::health::starting::Starting;
 
 /// The most that is read of what it prints.
 const OUTPUT_BYTES: u64 = 4096;
@@ -32,8 +25,7 @@ pub(super) const ENDING: Duration = Duration::from_secs(1);
 /// How long what it printed may take to arrive after its end.
 const LAST_WORDS: Duration = Duration::from_millis(100);
 
-/// Programs that are being started.
-static STARTING: Aside<PathBuf, ()> = Aside::new(&PLACES);
+static STARTING: Starting = Starting::new(&PLACES);
 
 /// `time`: what the run may take. It is watched here, so that what the program has said until then is not lost.
 pub(super) async fn probe(
@@ -58,7 +50,7 @@ pub(super) async fn probe(
         .kill_on_drop(true);
     let shown = probe.command.display();
     let started = tokio::select! {
-        started = start(&probe.command, command) => started,
+        started = STARTING.start(&probe.command, command) => started,
         () = &mut over => return Err(Failure::new(
             FailureKind::TimedOut,
             format!(
@@ -123,42 +115,6 @@ pub(super) async fn probe(
         FailureKind::Unexpected,
         format!("{shown}: {status}{why}"),
     ))
-}
-
-/// A program on its way to be started.
-struct Start {
-    /// Until it is.
-    command: Option<Command>,
-    started: Option<io::Result<Group>>,
-}
-
-/// Starts a program, when nobody else is starting it. What is started after this was given up is killed.
-async fn start(program: &Path, command: Command) -> io::Result<Group> {
-    let program = program.to_owned();
-    let this = Arc::new(Mutex::new(Start {
-        command: Some(command),
-        started: None,
-    }));
-    loop {
-        let (runtime, that) = (Handle::current(), Arc::clone(&this));
-        let work = move |_: &PathBuf| {
-            let _within = runtime.enter();
-            let mut that = lock(&that);
-            if let Some(mut command) = that.command.take() {
-                that.started = Some(command.spawn().map(Group::of));
-            }
-        };
-        STARTING.get(&program, work).await?;
-        // None: that was somebody else's.
-        if let Some(started) = lock(&this).started.take() {
-            return started;
-        }
-    }
-}
-
-fn lock(start: &Mutex<Start>) -> MutexGuard<'_, Start> {
-    // Nothing is left half done by whoever panics.
-    start.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Waits for what is being started, so that it does not outlive the director; not for what hangs.

@@ -12,6 +12,7 @@ use hyper_util::rt::TokioIo;
 use md5::Md5;
 use sha2::{Digest as _, Sha256};
 
+use super::authorities::OF_CHECKS;
 use super::frugal::Frugal;
 use super::pattern::Wanted;
 use super::{ANSWER_BYTES, Failure, FailureKind, Good, Reach, tls};
@@ -26,7 +27,7 @@ pub(super) async fn probe(reach: &Reach, probe: &HttpProbe) -> Result<Good, Fail
             // The port is not part of a certificate's name.
             let host = probe.host_name().map(str::to_owned);
             let name = host.unwrap_or_else(|| tls::default_name(reach.address));
-            tls::wrap(stream, options, &name).await?
+            tls::wrap(stream, options, &name, &OF_CHECKS).await?
         }
     };
     let (mut sender, connection) = http1::handshake(TokioIo::new(Frugal::new(stream)))

@@ -4,7 +4,6 @@
 //! `director checks` and in an alert. The time it may take is kept by [`run`], for all of them.
 
 mod agent;
-pub(in crate::health) mod aside;
 pub(in crate::health) mod authorities;
 mod connect;
 mod dialogue;
@@ -33,15 +32,19 @@ use std::io;
 use std::time::Duration;
 
 use nix::errno::Errno;
+use tokio::sync::Semaphore;
 
 pub use reach::{Datagrams, Reach, Stream};
 
-use crate::config::Probe;
+use crate::config::{Probe, limits};
 
 /// The most bytes that are read of any answer. One that is longer is a failure of its own kind.
 pub const ANSWER_BYTES: usize = 1 << 20;
 /// The longest words of a report; the rest is cut off.
 pub const WORDS_BYTES: usize = 240;
+
+/// Places of all files and programs that checks wait for.
+pub(super) static PLACES: Semaphore = Semaphore::const_new(limits::FILES_AT_ONCE);
 
 /// A backend answered as it should.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -5,10 +5,10 @@ use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::aside::{Aside, PLACES};
-use super::{Failure, FailureKind};
+use super::{Failure, FailureKind, PLACES};
 use crate::config::{LoginProbe, Secret};
 use crate::files::open_regular;
+use crate::health::aside::Aside;
 
 /// The longest password in a file.
 const PASSWORD_BYTES: u64 = 1024;

@@ -18,25 +18,30 @@ use tokio_rustls::rustls::{
 };
 use x509_parser::parse_x509_certificate;
 
-use super::{Failure, FailureKind, Good, Reach, Stream, authorities};
+use super::authorities::{Authorities, OF_CHECKS};
+use super::{Failure, FailureKind, Good, Reach, Stream};
 use crate::config::{TlsOptions, TlsProbe};
 
 /// Seconds of a day.
 const DAY_S: i64 = 86_400;
 
 /// TLS over a connection. `name`: whom the certificate must be for, unless the options say another; an address is one too.
+/// `authorities`: who reads what it is held against.
 pub(in crate::health) async fn wrap(
     stream: Box<dyn Stream>,
     options: &TlsOptions,
     name: &str,
+    authorities: &'static Authorities,
 ) -> Result<Box<dyn Stream>, Failure> {
-    Ok(Box::new(handshake(stream, options, name).await?))
+    Ok(Box::new(
+        handshake(stream, options, name, authorities).await?,
+    ))
 }
 
 /// The handshake succeeds, and the certificate is good for some days more.
 pub(super) async fn probe(reach: &Reach, probe: &TlsProbe) -> Result<Good, Failure> {
     let stream = reach.connect().await?;
-    let stream = handshake(stream, &probe.tls, &reach.address.to_string()).await?;
+    let stream = handshake(stream, &probe.tls, &reach.address.to_string(), &OF_CHECKS).await?;
     let (_, session) = stream.get_ref();
     let certificate = session.peer_certificates().and_then(|chain| chain.first());
     let certificate = certificate.ok_or_else(|| {
@@ -89,13 +94,14 @@ async fn handshake(
     stream: Box<dyn Stream>,
     options: &TlsOptions,
     name: &str,
+    authorities: &'static Authorities,
 ) -> Result<TlsStream<Box<dyn Stream>>, Failure> {
     let name = options.server_name.as_deref().unwrap_or(name).to_owned();
     let server_name = ServerName::try_from(name.clone()).map_err(|_| {
         let words = format!("\"{name}\" is no name that a certificate can be for");
         Failure::new(FailureKind::Local, words)
     })?;
-    let connector = TlsConnector::from(Arc::new(client(options).await?));
+    let connector = TlsConnector::from(Arc::new(client(options, authorities).await?));
     connector
         .connect(server_name, stream)
         .await
@@ -149,7 +155,10 @@ fn is_an_authoritys(why: &OtherError) -> bool {
     format!("{why:?}").contains("CaUsedAsEndEntity")
 }
 
-async fn client(options: &TlsOptions) -> Result<ClientConfig, Failure> {
+async fn client(
+    options: &TlsOptions,
+    authorities: &'static Authorities,
+) -> Result<ClientConfig, Failure> {
     let provider = Arc::new(ring::default_provider());
     let broken = |error: Error| Failure::new(FailureKind::Local, format!("TLS: {error}"));
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
@@ -162,8 +171,8 @@ async fn client(options: &TlsOptions) -> Result<ClientConfig, Failure> {
             .with_no_client_auth());
     }
     let roots = match &options.ca_file {
-        Some(file) => authorities::of_file(file).await?,
-        None => authorities::of_system().await?,
+        Some(file) => authorities.of_file(file).await?,
+        None => authorities.of_system().await?,
     };
     Ok(builder.with_root_certificates(roots).with_no_client_auth())
 }

@@ -12,15 +12,14 @@ use lettre::transport::smtp::authentication::{Credentials, DEFAULT_MECHANISMS};
 use lettre::transport::smtp::client::{AsyncSmtpConnection, Certificate, TlsParameters};
 use lettre::transport::smtp::extension::ClientId;
 
-use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use super::Letter;
 use super::addresses::Addresses;
-use crate::config::limits::{AUTHORITIES_BYTES, FILES_AT_ONCE};
+use super::{Letter, PLACES};
+use crate::config::limits::AUTHORITIES_BYTES;
 use crate::config::{MailTls, MailWay};
 use crate::files::read_regular;
-use crate::health::probe::aside::Aside;
+use crate::health::aside::Aside;
 
 /// How long a server may take to say goodbye, once it has the mail.
 const GOODBYE: Duration = Duration::from_secs(1);
@@ -98,8 +97,6 @@ fn compose(way: &MailWay, letter: &Letter, host: &str) -> Result<Message, String
 /// Name of a mail server, and a file with authorities besides the system's.
 type Trusted = (String, Option<PathBuf>);
 
-/// Of alerts alone: files of checks that hang keep nobody from being told.
-static PLACES: Semaphore = Semaphore::const_new(FILES_AT_ONCE);
 static READING: Aside<Trusted, Result<TlsParameters, String>> = Aside::new(&PLACES);
 
 /// What its certificate is held against. Files that take long, of a network's file system, hold up only who wants them.

@@ -3,18 +3,24 @@
 //! It is the leader of a process group of its own, which is killed when it ends or its time is over.
 
 use std::process::Stdio;
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::Command;
+use tokio::time::timeout;
 
-use super::Letter;
+use super::{Letter, PLACES};
 use crate::config::ProgramWay;
-use crate::health::group::{Group, PATH};
+use crate::health::group::PATH;
+use crate::health::starting::Starting;
 
 /// The most that is read of its complaints.
 const COMPLAINT_BYTES: u64 = 4096;
 
-pub(super) async fn run(way: &ProgramWay, letter: &Letter) -> Result<(), String> {
+static STARTING: Starting = Starting::new(&PLACES);
+
+/// `time`: that of the whole delivery. Half of it is left for what the program does.
+pub(super) async fn run(way: &ProgramWay, letter: &Letter, time: Duration) -> Result<(), String> {
     let mut command = Command::new(&way.command);
     command
         .args(&way.arguments)
@@ -30,10 +36,16 @@ pub(super) async fn run(way: &ProgramWay, letter: &Letter) -> Result<(), String>
         .process_group(0)
         .kill_on_drop(true);
     let shown = way.command.display();
-    let child = command
-        .spawn()
-        .map_err(|error| format!("{shown} cannot be started: {error}"))?;
-    let mut group = Group::of(child);
+    let patience = time / 2;
+    let started = timeout(patience, STARTING.start(&way.command, command))
+        .await
+        .map_err(|_| {
+            format!(
+                "{shown} could not be started within {} ms; does its file system answer?",
+                patience.as_millis()
+            )
+        })?;
+    let mut group = started.map_err(|error| format!("{shown} cannot be started: {error}"))?;
     let (input, complaint) = (group.child.stdin.take(), group.child.stderr.take());
     let mut words = Vec::new();
     let ended = {

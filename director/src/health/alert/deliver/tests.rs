@@ -18,7 +18,10 @@ use tokio_rustls::rustls::{ServerConfig, version};
 
 use super::addresses::Addresses;
 use super::*;
+use crate::alone::alone;
 use crate::config;
+use crate::health::hangs::{Hangs, LONG};
+use crate::health::probe;
 
 const TIME: Duration = Duration::from_secs(5);
 const SHORT: Duration = Duration::from_millis(200);
@@ -412,6 +415,36 @@ async fn webhooks() {
     );
 }
 
+/// Files of checks that hang, as many as there are places for them, keep no webhook from being told.
+#[test]
+fn what_checks_wait_for_holds_up_no_alert() {
+    if !alone(
+        "health::alert::deliver::tests::what_checks_wait_for_holds_up_no_alert",
+        &[],
+    ) {
+        return;
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let places = probe::PLACES.available_permits();
+        let held = probe::PLACES.acquire_many(u32::try_from(places).unwrap());
+        let _held = held.await.unwrap();
+        let directory = Directory::new("places");
+        let (ca, acceptor) = certificate(&directory);
+        let answer = "HTTP/1.1 204 No Content\r\n\r\n";
+        let (port, server) = web_server(Some(answer), Some(acceptor)).await;
+        let way = way(&format!(
+            "webhook: {{url: \"https://127.0.0.1:{port}/\", ca: {}}}",
+            ca.display()
+        ));
+        check("webhook", &deliver(&way, &letter(), TIME).await, Ok(()));
+        server.await.unwrap();
+    });
+}
+
 /// Somebody who swallows connections: its queue of them is full, and stays so while this is held.
 fn swallows() -> (SocketAddr, socket2::Socket, std::net::TcpStream) {
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
@@ -461,6 +494,29 @@ async fn the_next_address_is_tried() {
             assert!(words.contains(&address.to_string()), "{words}");
         }
     }
+}
+
+/// Whoever starts a program waits until the kernel has read it: not the thread that delivers all alerts.
+#[tokio::test]
+async fn a_program_that_hangs_holds_up_nobody_else() {
+    let hangs = Hangs::new("alert", "cat > /dev/null");
+    let program = way(&format!("program: [{}]", hangs.path.display()));
+    let (port, server) = web_server(Some("HTTP/1.1 204 No Content\r\n\r\n"), None).await;
+    let hook = way(&format!("webhook: {{url: \"http://127.0.0.1:{port}/\"}}"));
+    let letter = letter();
+    // As often as it is tried it is one thread.
+    let (first, second, other) = tokio::join!(
+        deliver(&program, &letter, SHORT),
+        deliver(&program, &letter, SHORT),
+        deliver(&hook, &letter, TIME)
+    );
+    for result in [first, second] {
+        check("hangs", &result, Err("could not be started within 100 ms"));
+    }
+    check("another one", &other, Ok(()));
+    server.await.unwrap();
+    hangs.answer();
+    check("answers", &deliver(&program, &letter, LONG).await, Ok(()));
 }
 
 #[tokio::test]

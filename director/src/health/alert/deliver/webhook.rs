@@ -11,11 +11,14 @@ use hyper::header::{CONNECTION, CONTENT_TYPE, HOST, HeaderValue, USER_AGENT};
 use hyper_util::rt::TokioIo;
 use tokio::time::timeout;
 
-use super::Letter;
 use super::addresses::Addresses;
+use super::{Letter, PLACES};
 use crate::config::WebhookWay;
+use crate::health::probe::authorities::Authorities;
 use crate::health::probe::frugal::Frugal;
 use crate::health::probe::{Reach, Stream, tls};
+
+static AUTHORITIES: Authorities = Authorities::new(&PLACES);
 
 pub(super) async fn post(way: &WebhookWay, letter: &Letter, time: Duration) -> Result<(), String> {
     let addresses = Addresses::of(&way.host, way.port, time)
@@ -33,7 +36,7 @@ pub(super) async fn post_to(
     let stream = connect(way, addresses).await?;
     let stream = match &way.tls {
         None => stream,
-        Some(options) => tls::wrap(stream, options, &way.host)
+        Some(options) => tls::wrap(stream, options, &way.host, &AUTHORITIES)
             .await
             .map_err(|failure| failed(way, &failure))?,
     };

@@ -17,13 +17,11 @@ use tokio::time::timeout;
 
 use crate::config::limits::FILES_AT_ONCE;
 
-/// Places of all that checks wait for.
-pub(super) static PLACES: Semaphore = Semaphore::const_new(FILES_AT_ONCE);
 /// How long a place is waited for: files that do not hang leave theirs within moments.
 const PATIENCE: Duration = Duration::from_millis(250);
 
 /// What is under way, by what it is about.
-pub(in crate::health) struct Aside<K: Ord + 'static, T: 'static> {
+pub(super) struct Aside<K: Ord + 'static, T: 'static> {
     under_way: Mutex<BTreeMap<K, watch::Receiver<Option<T>>>>,
     places: &'static Semaphore,
 }
@@ -54,7 +52,7 @@ where
     T: Clone + Send + Sync + 'static,
 {
     /// Nothing is under way.
-    pub(in crate::health) const fn new(places: &'static Semaphore) -> Self {
+    pub(super) const fn new(places: &'static Semaphore) -> Self {
         Self {
             under_way: Mutex::new(BTreeMap::new()),
             places,
@@ -65,7 +63,7 @@ where
     ///
     /// # Errors
     /// The system gives no thread for it, or all places are taken.
-    pub(in crate::health) async fn get(
+    pub(super) async fn get(
         &'static self,
         key: &K,
         work: impl FnOnce(&K) -> T + Send + 'static,
@@ -143,9 +141,10 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::sync::mpsc::channel;
 
-    use super::super::FailureKind;
     use super::*;
+    use crate::health::probe::FailureKind;
 
+    static PLACES: Semaphore = Semaphore::const_new(FILES_AT_ONCE);
     static ASIDE: Aside<&str, usize> = Aside::new(&PLACES);
     static ASKED: AtomicUsize = AtomicUsize::new(0);
 
