@@ -2,8 +2,9 @@
 //!
 //! A node that died as primary of the group is. Where fencing is required, so is one that may serve the group and was never
 //! heard since this node's start: it may be primary and hang, or live beyond a link that is out, and what an earlier run of
-//! this node knew of it is forgotten. One that was heard and then died as a backup is not: it takes nothing without having
-//! fenced the primary.
+//! this node knew of it is forgotten. That is what Pacemaker does by default (`startup-fencing`). One whose messages come and are
+//! not believed was not heard either: they may be recorded ones, and if not, it does not reckon with this node and may serve. One
+//! that was heard and then died as a backup is not fenced: it takes nothing without having fenced the primary.
 //!
 //! All this comes before a node takes what nobody serves, and before it asks for what another one serves, who would give it up
 //! at once.

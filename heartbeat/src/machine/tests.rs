@@ -17,6 +17,7 @@ mod failing;
 mod fence;
 mod filled;
 mod fresh;
+mod programs;
 mod split;
 mod vrrp;
 
