@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -232,6 +233,20 @@ impl Overrides {
         forgotten
     }
 
+    /// Services with a drain that ends within a time, in seconds since 1970.
+    pub fn drained(&self, within_s: RangeInclusive<u64>) -> impl Iterator<Item = &str> {
+        let is_within = move |it: &Override| match it {
+            Override::Draining {
+                until_s: Some(until_s),
+            } => within_s.contains(until_s),
+            _ => false,
+        };
+        let services = self.services.iter();
+        services
+            .filter(move |(_, servers)| servers.values().any(&is_within))
+            .map(|(service, _)| service.as_str())
+    }
+
     /// When the next drain ends after a time, if one does.
     #[must_use]
     pub fn next_deadline_s(&self, now_s: u64) -> Option<u64> {
@@ -351,6 +366,15 @@ mod tests {
         }
         assert_eq!(overrides.next_deadline_s(50), Some(100));
         assert_eq!(overrides.next_deadline_s(100), None);
+        for (within_s, expected) in [
+            (0..=99, 0),
+            (0..=100, 1),
+            (100..=100, 1),
+            (101..=u64::MAX, 0),
+        ] {
+            let drained: Vec<&str> = overrides.drained(within_s.clone()).collect();
+            assert_eq!(drained, ["web"][..expected], "{within_s:?}");
+        }
     }
 
     #[test]

@@ -37,7 +37,8 @@ pub const fn changing(services: u16) -> (u16, u16) {
 }
 
 /// Address of a real server: any of a prefix is host `number`'s.
-fn address(service: u16, nth: u16) -> Ipv4Addr {
+#[must_use]
+pub fn address(service: u16, nth: u16) -> Ipv4Addr {
     let [high, low] = service.to_be_bytes();
     let number = nth % u16::from(HOSTS) + 1;
     Ipv4Addr::new(10, prefix(number as u8), high << 4 | nth as u8, low)

@@ -19,7 +19,7 @@ use crate::health::machine::{State, Subject, Verdict};
 use crate::health::standing::{Found, Standings};
 use crate::health::through::Way;
 use crate::overrides::Overrides;
-use crate::plan::{self, Tables, destination_address};
+use crate::plan::{self, PlanError, Tables, Write, destination_address};
 use crate::words::in_words;
 
 /// Verdicts that are judged at once.
@@ -109,18 +109,44 @@ impl Health {
             .beside(config, before, overrides, &self.verdicts)
     }
 
-    /// That judgement is in the tables.
+    /// Judges a service and those that depend on it, beside what is in force. Gives the places of those whose standing is
+    /// another one then.
+    pub(super) fn judge_one_beside(
+        &self,
+        config: &Config,
+        overrides: &Overrides,
+        place: usize,
+    ) -> (Judgement, BTreeSet<usize>) {
+        let one = BTreeSet::from([place]);
+        self.judged
+            .some_beside(config, overrides, &self.verdicts, one)
+    }
+
+    /// That judgement of all services is in the tables.
     pub(super) fn are_written(
         &mut self,
         judgement: Judgement,
         config: &Config,
         overrides: &Overrides,
     ) {
+        self.unwritten.clear();
+        self.holds(judgement, config, overrides);
+    }
+
+    /// That judgement is in force, but for the tables, which follow.
+    pub(super) fn holds(&mut self, judgement: Judgement, config: &Config, overrides: &Overrides) {
         let Judgement { judged, found } = judgement;
         self.judged = judged;
-        self.unwritten.clear();
         self.alerts
             .judged(config, overrides, self.judged.standings(), &found);
+    }
+
+    /// The standing of some services, by their place, is not what the tables have.
+    pub(super) fn are_to_be_written(&mut self, places: impl IntoIterator<Item = usize>) {
+        let now = Instant::now();
+        for place in places {
+            self.unwritten.add(place, now);
+        }
     }
 
     /// Judges some services, and those that depend on them. Gives the places of those whose standing changed.
@@ -285,7 +311,7 @@ impl Node {
     }
 
     /// Judges services and writes what follows from it.
-    fn judge_services(&mut self, affected: BTreeSet<usize>, since: Instant) {
+    pub(super) fn judge_services(&mut self, affected: BTreeSet<usize>, since: Instant) {
         let changed = self.health.judge(&self.config, &self.overrides, affected);
         for place in changed {
             self.health.unwritten.add(place, since);
@@ -316,7 +342,7 @@ impl Node {
                 tracing::error!(
                     untold,
                     service,
-                    "cannot write what health checks found; it is tried again: {}",
+                    "cannot write how the real servers of a service take part now; it is tried again: {}",
                     in_words(&error)
                 );
             }
@@ -324,13 +350,22 @@ impl Node {
     }
 
     fn reweigh_services(&mut self, places: &[usize]) -> anyhow::Result<()> {
+        let writes = self.reweighed(places, self.health.standings())?;
+        self.apply(writes)
+    }
+
+    /// What is to be written for some services to stand like that.
+    pub(super) fn reweighed(
+        &self,
+        places: &[usize],
+        standings: &Standings,
+    ) -> Result<Vec<Write>, PlanError> {
         let services = places.iter().filter_map(|place| {
             let service = self.config.services.get(*place)?;
-            let standing = self.health.standings().0.get(*place)?;
+            let standing = standings.0.get(*place)?;
             Some((self.service_id(service)?, (service, standing)))
         });
-        let writes = plan::reweigh(&self.tables, &services.collect())?;
-        self.apply(writes)
+        plan::reweigh(&self.tables, &services.collect())
     }
 }
 

@@ -25,7 +25,7 @@ pub(super) type FoundOf = BTreeMap<usize, Vec<Found>>;
 type ByPlace = HashMap<usize, Vec<usize>>;
 
 /// How the services of a configuration stand.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Judged {
     /// By the service's name: a reload may put another one in its place.
     memories: HashMap<String, Memory>,
@@ -42,7 +42,7 @@ pub(super) struct Judged {
     due: BTreeMap<usize, Instant>,
 }
 
-/// A configuration that has been judged and is not in force yet.
+/// What has been judged and is not in force yet: a configuration, or some services of the one that is.
 #[derive(Debug)]
 pub(super) struct Judgement {
     pub(super) judged: Judged,
@@ -124,6 +124,20 @@ impl Judged {
         let all = (0..config.services.len()).collect();
         let (_, found) = judged.judge(config, overrides, verdicts, all);
         Judgement { judged, found }
+    }
+
+    /// Judges some services and those that depend on them anew, and changes nothing of these. Gives the places of those whose
+    /// standing is another one then.
+    pub(super) fn some_beside(
+        &self,
+        config: &Config,
+        overrides: &Overrides,
+        verdicts: &Verdicts,
+        some: BTreeSet<usize>,
+    ) -> (Judgement, BTreeSet<usize>) {
+        let mut judged = self.clone();
+        let (changed, found) = judged.judge(config, overrides, verdicts, some);
+        (Judgement { judged, found }, changed)
     }
 
     /// Who is in service now, before another configuration is judged. A check that a reload changes, or gives to a real
@@ -385,6 +399,47 @@ mod tests {
             assert_eq!(shown(&judged), before, "{case}");
             let again = judged.beside(&present, None, &overrides, &found);
             assert_eq!(shown(&again.judged), before, "{case}: judged again");
+        }
+    }
+
+    /// What an operator says of a real server of one service makes the same of all services as if all were judged, and changes
+    /// nothing until it is in force.
+    #[test]
+    fn one_service_is_judged_beside_what_is_in_force() {
+        use crate::overrides::Override;
+        let text = "interfaces: [eth0]\nservices:\n\
+                    - {name: web, address: 192.0.2.1, port: 80, check: {type: connect}, quorum: 2, real_servers: [10.0.0.1, 10.0.0.2], \
+                    fallback_servers: [{address: 10.0.0.9, check: none}]}\n\
+                    - {name: front, address: 192.0.2.2, port: 80, depends_on: [back], real_servers: [10.0.0.3]}\n\
+                    - {name: back, address: 192.0.2.3, port: 80, real_servers: [10.0.0.4]}\n\
+                    - {name: other, address: 192.0.2.4, port: 80, real_servers: [10.0.0.5]}\n";
+        let config = parse("test.yaml", text).unwrap_or_else(|error| panic!("{error}\n{text}"));
+        let found = verdicts(&config, &[State::Up; 7]);
+        let none = Overrides::default();
+        let present = Judged::default().beside(&config, None, &none, &found);
+        let present = present.judged;
+        let ended = Override::Draining { until_s: Some(1) };
+        // (service, real server, what is said of it, places of the services that stand otherwise)
+        let cases: [(&str, &str, Override, &[usize]); 6] = [
+            ("web", "10.0.0.1", Override::Disabled, &[0]),
+            ("web", "10.0.0.2", Override::Weight(7), &[0]),
+            ("web", "10.0.0.1", ended, &[0]),
+            ("front", "10.0.0.3", Override::Disabled, &[1]),
+            ("back", "10.0.0.4", Override::Weight(0), &[1, 2]),
+            ("other", "10.0.0.5", Override::Weight(1), &[]),
+        ];
+        for (service, server, said, expected) in cases {
+            let case = format!("{service} {server} {said:?}");
+            let mut overrides = Overrides::default();
+            overrides.set(&config, service, server, Some(said)).unwrap();
+            let place = config.services.iter().position(|it| it.name == service);
+            let some = BTreeSet::from([place.unwrap()]);
+            let before = present.standings().clone();
+            let (beside, changed) = present.some_beside(&config, &overrides, &found, some);
+            assert_eq!(*present.standings(), before, "{case}");
+            let all = present.beside(&config, None, &overrides, &found);
+            assert_eq!(beside.standings(), all.standings(), "{case}");
+            assert_eq!(changed.into_iter().collect::<Vec<_>>(), expected, "{case}");
         }
     }
 

@@ -134,7 +134,6 @@ pub(super) struct Troubles {
     pub(super) fragments: Seldom,
     pub(super) network: Seldom,
     pub(super) standings: Seldom,
-    pub(super) drains: Seldom,
 }
 
 impl Node {

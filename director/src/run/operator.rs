@@ -1,6 +1,6 @@
 //! What operators change at run time.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 use super::node::Node;
@@ -8,9 +8,6 @@ use super::system;
 use crate::control::{Refusal, ServerCommand, ServerSaid};
 use crate::overrides::{self, Override, OverrideError};
 use crate::words::in_words;
-
-/// Seconds after which a drain is ended that could not be. All tables are planned for it.
-const RETRY_S: u64 = 1;
 
 impl Node {
     /// Does what an operator says of a real server. Gives what is in force then, in words.
@@ -36,12 +33,13 @@ impl Node {
                     Refusal::Wrong(error.to_string())
                 }
             })?;
-        let config = Arc::clone(&self.config);
-        if let Err(error) = self.configure(config) {
+        if let Err(error) = self.heed(&command.service) {
             self.overrides = before;
-            self.put_back();
             return Err(Refusal::Failed(in_words(&error)));
         }
+        // One that ends by now is not passed over.
+        let deadlines = [self.drain_deadline_s, self.overrides.next_deadline_s(now_s)];
+        self.drain_deadline_s = deadlines.into_iter().flatten().min();
         self.store_overrides();
         let words = said.map_or_else(
             || "as configured".to_owned(),
@@ -55,28 +53,50 @@ impl Node {
         Ok(format!("{} {server}: {words}", command.service))
     }
 
+    /// Puts into force what operators say of a service's real servers. Only it is looked at, and those that depend on it: all
+    /// services would hold up the loop. What cannot be written is not in force.
+    fn heed(&mut self, service: &str) -> anyhow::Result<()> {
+        let place = self
+            .config
+            .services
+            .iter()
+            .position(|it| it.name == service);
+        let Some(place) = place else { return Ok(()) };
+        let (judgement, mut changed) =
+            self.health
+                .judge_one_beside(&self.config, &self.overrides, place);
+        let writes = self.reweighed(&[place], judgement.standings())?;
+        if let Err(error) = self.apply(writes) {
+            // As far as it came it is written over.
+            self.health.are_to_be_written([place]);
+            return Err(error);
+        }
+        changed.remove(&place);
+        self.health.holds(judgement, &self.config, &self.overrides);
+        self.health.are_to_be_written(changed);
+        Ok(())
+    }
+
     /// Closes the connections of real servers whose drain has ended.
     pub(super) fn end_drains(&mut self) {
         let now_s = system::unix_s();
-        if self
-            .drain_deadline_s
-            .is_none_or(|deadline_s| now_s < deadline_s)
-        {
-            return;
-        }
-        let config = Arc::clone(&self.config);
-        let Err(error) = self.configure(config) else {
-            tracing::info!("the deadline of a drain has passed: its connections are closed");
+        let Some(deadline_s) = self.drain_deadline_s.filter(|it| *it <= now_s) else {
             return;
         };
-        self.drain_deadline_s = Some(now_s + RETRY_S);
-        if let Some(untold) = self.troubles.drains.tell(Instant::now()) {
-            tracing::error!(
-                untold,
-                "cannot close the connections of a drained real server; it is tried again: {}",
-                in_words(&error)
+        self.drain_deadline_s = self.overrides.next_deadline_s(now_s);
+        let ended: BTreeSet<&str> = self.overrides.drained(deadline_s..=now_s).collect();
+        let services = self.config.services.iter().enumerate();
+        let places: BTreeSet<usize> = services
+            .filter(|(_, service)| ended.contains(service.name.as_str()))
+            .map(|(place, _)| place)
+            .collect();
+        for service in ended {
+            tracing::info!(
+                service,
+                "the deadline of a drain has passed: its connections are closed"
             );
         }
+        self.judge_services(places, Instant::now());
     }
 
     /// Forgets overrides of what a reload took out of the configuration.

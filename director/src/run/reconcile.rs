@@ -83,6 +83,8 @@ impl Node {
         done("the network is asked");
         let is_another = self.in_force && !std::ptr::eq(&*self.config, config);
         let before = is_another.then_some(&*self.config);
+        // Before: a drain that ends from now on has its turn.
+        let now_s = system::unix_s();
         let judged = self.health.judge_beside(config, before, &self.overrides);
         done("services are judged");
         let desired = plan::desired(
@@ -105,7 +107,7 @@ impl Node {
         self.health.are_written(judged, config, &self.overrides);
         self.own_real_servers = view.own_real_servers();
         done("tables are written");
-        self.drain_deadline_s = self.overrides.next_deadline_s(system::unix_s());
+        self.drain_deadline_s = self.overrides.next_deadline_s(now_s);
         self.upkeep.set_rules(self.rules(config));
         self.templates
             .set_timeouts(self.persistence_timeouts(config));

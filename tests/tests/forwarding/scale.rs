@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
-use director::control::fetch_status;
+use director::control::{ServerCommand, ServerSaid, fetch_status, send_command};
 use director_tests::director::{Reload, control_socket};
 use director_tests::lab::{Gateway, Topology};
 use director_tests::large::{self, FIRST_PORT, REAL_SERVERS, SERVICES, changing};
@@ -28,6 +28,8 @@ struct Took {
     load: Duration,
     /// With one change; the median.
     reload: Duration,
+    /// A command of an operator; the median.
+    command: Duration,
     /// From a verdict to the packet path: the median, and the longest.
     verdict: Duration,
     worst_verdict: Duration,
@@ -41,6 +43,7 @@ impl Bounds {
         let Self(bounds) = self;
         let is_within = took.load < bounds.load
             && took.reload < bounds.reload
+            && took.command < bounds.command
             && took.verdict < bounds.verdict
             && took.worst_verdict < bounds.worst_verdict;
         assert!(is_within, "{took:?}, at most {bounds:?}");
@@ -108,6 +111,22 @@ fn measure(services: u16, meant: Duration) -> Took {
         "reloaded with one change in {reloads:?}, of which nothing else was done for {in_loop:?}"
     );
 
+    // What an operator says of a real server is a matter of its service alone.
+    let mut said = Vec::new();
+    for weight in [3, 4, 5, 6, 2] {
+        let command = ServerCommand {
+            service: format!("service-{service}"),
+            server: large::address(service, nth).to_string(),
+            said: ServerSaid::Weight(weight),
+        };
+        let began = Instant::now();
+        send_command(&socket, &command).unwrap();
+        said.push(began.elapsed());
+        let servers = &status().services[usize::from(service) + 1].real_servers;
+        assert_eq!(servers[usize::from(nth)].weight, weight);
+    }
+    println!("an operator's command is in force after {said:?}");
+
     let look = || {
         let verdicts = large::verdicts(&site.lab, FLAPS).unwrap();
         let worst = verdicts.iter().max().copied().unwrap();
@@ -128,6 +147,7 @@ fn measure(services: u16, meant: Duration) -> Took {
     Took {
         load,
         reload: median(reloads),
+        command: median(said),
         verdict,
         worst_verdict,
     }
@@ -144,6 +164,7 @@ fn two_hundred_services_with_ten_real_servers_each() {
     Bounds(Took {
         load: Duration::from_secs(4),
         reload: Duration::from_millis(900),
+        command: Duration::from_millis(100),
         verdict,
         worst_verdict: Duration::from_millis(200),
     })
@@ -166,6 +187,7 @@ mod slow {
         Bounds(Took {
             load: Duration::from_secs(4) * times,
             reload: Duration::from_millis(900) * times,
+            command: Duration::from_millis(50) * times,
             verdict: VERDICT * times,
             worst_verdict: Duration::from_millis(100) * times,
         })

@@ -230,13 +230,14 @@ fn any_standing(servers: usize) -> impl Strategy<Value = ServiceStanding> {
 }
 
 fn known_standing(servers: usize) -> impl Strategy<Value = ServiceStanding> {
-    let effective = (0u32..3, any::<bool>(), any::<bool>(), 0u32..3).prop_map(
-        |(weight, is_out, is_gone, maximum_connections)| Effective {
+    let flags = any::<[bool; 3]>();
+    let effective = (0u32..3, flags, 0u32..3).prop_map(
+        |(weight, [is_out, is_closed, is_gone], maximum_connections)| Effective {
             weight,
             is_out,
+            is_closed,
             is_gone,
             maximum_connections,
-            ..Effective::default()
         },
     );
     (proptest::collection::vec(effective, servers), any::<bool>()).prop_map(
@@ -251,7 +252,7 @@ fn known_standing(servers: usize) -> impl Strategy<Value = ServiceStanding> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(128))]
 
-    /// The short way from verdicts to the tables leads where the long one does, and every step forwards.
+    /// The short way from verdicts and what operators say to the tables leads where the long one does, and every step forwards.
     #[test]
     fn verdicts_go_the_short_way(
         config in any_config(),
