@@ -26,9 +26,8 @@ Examples:
   director server drain web 10.0.0.1 --within 10m
   director explain --from 198.51.100.7:40000 --to 192.0.2.10:80
 
-Without --config it is /etc/director/director.yaml. `director COMMAND --help` has more examples, and what each exit code means
-there.
-Exit codes: 0 done, 1 it failed, 2 the configuration or the command line is wrong, 3 no director answers.")]
+Without --config it is /etc/director/director.yaml. `director COMMAND --help` has more examples.
+Exit codes: 0 done, 1 it failed, 2 wrong configuration or command line, 3 no director answers.")]
 pub(super) struct Arguments {
     #[command(subcommand)]
     pub(super) command: Command,
@@ -222,7 +221,7 @@ Examples:
   director server disable web 10.0.0.1
   director server enable web 10.0.0.1
 
-Exit codes: 0 done, 1 it could not be done, 2 there is no such service or real server, 3 no director answers.")]
+Exit codes: 0 done, 1 it could not be done, 2 no such service or server, 3 no director answers.")]
     Server {
         #[command(subcommand)]
         action: ServerAction,
@@ -320,7 +319,7 @@ Examples:
   director server weight web 10.0.0.1 5
   director server weight web 10.0.0.1:8080 0     quiesced; `enable` brings its weight back
 
-Exit codes: 0 done, 1 it could not be done, 2 there is no such service or real server, 3 no director answers.")]
+Exit codes: 0 done, 1 it could not be done, 2 no such service or server, 3 no director answers.")]
     Weight {
         #[command(flatten)]
         which: Which,
@@ -332,13 +331,13 @@ Exit codes: 0 done, 1 it could not be done, 2 there is no such service or real s
     /// their packets pass here, so that clients connect anew at once.
     #[command(after_help = "\
 Examples:
-  director server drain web 10.0.0.1                    no new connections; those that there are may take their time
-  director server drain web 10.0.0.1:8080 --within 10m  and in ten minutes the rest is closed
+  director server drain web 10.0.0.1                    no new connections; the others go on
+  director server drain web 10.0.0.1:8080 --within 10m  and in ten minutes those are closed
   director conns --service web --server 10.0.0.1 --count
   director server enable web 10.0.0.1                   undoes it
 
 It holds across reloads and restarts until `enable`.
-Exit codes: 0 done, 1 it could not be done, 2 there is no such service or real server, 3 no director answers.")]
+Exit codes: 0 done, 1 it could not be done, 2 no such service or server, 3 no director answers.")]
     Drain {
         #[command(flatten)]
         which: Which,
@@ -351,7 +350,7 @@ Exit codes: 0 done, 1 it could not be done, 2 there is no such service or real s
 Example:
   director server disable web 10.0.0.1
 
-Exit codes: 0 done, 1 it could not be done, 2 there is no such service or real server, 3 no director answers.")]
+Exit codes: 0 done, 1 it could not be done, 2 no such service or server, 3 no director answers.")]
     Disable {
         #[command(flatten)]
         which: Which,
@@ -361,7 +360,7 @@ Exit codes: 0 done, 1 it could not be done, 2 there is no such service or real s
 Example:
   director server enable web 10.0.0.1
 
-Exit codes: 0 done, 1 it could not be done, 2 there is no such service or real server, 3 no director answers.")]
+Exit codes: 0 done, 1 it could not be done, 2 no such service or server, 3 no director answers.")]
     Enable {
         #[command(flatten)]
         which: Which,

@@ -20,8 +20,8 @@ Examples:
   heartbeat status                       who serves what, and why
   heartbeat standby; heartbeat ready     before and after work on this node
 
-`heartbeat COMMAND --help` has more examples, and what each exit code means there.
-Exit codes: 0 done, 1 it failed or was refused, 2 the configuration or the command line is wrong, 3 no heartbeat answers.")]
+`heartbeat COMMAND --help` has more examples.
+Exit codes: 0 done, 1 failed or refused, 2 wrong file or command line, 3 no heartbeat answers.")]
 pub(super) struct Arguments {
     #[command(subcommand)]
     pub(super) command: Command,
