@@ -14,7 +14,7 @@ use nix::sched::{CloneFlags, setns};
 use xdp_ebpf::layout::NextHop;
 
 /// Longest wait for the kernel to do, and us to learn of, anything.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 /// Routes added while nobody reads: more than fit into the socket's buffer, and into the packet path's table.
 const FLOOD: u32 = 120_000;
 

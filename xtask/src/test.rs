@@ -169,6 +169,9 @@ fn slow_tests(workspace: &Workspace) -> Result<Vec<String>> {
     Ok(listed(&list))
 }
 
+/// Where property tests begin to choose their cases (proptest reads it).
+const PROPERTY_SEED: &str = "PROPTEST_RNG_SEED";
+
 fn cargo_test(workspace: &Workspace, what: &[&str], harness: &[&str]) -> Result<Counts> {
     let mut command = workspace.cargo();
     command.arg("test").args(what);
@@ -177,6 +180,10 @@ fn cargo_test(workspace: &Workspace, what: &[&str], harness: &[&str]) -> Result<
     }
     // For tests that load the objects by themselves.
     command.env("DIRECTOR_BPF_DIR", workspace.bpf_objects());
+    // What passed here passes there. Who looks for what no run has met yet gives another seed, or runs `cargo test` alone.
+    if std::env::var_os(PROPERTY_SEED).is_none() {
+        command.env(PROPERTY_SEED, "1");
+    }
     let mut counts = Counts::default();
     run_reading(&mut command, |line| counts.add_line(line)).with_context(|| counts.to_string())?;
     if counts.passed == 0 {

@@ -56,6 +56,8 @@ mod tests {
     fn a_slow_other_end_does_not_last() {
         let (near, mut far) = UnixStream::pair().unwrap();
         let begun = Instant::now();
+        // One byte is there, however late the thread begins.
+        far.write_all(b".").unwrap();
         let slow = std::thread::spawn(move || {
             while far.write_all(b".").is_ok() && begun.elapsed() < Duration::from_secs(20) {
                 std::thread::sleep(Duration::from_millis(10));

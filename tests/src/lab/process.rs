@@ -17,7 +17,7 @@ use super::interrupt;
 use crate::Never;
 
 /// How long a program may take to end after being asked, before it is made to.
-const GRACE: Duration = Duration::from_secs(5);
+const GRACE: Duration = Duration::from_secs(30);
 
 /// A running program; ends when this is dropped.
 #[derive(Debug)]

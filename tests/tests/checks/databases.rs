@@ -140,7 +140,7 @@ fn postgresql_answers_and_breaks() {
         directory.give_to("postgres").unwrap();
         let mut command = as_postgres("postgres");
         command.arg("-D").arg(&data).arg("-k").arg(directory.path());
-        command.args(["-h", "*", "-p", "5432", "-F", "-N", "5"]);
+        command.args(["-h", "*", "-p", "5432", "-F", "-N", "20"]);
         command.args(["-c", "superuser_reserved_connections=1", "-c", "max_wal_senders=0", "-c", "ssl=on"]);
         let mut server = Server::start(command, &directory, SocketAddr::new(V4, 5432)).unwrap();
         server.wait_for_ports(&[5432]).unwrap();

@@ -192,7 +192,7 @@ groups:
         let sections = [QUICK, "auto_failback: false\n", BOTH_CABLES, &group];
         let mut pair = Pair::up_as(Setup {
             service: SocketAddr::new(IpAddr::V6(INSIDE), 80),
-            service_more: "check: {type: http, interval: 100ms, timeout: 1s}\n".to_owned(),
+            service_more: "check: {type: http, interval: 100ms, timeout: 10s}\n".to_owned(),
             ..Setup::new(Runs::Director, &sections)
         });
         for number in pair.lab.servers() {

@@ -14,7 +14,7 @@ use xdp_ebpf::layout::maps;
 use crate::pair::{BOTH_CABLES, BOTH_FAMILIES, NODES, ONE_GROUP, Pair, QUICK, Runs, other};
 
 /// What a client may notice of a director that dies: figures are `slow`'s, on an idle machine; this bounds a busy one.
-pub(crate) const NOTICED: Duration = Duration::from_secs(3);
+pub(crate) const NOTICED: Duration = Duration::from_secs(6);
 
 /// The MAC address that the router sends to the virtual address by, once it has asked anew.
 fn asked_anew(pair: &Pair) -> String {
@@ -305,7 +305,7 @@ fn cut_in_two(pair: &mut Pair) {
 #[ignore = "needs root, network namespaces and BPF: cargo xtask test runs it"]
 fn a_dead_director_is_fenced_before_another_one_takes_over() {
     // Longer than the second one takes to start, or the first one would have it fenced.
-    let quick = QUICK.replace("initdead: 1s", "initdead: 10s");
+    let quick = QUICK.replace("initdead: 1s", "initdead: 25s");
     for (succeeds, role) in [(true, "primary"), (false, "backup")] {
         // The node's name is the last argument.
         let fence = format!(

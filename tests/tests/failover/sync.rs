@@ -14,7 +14,7 @@ use nix::sys::signal::Signal;
 
 use crate::pair::{BOTH_CABLES, NODES, ONE_GROUP, Pair, QUICK, Runs, other};
 
-pub(crate) const TIMEOUT: Duration = Duration::from_secs(20);
+pub(crate) const TIMEOUT: Duration = PATIENCE;
 const SHARED: &str = "sync: {interface: eth1}\n";
 /// The moving gateway of the real servers moves along.
 const WITH_GATEWAY: &str = "\

@@ -37,7 +37,7 @@ const AFTERWARDS: usize = 400;
 /// Within this time a real server whose port refuses is out: an interval, and the retry delay as often as it must fail.
 const OUT_WITHIN: Duration = Duration::from_millis(200 + 2 * 50);
 /// What a machine takes longer that has all these requests, and others, to do.
-const SLACK: Duration = Duration::from_secs(1);
+const SLACK: Duration = Duration::from_secs(5);
 
 /// Real servers that are removed, or quiesced, when they are down; and one to fall back to.
 const SERVICES: &str = "

@@ -24,7 +24,7 @@ const FLAPPING_PORT: u16 = 9000;
 const MEDIAN: Duration = Duration::from_millis(10);
 /// How long a verdict may take at most. A few milliseconds are meant; this is for a build without optimisation on a machine
 /// that has something else to do. Reading them all at once took half a second and more.
-const VERDICT: Duration = Duration::from_millis(250);
+const VERDICT: Duration = Duration::from_millis(400);
 /// How long verdicts are watched: in that time templates are looked through more than once.
 const WATCHED: Duration = Duration::from_secs(20);
 /// Everything here takes longer than elsewhere.

@@ -56,8 +56,8 @@ fn median(mut times: Vec<Duration>) -> Duration {
 }
 
 /// Has a director load so many of the services, and one before them with a single real server that comes and goes; then load
-/// them again with one change, several times. `meant`: how long a verdict may take by the median.
-fn measure(services: u16, meant: Duration) -> Took {
+/// them again with one change, several times. `meant`: how long a verdict may take by the median, and at most.
+fn measure(services: u16, (meant, at_most): (Duration, Duration)) -> Took {
     let mut site = Site::up(Topology::TwoInterfaces);
     site.lab.set_gateway(Gateway::Director).unwrap();
     large::lay_out(&site.lab).unwrap();
@@ -134,7 +134,7 @@ fn measure(services: u16, meant: Duration) -> Took {
     };
     let (mut verdict, mut worst_verdict) = look();
     for _ in 1..LOOKS {
-        if verdict < meant {
+        if verdict < meant && worst_verdict < at_most {
             break;
         }
         println!("median {verdict:?}, worst {worst_verdict:?}: another look");
@@ -159,14 +159,14 @@ fn measure(services: u16, meant: Duration) -> Took {
 #[ignore = "needs root, network namespaces and nginx: cargo xtask test runs it"]
 fn two_hundred_services_with_ten_real_servers_each() {
     // Of a build with optimisation it would be that.
-    let verdict = VERDICT * 5;
-    let took = measure(SERVICES / 10, verdict);
+    let (verdict, worst_verdict) = (VERDICT * 5, Duration::from_millis(200));
+    let took = measure(SERVICES / 10, (verdict, worst_verdict));
     Bounds(Took {
         load: Duration::from_secs(4),
         reload: Duration::from_millis(900),
         command: Duration::from_millis(100),
         verdict,
-        worst_verdict: Duration::from_millis(200),
+        worst_verdict,
     })
     .check(&took);
 }
@@ -183,13 +183,14 @@ mod slow {
     fn two_thousand_services_with_ten_real_servers_each() {
         // A build without optimisation only shows that nothing is out of all proportion.
         let times = if cfg!(debug_assertions) { 10 } else { 1 };
-        let took = measure(SERVICES, VERDICT * times);
+        let worst_verdict = Duration::from_millis(100) * times;
+        let took = measure(SERVICES, (VERDICT * times, worst_verdict));
         Bounds(Took {
             load: Duration::from_secs(4) * times,
             reload: Duration::from_millis(900) * times,
             command: Duration::from_millis(50) * times,
             verdict: VERDICT * times,
-            worst_verdict: Duration::from_millis(100) * times,
+            worst_verdict,
         })
         .check(&took);
         assert!(took.reload * RELOAD_IN_LOAD < took.load, "{took:?}");

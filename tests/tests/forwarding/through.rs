@@ -72,7 +72,7 @@ fn own(ipv6: bool) -> IpAddr {
     text.parse().unwrap()
 }
 
-const TIMES: &str = "interval: 500ms, timeout: 1s, fall: 2, retry_delay: 50ms";
+const TIMES: &str = "interval: 500ms, timeout: 5s, fall: 2, retry_delay: 50ms";
 
 fn service(way: &Way, protocol: &str) -> String {
     let (address, port) = (virtual_address(way.ipv6), way.port);

@@ -168,7 +168,7 @@ fn what_goes_wrong_in_a_guest_is_said() {
     assert!(error.contains("its console said"), "{error}");
     let namespace = lab.host(Host::Director).unwrap();
     drop(guest);
-    wait_until("nothing of it is left", Duration::from_secs(5), || {
+    wait_until("nothing of it is left", PATIENCE, || {
         let left = director_tests::servers::output(std::process::Command::new("ip").args([
             "netns",
             "pids",
