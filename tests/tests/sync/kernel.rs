@@ -2,7 +2,6 @@
 //! to show it.
 
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use director_tests::ipvs_peer::{Guest, Origin, Role};
