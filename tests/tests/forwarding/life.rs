@@ -145,7 +145,7 @@ fn check_broken_files(site: &mut Site, way: Way) {
             "found \"fastest\"",
         ),
         (
-            good.replace("real_servers:", "real_server:"),
+            good.replace("real_servers:", "real_servrs:"),
             "did you mean \"real_servers\"?",
         ),
         (
