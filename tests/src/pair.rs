@@ -358,10 +358,18 @@ impl Pair {
             }
         }
         for node in NODES {
-            for words in [&["status"][..], &["conns"], &["sync"]] {
-                let output = self.command(node, words);
+            let socket = self.socket(node).display().to_string();
+            let instance = self.lab.instance_on(node);
+            // Connections stand in the tables, whether their director lives or not.
+            for arguments in [
+                ["status", "--socket", &socket],
+                ["heartbeat", "--socket", &socket],
+                ["sync", "--socket", &socket],
+                ["conns", "--instance", &instance],
+            ] {
+                let output = director::command_on(&self.lab, node, &arguments);
                 let output = output.unwrap_or_else(|error| format!("{error:#}"));
-                scene += &format!("{node}, director {}:\n{output}\n", words.join(" "));
+                scene += &format!("{node}, director {}:\n{output}\n", arguments[0]);
             }
         }
         scene + &self.logs()

@@ -36,9 +36,10 @@ impl Reader {
     pub fn load(&mut self, path: &Path) -> Result<Config, ConfigError> {
         let text = read_regular_text(path)?;
         let file_name = path.display().to_string();
-        let config = self.parse(&file_name, text.clone())?;
-        load_keys(&config, &file_name, &text)?;
-        Ok(config)
+        let (config, starts) = self.read(&file_name, &text)?;
+        let keys = load_keys(&config, &file_name, &text);
+        self.keep(text, starts, &config);
+        keys.map(|()| config)
     }
 
     /// Reads a configuration's text; `file_name` only stands in the errors.
@@ -46,20 +47,32 @@ impl Reader {
     /// # Errors
     /// As [`super::parse`].
     pub fn parse(&mut self, file_name: &str, text: String) -> Result<Config, ConfigError> {
-        let again = self.known.as_ref().and_then(|known| known.again(&text));
-        let (config, starts) = match again {
-            Some((config, starts)) => (config, Some(starts)),
-            None => {
-                let (config, places) = read_whole(file_name, &text)?;
-                (config, starts(&text, &places))
-            }
-        };
+        let (config, starts) = self.read(file_name, &text)?;
+        self.keep(text, starts, &config);
+        Ok(config)
+    }
+
+    /// A text's configuration, and where its services begin, if that can be told.
+    fn read(
+        &self,
+        file_name: &str,
+        text: &str,
+    ) -> Result<(Config, Option<Vec<usize>>), ConfigError> {
+        if let Some((config, starts)) = self.known.as_ref().and_then(|known| known.again(text)) {
+            return Ok((config, Some(starts)));
+        }
+        let (config, places) = read_whole(file_name, text)?;
+        let starts = starts(text, &places);
+        Ok((config, starts))
+    }
+
+    /// For the next time.
+    fn keep(&mut self, text: String, starts: Option<Vec<usize>>, config: &Config) {
         self.known = starts.map(|starts| Known {
             text,
             starts,
             services: config.services.clone(),
         });
-        Ok(config)
     }
 }
 

@@ -347,8 +347,10 @@ impl Node {
         }
     }
 
-    /// Whether no client was served since the lease was last renewed, that long ago: it has run out, and all virtual addresses
-    /// are under it.
+    /// Whether this node serves no client now: its lease has run out, and all virtual addresses are under it.
+    ///
+    /// Then it served none while the clock stood still either, but for the length of the lease: heartbeat, started or thawed,
+    /// listens to the others before it has it renewed, and the clock's tick is due at once.
     fn was_silent(&self) -> bool {
         let lease = self.datapath.maps.lease().ok().flatten();
         lease.is_some_and(|lease| lease.has_run_out()) && plan::is_all_leased(&self.tables)

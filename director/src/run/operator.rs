@@ -93,7 +93,7 @@ impl Node {
         for service in ended {
             tracing::info!(
                 service,
-                "the deadline of a drain has passed: its connections are closed"
+                "the deadline of a drain has passed: its connections are to be closed"
             );
         }
         self.judge_services(places, Instant::now());

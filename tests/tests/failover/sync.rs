@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use director_tests::director::{command_on, sync_status_on};
-use director_tests::http::{Connection, Transfer};
+use director_tests::http::{self, Connection, Transfer};
 use director_tests::lab::Host;
 use director_tests::{PATIENCE, wait_until};
 use nix::sys::signal::Signal;
@@ -15,6 +15,8 @@ use nix::sys::signal::Signal;
 use crate::pair::{BOTH_CABLES, NODES, ONE_GROUP, Pair, QUICK, Runs, other};
 
 pub(crate) const TIMEOUT: Duration = PATIENCE;
+/// Whichever is free.
+const ANY_PORT: u16 = 0;
 const SHARED: &str = "sync: {interface: eth1}\n";
 /// The moving gateway of the real servers moves along.
 const WITH_GATEWAY: &str = "\
@@ -31,11 +33,20 @@ pub(crate) fn begin(pair: &Pair, count: usize) -> Vec<Transfer> {
 
 /// The same of a service.
 pub(crate) fn begin_at(pair: &Pair, service: SocketAddr, count: usize) -> Vec<Transfer> {
+    begin_from(pair, service, std::iter::repeat_n(ANY_PORT, count))
+}
+
+/// The same from these ports of the client.
+fn begin_from(
+    pair: &Pair,
+    service: SocketAddr,
+    ports: impl Iterator<Item = u16> + Send,
+) -> Vec<Transfer> {
     let client = pair.lab.host(Host::Client).unwrap();
     let begun = client.run(|| {
-        (0..count)
-            .map(|_| {
-                let connection = Connection::open(service, TIMEOUT)?;
+        ports
+            .map(|port| {
+                let connection = Connection::open_from(port, service, TIMEOUT)?;
                 let mut transfer = connection.transfer("/bytes/4000000")?;
                 transfer.read(1000)?;
                 Ok(transfer)
@@ -127,41 +138,42 @@ fn ports_used_again_while_a_director_was_away() {
     let once = "auto_failback: false\n";
     let sections = [QUICK, once, BOTH_CABLES, WITH_GATEWAY];
     let mut pair = Pair::up_with(Runs::Nat, &sections, SHARED);
+    let service = pair.setup.service;
     let mut primary = pair.wait_settled("web");
     pair.wait_shared(primary);
-    let mut transfers = begin_from(&pair, PORTS);
-    for what in ["before", "meanwhile", "afterwards"] {
+    let mut away = None;
+    for (what, last) in [
+        ("first", "s2"),
+        ("second", "s1"),
+        ("third", "s2"),
+        ("fourth", "s1"),
+    ] {
+        // Each port comes to another real server than the last time, whoever's turn it was here.
+        ask_until(&pair, last);
+        // Who was away has just come back, and knows the connections of the last time.
+        if let Some(away) = away {
+            pair.start(away);
+        }
+        let transfers = begin_from(&pair, service, PORTS);
         pair.wait_shared(primary);
         pair.end(primary, Signal::SIGKILL);
-        let away = primary;
-        primary = other(away);
+        away = Some(primary);
+        primary = other(primary);
         pair.wait_role(primary, "web", "primary");
         finish(&pair, transfers, what);
-        // The other real server is asked first this time, and each port comes to another one than before.
-        finish(&pair, begin(&pair, 1), what);
-        pair.start(away);
-        transfers = begin_from(&pair, PORTS);
     }
-    finish(&pair, transfers, "at the end");
 }
 
-/// Transfers from these ports of the client, begun and read a little way.
-fn begin_from(pair: &Pair, ports: std::ops::Range<u16>) -> Vec<Transfer> {
+/// Asks until this real server has answered: the next connection comes to the other one.
+fn ask_until(pair: &Pair, server: &str) {
     let client = pair.lab.host(Host::Client).unwrap();
     let service = pair.setup.service;
-    let begun = client.run(|| {
-        ports
-            .map(|port| {
-                let connection = Connection::open_from(port, service, TIMEOUT)?;
-                let mut transfer = connection.transfer("/bytes/4000000")?;
-                transfer.read(1000)?;
-                Ok(transfer)
-            })
-            .collect::<anyhow::Result<Vec<_>>>()
+    let asked = wait_until(&format!("{server} answers"), PATIENCE, || {
+        let who = client.run(|| http::get(service, "/", TIMEOUT))??.who();
+        ensure!(who == server, "{who} did");
+        Ok(())
     });
-    begun
-        .unwrap()
-        .unwrap_or_else(|error| panic!("{error:#}\n{}", pair.logs()))
+    asked.unwrap_or_else(|error| panic!("{error:#}\n{}", pair.logs()));
 }
 
 /// Who comes back takes its group back, but not before it has what the other one has: connections go there and back.
